@@ -6,9 +6,10 @@ import (
 	"sync/atomic"
 )
 
-// A task is a kernel with its operands; part(i) computes the i-th of its independent parts.
+// A task is a kernel with its operands; part(i, s) computes the i-th of its independent parts.
 // Parts are cut by shape alone, never by the number of workers: that keeps results equal on any machine.
-type task interface{ part(i int) }
+// s is the working memory of the worker that runs the part. What it holds at the start is garbage.
+type task interface{ part(i int, s *scratch) }
 
 // Pool runs kernels on a fixed set of workers. One kernel runs at a time; a Pool is not for concurrent use.
 // A running kernel allocates nothing: its operands live in the Pool's kernel slots.
@@ -20,6 +21,7 @@ type Pool struct {
 	start   []chan struct{}
 	done    sync.WaitGroup
 	closed  bool
+	scratch []*scratch // one a worker; the caller's is the first
 
 	kernels // operands of the kernel that runs now, one slot a kernel
 }
@@ -29,13 +31,15 @@ func NewPool(workers int) *Pool {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{workers: workers}
+	p := &Pool{workers: workers, scratch: []*scratch{newScratch()}}
 	for range workers - 1 {
 		c := make(chan struct{}, 1)
+		s := newScratch()
 		p.start = append(p.start, c)
+		p.scratch = append(p.scratch, s)
 		go func() {
 			for range c {
-				p.drain()
+				p.drain(s)
 				p.done.Done()
 			}
 		}()
@@ -61,7 +65,7 @@ func (p *Pool) Workers() int { return p.workers }
 func (p *Pool) run(t task, n int) {
 	if n <= 1 || p.workers == 1 {
 		for i := range n {
-			t.part(i)
+			t.part(i, p.scratch[0])
 		}
 		return
 	}
@@ -71,17 +75,17 @@ func (p *Pool) run(t task, n int) {
 	for _, c := range p.start {
 		c <- struct{}{}
 	}
-	p.drain()
+	p.drain(p.scratch[0])
 	p.done.Wait()
 	p.task = nil
 }
 
-func (p *Pool) drain() {
+func (p *Pool) drain(s *scratch) {
 	for {
 		i := int(p.next.Add(1)) - 1
 		if i >= p.parts {
 			return
 		}
-		p.task.part(i)
+		p.task.part(i, s)
 	}
 }
