@@ -1,0 +1,38 @@
+// Package lm is the language model that generated packages wrap: it trains, evaluates, generates, saves and resumes,
+// whatever the model, over the straight-line code that the compiler wrote for it.
+package lm
+
+// StepParams are what changes from one optimizer step to the next.
+type StepParams struct {
+	LR   float32
+	Step int    // counts from 1
+	Seed uint64 // of dropout
+}
+
+// Trainer is the compiled training code of one model on one device. A Trainer is used by one goroutine at a time.
+type Trainer interface {
+	// Step learns from one batch: tokens and targets are [micro-batches, sequences, context], a target of -100 is not
+	// learned. It returns the mean loss over the targets learned and the norm of the gradient before clipping.
+	Step(tokens, targets []int32, p StepParams) (loss, gradNorm float32)
+	// Loss returns the summed loss of one micro-batch, [sequences, context], and the number of targets it counts.
+	Loss(tokens, targets []int32) (sum float64, targetCount int)
+	// Weights, Gradients and Moments are the live buffers, laid out as the weight table says.
+	Weights() []float32
+	Gradients() []float32
+	Moments() (first, second []float32)
+	Close()
+}
+
+// Generator is the compiled generation code of one model on one device. Its key-value cache has slots, one a sequence.
+type Generator interface {
+	// Prefill appends tokens at positions start, start+1, … of a slot and returns the logits [vocabulary] after the last.
+	// At most the program's chunk of tokens (MaxPrefill) at once. The result is valid until the next call.
+	Prefill(tokens []int32, start, slot int) []float32
+	// Decode appends one token to each of some slots and returns their logits [len(tokens), vocabulary].
+	Decode(tokens, positions, slots []int32) []float32
+	// Logits returns the logits [len(tokens), vocabulary] of one sequence; it uses slot 0.
+	Logits(tokens []int32) []float32
+	MaxPrefill() int
+	Slots() int
+	Close()
+}
