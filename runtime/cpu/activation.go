@@ -1,0 +1,87 @@
+package cpu
+
+// Activation names the function between the two products of a feed-forward layer.
+type Activation uint8
+
+const (
+	None     Activation = iota // x
+	GELU                       // x*Φ(x), Φ the standard normal distribution (Hendrycks and Gimpel 2016)
+	GELUTanh                   // x*(1+tanh(√(2/π)*(x+0.044715*x³)))/2, the form GPT-2 was trained with
+	ReLU                       // max(x, 0)
+	ReLU2                      // max(x, 0)² (So et al. 2021)
+	SiLU                       // x/(1+e^-x), also called Swish
+)
+
+// GELUTanh is x*sigmoid(geluA*x + geluB*x³), for (1+tanh u)/2 = sigmoid(2u).
+const (
+	geluA = 1.5957691216057308   // 2*√(2/π)
+	geluB = 0.044715 * geluA     //
+	geluC = 3 * 0.044715 * geluA // derivative of geluB*x³, over x²
+)
+
+// apply replaces row by act(row).
+func apply(act Activation, row []float32) {
+	switch act {
+	case GELU:
+		for i, x := range row {
+			q, _ := normalTail(x)
+			row[i] = max(x, 0) - max(x, -x)*q
+		}
+	case GELUTanh:
+		for i, x := range row {
+			row[i] = x * sigmoid32(x*(geluA+geluB*x*x))
+		}
+	case ReLU:
+		for i, x := range row {
+			row[i] = max(x, 0)
+		}
+	case ReLU2:
+		for i, x := range row {
+			x = max(x, 0)
+			row[i] = x * x
+		}
+	case SiLU:
+		for i, x := range row {
+			row[i] = x * sigmoid32(x)
+		}
+	}
+}
+
+// gradRow writes dx = dy*act'(x). dx may be dy or x.
+func gradRow(act Activation, dx, dy, x []float32) {
+	dx, dy = dx[:len(x)], dy[:len(x)]
+	switch act {
+	case None:
+		copy(dx, dy)
+	case GELU:
+		for i, v := range x {
+			q, e := normalTail(v)
+			if v >= 0 {
+				q = 1 - q
+			}
+			dx[i] = dy[i] * (q + v*invSqrt2Pi*e)
+		}
+	case GELUTanh:
+		for i, v := range x {
+			s := sigmoid32(v * (geluA + geluB*v*v))
+			dx[i] = dy[i] * (s + v*s*(1-s)*(geluA+geluC*v*v))
+		}
+	case ReLU:
+		for i, v := range x {
+			g := dy[i]
+			if v <= 0 {
+				g = 0
+			}
+			dx[i] = g
+		}
+	case ReLU2:
+		for i, v := range x {
+			dx[i] = dy[i] * 2 * max(v, 0)
+		}
+	case SiLU:
+		for i, v := range x {
+			s := sigmoid32(v)
+			dx[i] = dy[i] * (s + v*s*(1-s))
+		}
+	}
+}
