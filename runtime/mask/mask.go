@@ -284,7 +284,7 @@ func (m or) Tile(i0, i1, j0, j1 int) Cover {
 func (m and) String() string { return join(m, " & ", "all") }
 func (m or) String() string  { return join(m, " | ", "none") }
 
-// join prints a node; operands that are nodes of two or more stand in parentheses.
+// join prints a node. & binds tighter than |, so only alternatives inside & need parentheses.
 func join(of []Mask, operator, empty string) string {
 	if len(of) == 0 {
 		return empty
@@ -292,7 +292,7 @@ func join(of []Mask, operator, empty string) string {
 	parts := make([]string, len(of))
 	for i, x := range of {
 		parts[i] = x.String()
-		if len(of) > 1 && strings.ContainsAny(parts[i], "&|") {
+		if operator == " & " && len(of) > 1 && strings.Contains(parts[i], "|") {
 			parts[i] = "(" + parts[i] + ")"
 		}
 	}

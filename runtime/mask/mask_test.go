@@ -139,10 +139,11 @@ func TestString(t *testing.T) {
 		"window(4, block: 64)":                Window(4).Blocks(64),
 		"causal & (window(128) | global(16))": And(Causal(), Or(Window(128), Global(16))),
 		"causal & (window(128) | global(16) | stride(64))": And(Causal(), Or(Window(128), Global(16), Stride(64))),
-		"(causal & window(2)) | prefix(64)":                Or(And(Causal(), Window(2)), Prefix(64)),
+		"causal & window(2) | prefix(64)":                  Or(And(Causal(), Window(2)), Prefix(64)),
 		"causal & window(2)":                               Or(And(Causal(), Window(2))),
-		"all":                                              And(),
-		"none":                                             Or(),
+		"causal & (window(2) & stride(3) | prefix(4))":     And(Causal(), Or(And(Window(2), Stride(3)), Prefix(4))),
+		"all":  And(),
+		"none": Or(),
 	} {
 		if got := m.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
