@@ -8,25 +8,26 @@ func Dropout(p *Pool, y, x Mat, prob float32, key rng.Key) {
 	p.runRows(y.Rows, y.Cols, rowwise{row: dropoutRow, y: y, a: x, scale: prob, key: key})
 }
 
-func dropoutRow(k *rowwise, r int, _ *scratch) {
+func dropoutRow(k *rowwise, r int, s *scratch) {
 	y := k.y.Row(r)
-	dropTo(y, k.a.Row(r), k.scale, k.key, uint64(r)*uint64(len(y)))
+	factors := s.floats(len(y))
+	keepTo(factors, k.scale, k.key, uint64(r)*uint64(len(y)))
+	mulTo(y, k.a.Row(r), factors)
 }
 
-// dropTo writes y = x/(1-prob) where key keeps element first+i and 0 elsewhere.
-func dropTo(y, x []float32, prob float32, key rng.Key, first uint64) {
-	x = x[:len(y)]
+// keepTo writes 1/(1-prob) to factors[i] where key keeps element first+i, else 0.
+func keepTo(factors []float32, prob float32, key rng.Key, first uint64) {
 	keep := 1 / (1 - prob)
 	var words [4]uint32
-	for i := range y {
+	for i := range factors {
 		at := first + uint64(i)
 		if at%4 == 0 || i == 0 {
 			words = key.Block(at / 4)
 		}
-		v := float32(0)
+		f := float32(0)
 		if rng.Uniform(words[at%4]) >= prob {
-			v = x[i] * keep
+			f = keep
 		}
-		y[i] = v
+		factors[i] = f
 	}
 }

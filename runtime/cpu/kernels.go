@@ -2,8 +2,12 @@ package cpu
 
 // kernels holds the operands of each kernel between Pool.run and its parts, so that a call allocates nothing.
 type kernels struct {
-	rowwise   rowwise
-	embedGrad embedGrad
-	normGrad  normGrad
-	normSums  normSums
+	rowwise         rowwise
+	embedGrad       embedGrad
+	normGrad        normGrad
+	normSums        normSums
+	attention       attention
+	attentionGrad   attentionGrad
+	attentionCached attentionCached
+	cacheWrite      cacheWrite
 }

@@ -1,0 +1,190 @@
+package cpu
+
+import (
+	"math"
+	"math/bits"
+
+	"github.com/tfc-dev/tfc/runtime/mask"
+	"github.com/tfc-dev/tfc/runtime/rng"
+)
+
+// AttentionParams says how queries, keys and values become an output. The score of query i and key j of a head is
+// Scale*q·k, then Softcap*tanh(score/Softcap), then less Slope*|i-j|; a row's probabilities are the softmax of the scores that
+// Mask allows, then dropout.
+//
+// Matrices have a row for each token, sequence by sequence: q, o [Batch*T, Heads*HeadDim], k, v [Batch*T, KVHeads*HeadDim].
+// Head h reads key-value head h/(Heads/KVHeads) (grouped-query attention, Ainslie et al. 2023).
+type AttentionParams struct {
+	Batch, T                int
+	Heads, KVHeads, HeadDim int
+	Scale                   float32
+	Softcap                 float32   // 0: none
+	Slopes                  []float32 // of ALiBi (Press, Smith, Lewis 2021), one a head; nil: none
+	Mask                    mask.Mask // mask.And() for every key
+	Dropout                 float32   // in [0, 1)
+	Key                     rng.Key   // of dropout: probability (b, h, i, j) is element ((b*Heads+h)*T+i)*T+j
+}
+
+// A tile is queryTile queries by keyTile keys, the length of a mask word.
+const (
+	queryTile = 64
+	keyTile   = 64
+)
+
+// Attention computes o, and in lse [Batch*Heads*T] the logarithm of each row's sum of exponentiated scores. A row without
+// an allowed key is 0, its lse +Inf. It works tile by tile with a running softmax (Dao et al., "FlashAttention", 2022;
+// Milakov, Gimelshein 2018), so memory does not grow with T². o may not be an operand.
+func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
+	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: (a.T + queryTile - 1) / queryTile}
+	p.run(&p.attention, a.Batch*a.Heads*p.attention.tiles)
+}
+
+type attention struct {
+	AttentionParams
+	o, q, k, v Mat
+	lse        []float32
+	tiles      int // of queries in a sequence
+}
+
+func (k *attention) part(i int, s *scratch) {
+	bh, first := i/k.tiles, i%k.tiles*queryTile
+	b, h := bh/k.Heads, bh%k.Heads
+	n := min(queryTile, k.T-first)
+	rows := queries{n: n, head: h, position: first, step: 1, dropAt: uint64(bh) * uint64(k.T) * uint64(k.T)}
+	k.attend(rows, s, k.lse[bh*k.T+first:][:n],
+		k.head(k.o, h).RowRange(b*k.T+first, b*k.T+first+n),
+		k.head(k.q, h).RowRange(b*k.T+first, b*k.T+first+n),
+		k.head(k.k, k.kvHead(h)).RowRange(b*k.T, (b+1)*k.T),
+		k.head(k.v, k.kvHead(h)).RowRange(b*k.T, (b+1)*k.T))
+}
+
+// head views the columns of head h.
+func (a *AttentionParams) head(m Mat, h int) Mat { return m.Columns(h*a.HeadDim, (h+1)*a.HeadDim) }
+
+func (a *AttentionParams) kvHead(h int) int { return h / (a.Heads / a.KVHeads) }
+
+// queries says which rows a tile holds: either consecutive positions of one head (step 1) or, for generation, one position of
+// consecutive heads (step 0).
+type queries struct {
+	n              int
+	head, position int // of the first row
+	step           int // from one row's position to the next
+	dropAt         uint64
+}
+
+func (q *queries) at(r int) (head, position int) {
+	return q.head + r*(1-q.step), q.position + r*q.step
+}
+
+// attend computes the output of some query rows over all of keys and values. lse may be nil.
+func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, keys, values Mat) {
+	buf := s.floats(queryTile*keyTile + keyTile + 2*queryTile)
+	tile, buf := buf[:queryTile*keyTile], buf[queryTile*keyTile:]
+	keep, buf := buf[:keyTile], buf[keyTile:]
+	top, sum := buf[:rows.n], buf[queryTile:][:rows.n] // of each row's scores so far
+	for r := range top {
+		top[r], sum[r] = float32(math.Inf(-1)), 0
+	}
+
+	beta := float32(0) // nothing in o yet
+	for j := 0; j < keys.Rows; j += keyTile {
+		n := min(keyTile, keys.Rows-j)
+		cover := a.cover(rows, j, n)
+		if cover == mask.Empty {
+			continue
+		}
+		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: keyTile}
+		gemm(probs, q, keys.RowRange(j, j+n), false, true, a.Scale, 0, s)
+		for r := range rows.n {
+			row := probs.Row(r)
+			a.score(row, rows, r, j, cover, nil)
+			high := maxOf(row)
+			if math.IsInf(float64(high), -1) {
+				clear(row)
+				continue
+			}
+			if high > top[r] {
+				old := exp32(top[r] - high)
+				top[r] = high
+				sum[r] *= old
+				if beta != 0 {
+					out := o.Row(r)
+					scaleTo(out, out, old)
+				}
+			}
+			sum[r] += expRow(row, row, top[r])
+			if a.Dropout > 0 {
+				a.keep(keep[:n], rows, r, j)
+				mulTo(row, row, keep)
+			}
+		}
+		gemm(o, probs, values.RowRange(j, j+n), false, false, 1, beta, s)
+		beta = 1
+	}
+
+	for r := range rows.n {
+		out := o.Row(r)
+		l := float32(math.Inf(1))
+		if sum[r] == 0 {
+			clear(out)
+		} else {
+			scaleTo(out, out, 1/sum[r])
+			l = top[r] + float32(math.Log(float64(sum[r])))
+		}
+		if lse != nil {
+			lse[r] = l
+		}
+	}
+}
+
+// cover says how much of a tile the mask allows.
+func (a *AttentionParams) cover(rows queries, key, n int) mask.Cover {
+	_, last := rows.at(rows.n - 1)
+	return a.Mask.Tile(rows.position, last+1, key, key+n)
+}
+
+// score turns scaled products into scores: soft cap, ALiBi, then -Inf where the mask forbids. capped, unless nil,
+// receives tanh(product/Softcap) for the gradient.
+func (a *AttentionParams) score(row []float32, rows queries, r, key int, cover mask.Cover, capped []float32) {
+	head, i := rows.at(r)
+	if a.Softcap != 0 {
+		softcapTo(row, row, a.Softcap)
+		if capped != nil {
+			scaleTo(capped, row, 1/a.Softcap)
+		}
+	}
+	if a.Slopes != nil {
+		slope := a.Slopes[head]
+		for c := range row {
+			row[c] -= slope * float32(max(i-key-c, key+c-i))
+		}
+	}
+	if cover != mask.Full {
+		forbidden := ^a.Mask.Word(i, key)
+		if len(row) < keyTile {
+			forbidden &= 1<<len(row) - 1
+		}
+		for ; forbidden != 0; forbidden &= forbidden - 1 {
+			row[bits.TrailingZeros64(forbidden)] = float32(math.Inf(-1))
+		}
+	}
+}
+
+// keep writes the dropout factors of a tile's row.
+func (a *AttentionParams) keep(factors []float32, rows queries, r, key int) {
+	_, i := rows.at(r)
+	keepTo(factors, a.Dropout, a.Key, rows.dropAt+uint64(i)*uint64(a.T)+uint64(key))
+}
+
+// maxOf returns the largest element, NaN where there is one.
+func maxOf(x []float32) float32 {
+	low := float32(math.Inf(-1))
+	a, b, c, d := low, low, low, low // the chain of one max is slow
+	for ; len(x) >= 4; x = x[4:] {
+		a, b, c, d = max(a, x[0]), max(b, x[1]), max(c, x[2]), max(d, x[3])
+	}
+	for _, v := range x {
+		a = max(a, v)
+	}
+	return max(a, b, c, d)
+}

@@ -1,0 +1,133 @@
+package cpu
+
+import "github.com/tfc-dev/tfc/runtime/mask"
+
+// AttentionGrad computes the gradients of Attention from do, its operands, o and lse. Each key-value head of a sequence
+// is one part, which sums over its query heads and query tiles in order. dq, dk and dv are overwritten; they may not be
+// operands. Probabilities are computed again from lse, tile by tile (Dao et al. 2022).
+func AttentionGrad(p *Pool, dq, dk, dv, do, q, k, v, o Mat, lse []float32, a *AttentionParams) {
+	p.attentionGrad = attentionGrad{AttentionParams: *a, dq: dq, dk: dk, dv: dv, do: do, q: q, k: k, v: v, o: o, lse: lse}
+	p.run(&p.attentionGrad, a.Batch*a.KVHeads)
+}
+
+type attentionGrad struct {
+	AttentionParams
+	dq, dk, dv, do, q, k, v, o Mat
+	lse                        []float32
+}
+
+// headGrad is the part of the operands that one query head of one sequence uses.
+type headGrad struct {
+	dq, dk, dv, do, q, k, v Mat       // [T, HeadDim]
+	lse, delta              []float32 // [T]; delta: do·o of each row
+	head                    int
+	dropAt                  uint64
+}
+
+// gradTiles is the working memory for one tile.
+type gradTiles struct {
+	probs, dprobs, capped []float32 // [queryTile][keyTile]
+	keep                  []float32 // [keyTile]
+}
+
+func (k *attentionGrad) part(i int, s *scratch) {
+	b, kv := i/k.KVHeads, i%k.KVHeads
+	group := k.Heads / k.KVHeads
+
+	const area = queryTile * keyTile
+	buf := s.floats(3*area + keyTile + group*k.T)
+	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:area], keep: buf[3*area:][:keyTile]}
+	delta := buf[3*area+keyTile:]
+
+	zero(k.sequence(k.dk, b, kv))
+	zero(k.sequence(k.dv, b, kv))
+	for g := range group {
+		h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
+		zero(h.dq)
+		o := k.sequence(k.o, b, h.head)
+		for r := range h.delta {
+			h.delta[r] = dot(h.do.Row(r), o.Row(r))
+		}
+	}
+	for j := 0; j < k.T; j += keyTile {
+		for g := range group {
+			h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
+			for i := 0; i < k.T; i += queryTile {
+				k.backward(&h, i, min(i+queryTile, k.T), j, min(j+keyTile, k.T), &t, s)
+			}
+		}
+	}
+}
+
+// sequence views head h of sequence b.
+func (k *attentionGrad) sequence(m Mat, b, h int) Mat {
+	return k.head(m, h).RowRange(b*k.T, (b+1)*k.T)
+}
+
+func (k *attentionGrad) headOf(b, h int, delta []float32) headGrad {
+	kv, at := k.kvHead(h), b*k.Heads+h
+	return headGrad{
+		dq: k.sequence(k.dq, b, h), dk: k.sequence(k.dk, b, kv), dv: k.sequence(k.dv, b, kv), do: k.sequence(k.do, b, h),
+		q: k.sequence(k.q, b, h), k: k.sequence(k.k, b, kv), v: k.sequence(k.v, b, kv),
+		lse: k.lse[at*k.T:][:k.T], delta: delta, head: h, dropAt: uint64(at) * uint64(k.T) * uint64(k.T)}
+}
+
+// backward adds what queries i0 to i1 and keys j0 to j1 of a head contribute. With probabilities P, dropout factors M and
+// dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·k, dk += dSᵀ·q.
+func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, s *scratch) {
+	rows := queries{n: i1 - i0, head: h.head, position: i0, step: 1, dropAt: h.dropAt}
+	cover := k.cover(rows, j0, j1-j0)
+	if cover == mask.Empty {
+		return
+	}
+	view := func(tile []float32) Mat { return Mat{Data: tile, Rows: i1 - i0, Cols: j1 - j0, Stride: keyTile} }
+	probs, dprobs, capped, keep := view(t.probs), view(t.dprobs), view(t.capped), t.keep[:j1-j0]
+	q, do, keys := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1), h.k.RowRange(j0, j1)
+	gemm(probs, q, keys, false, true, k.Scale, 0, s)
+	gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 1, 0, s)
+	for r := range rows.n {
+		p, dp, c := probs.Row(r), dprobs.Row(r), capped.Row(r)
+		k.score(p, rows, r, j0, cover, c)
+		expRow(p, p, h.lse[i0+r])
+		delta := h.delta[i0+r]
+		if k.Dropout > 0 {
+			k.keep(keep, rows, r, j0)
+			for x := range dp {
+				dp[x] = p[x] * (keep[x]*dp[x] - delta)
+			}
+			mulTo(p, p, keep)
+		} else {
+			for x := range dp {
+				dp[x] = p[x] * (dp[x] - delta)
+			}
+		}
+		if k.Softcap != 0 {
+			for x := range dp {
+				dp[x] *= 1 - c[x]*c[x]
+			}
+		}
+	}
+	gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, 1, s)
+	gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, k.Scale, 1, s)
+	gemm(h.dq.RowRange(i0, i1), dprobs, keys, false, false, k.Scale, 1, s)
+}
+
+func zero(m Mat) {
+	for r := range m.Rows {
+		clear(m.Row(r))
+	}
+}
+
+// dot sums in float64.
+func dot(a, b []float32) float32 {
+	var x, y float64
+	b = b[:len(a)]
+	for ; len(a) >= 2; a, b = a[2:], b[2:] {
+		x += float64(a[0]) * float64(b[0])
+		y += float64(a[1]) * float64(b[1])
+	}
+	if len(a) == 1 {
+		x += float64(a[0]) * float64(b[0])
+	}
+	return float32(x + y)
+}
