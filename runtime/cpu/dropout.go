@@ -5,10 +5,10 @@ import "github.com/tfc-dev/tfc/runtime/rng"
 // Dropout computes y = x/(1-prob) where key keeps element row*Cols+col and 0 elsewhere (Srivastava et al. 2014).
 // The gradient is the same call on dy. y may be x. prob is in [0, 1).
 func Dropout(p *Pool, y, x Mat, prob float32, key rng.Key) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: dropoutRow, y: y, a: x, scale: prob, key: key})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowDropout, y: y, a: x, scale: prob, key: key})
 }
 
-func dropoutRow(k *rowwise, r int, s *scratch) {
+func rowDropout(k *rowwise, r int, s *scratch) {
 	y := k.y.Row(r)
 	factors := s.floats(len(y))
 	keepTo(factors, k.scale, k.key, uint64(r)*uint64(len(y)))

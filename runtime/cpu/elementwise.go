@@ -3,9 +3,9 @@ package cpu
 // Matrices of one call have one shape. A result may be one of the operands; it may not overlap one in part.
 
 // Add computes y = a + b.
-func Add(p *Pool, y, a, b Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: addRow, y: y, a: a, b: b}) }
+func Add(p *Pool, y, a, b Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: rowAdd, y: y, a: a, b: b}) }
 
-func addRow(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.b.Row(r)) }
+func rowAdd(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.b.Row(r)) }
 
 func addTo(y, a, b []float32) {
 	a, b = a[:len(y)], b[:len(y)]
@@ -16,10 +16,10 @@ func addTo(y, a, b []float32) {
 
 // AddScaled computes y = a + s*b.
 func AddScaled(p *Pool, y, a, b Mat, s float32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: addScaledRow, y: y, a: a, b: b, scale: s})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddScaled, y: y, a: a, b: b, scale: s})
 }
 
-func addScaledRow(k *rowwise, r int, _ *scratch) {
+func rowAddScaled(k *rowwise, r int, _ *scratch) {
 	addScaledTo(k.y.Row(r), k.a.Row(r), k.b.Row(r), k.scale)
 }
 
@@ -32,10 +32,10 @@ func addScaledTo(y, a, b []float32, s float32) {
 
 // Scale computes y = s*x.
 func Scale(p *Pool, y, x Mat, s float32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: scaleRow, y: y, a: x, scale: s})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowScale, y: y, a: x, scale: s})
 }
 
-func scaleRow(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(r), k.scale) }
+func rowScale(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(r), k.scale) }
 
 func scaleTo(y, x []float32, s float32) {
 	x = x[:len(y)]
@@ -45,23 +45,23 @@ func scaleTo(y, x []float32, s float32) {
 }
 
 // Copy computes y = x.
-func Copy(p *Pool, y, x Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: copyRow, y: y, a: x}) }
+func Copy(p *Pool, y, x Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: rowCopy, y: y, a: x}) }
 
-func copyRow(k *rowwise, r int, _ *scratch) { copy(k.y.Row(r), k.a.Row(r)) }
+func rowCopy(k *rowwise, r int, _ *scratch) { copy(k.y.Row(r), k.a.Row(r)) }
 
 // AddBias computes y = x + bias for every row.
 func AddBias(p *Pool, y, x Mat, bias []float32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: addBiasRow, y: y, a: x, vector: bias})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddBias, y: y, a: x, vector: bias})
 }
 
-func addBiasRow(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.vector) }
+func rowAddBias(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.vector) }
 
 // Activate computes y = act(x).
 func Activate(p *Pool, y, x Mat, act Activation) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: activateRow, y: y, a: x, act: act})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowActivate, y: y, a: x, act: act})
 }
 
-func activateRow(k *rowwise, r int, _ *scratch) {
+func rowActivate(k *rowwise, r int, _ *scratch) {
 	y := k.y.Row(r)
 	copy(y, k.a.Row(r))
 	apply(k.act, y)
@@ -69,19 +69,19 @@ func activateRow(k *rowwise, r int, _ *scratch) {
 
 // ActivateGrad computes dx = dy*act'(x).
 func ActivateGrad(p *Pool, dx, dy, x Mat, act Activation) {
-	p.runRows(dx.Rows, dx.Cols, rowwise{row: activateGradRow, y: dx, a: dy, b: x, act: act})
+	p.runRows(dx.Rows, dx.Cols, rowwise{row: rowActivateGrad, y: dx, a: dy, b: x, act: act})
 }
 
-func activateGradRow(k *rowwise, r int, _ *scratch) {
+func rowActivateGrad(k *rowwise, r int, _ *scratch) {
 	gradRow(k.act, k.y.Row(r), k.a.Row(r), k.b.Row(r))
 }
 
 // GLU computes y = act(gate)*up, the gated linear unit (Shazeer, "GLU Variants Improve Transformer", 2020).
 func GLU(p *Pool, y, gate, up Mat, act Activation) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: gluRow, y: y, a: gate, b: up, act: act})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowGlu, y: y, a: gate, b: up, act: act})
 }
 
-func gluRow(k *rowwise, r int, s *scratch) {
+func rowGlu(k *rowwise, r int, s *scratch) {
 	y, up := k.y.Row(r), k.b.Row(r)
 	g := s.floats(len(y)) // y may be up
 	copy(g, k.a.Row(r))
@@ -98,10 +98,10 @@ func mulTo(y, a, b []float32) {
 
 // GLUGrad computes the gradients of GLU: dgate = dy*up*act'(gate) and dup = dy*act(gate).
 func GLUGrad(p *Pool, dgate, dup, dy, gate, up Mat, act Activation) {
-	p.runRows(dy.Rows, dy.Cols, rowwise{row: gluGradRow, y: dgate, y2: dup, a: dy, b: gate, c: up, act: act})
+	p.runRows(dy.Rows, dy.Cols, rowwise{row: rowGluGrad, y: dgate, y2: dup, a: dy, b: gate, c: up, act: act})
 }
 
-func gluGradRow(k *rowwise, r int, s *scratch) {
+func rowGluGrad(k *rowwise, r int, s *scratch) {
 	dy, gate := k.a.Row(r), k.b.Row(r)
 	n := len(dy)
 	buf := s.floats(2 * n)
@@ -116,10 +116,10 @@ func gluGradRow(k *rowwise, r int, s *scratch) {
 
 // Softcap computes y = cap*tanh(x/cap), which keeps y within ±cap (Gemma 2, 2024).
 func Softcap(p *Pool, y, x Mat, cap float32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: softcapRow, y: y, a: x, scale: cap})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowSoftcap, y: y, a: x, scale: cap})
 }
 
-func softcapRow(k *rowwise, r int, _ *scratch) { softcapTo(k.y.Row(r), k.a.Row(r), k.scale) }
+func rowSoftcap(k *rowwise, r int, _ *scratch) { softcapTo(k.y.Row(r), k.a.Row(r), k.scale) }
 
 func softcapTo(y, x []float32, cap float32) {
 	x = x[:len(y)]
@@ -130,10 +130,10 @@ func softcapTo(y, x []float32, cap float32) {
 
 // SoftcapGrad computes dx = dy*(1 - tanh²(x/cap)).
 func SoftcapGrad(p *Pool, dx, dy, x Mat, cap float32) {
-	p.runRows(dx.Rows, dx.Cols, rowwise{row: softcapGradRow, y: dx, a: dy, b: x, scale: cap})
+	p.runRows(dx.Rows, dx.Cols, rowwise{row: rowSoftcapGrad, y: dx, a: dy, b: x, scale: cap})
 }
 
-func softcapGradRow(k *rowwise, r int, _ *scratch) {
+func rowSoftcapGrad(k *rowwise, r int, _ *scratch) {
 	dx := k.y.Row(r)
 	dy, x := k.a.Row(r)[:len(dx)], k.b.Row(r)[:len(dx)]
 	for i := range dx {

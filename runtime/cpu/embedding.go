@@ -2,17 +2,17 @@ package cpu
 
 // Embed writes row r of y as scale times row ids[r] of table. Every id must be a row of table.
 func Embed(p *Pool, y, table Mat, ids []int32, scale float32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: embedRow, y: y, a: table, ids: ids, scale: scale})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowEmbed, y: y, a: table, ids: ids, scale: scale})
 }
 
-func embedRow(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(int(k.ids[r])), k.scale) }
+func rowEmbed(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(int(k.ids[r])), k.scale) }
 
 // AddPositions writes row r of y as row r of x plus row positions[r] of table. y may be x.
 func AddPositions(p *Pool, y, x, table Mat, positions []int32) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: addPositionsRow, y: y, a: x, b: table, ids: positions})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddPositions, y: y, a: x, b: table, ids: positions})
 }
 
-func addPositionsRow(k *rowwise, r int, _ *scratch) {
+func rowAddPositions(k *rowwise, r int, _ *scratch) {
 	addTo(k.y.Row(r), k.a.Row(r), k.b.Row(int(k.ids[r])))
 }
 

@@ -29,13 +29,13 @@ func RMSNorm(p *Pool, y Mat, stats []float32, x Mat, w []float32, n RMS) {
 
 // AddLayerNorm computes sum = a + b and y = LayerNorm(sum) in one pass. sum may be a or b.
 func AddLayerNorm(p *Pool, sum, y Mat, stats []float32, a, b Mat, w, bias []float32, n LN) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: normRow, y: y, y2: sum, a: a, b: b,
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowNorm, y: y, y2: sum, a: a, b: b,
 		norm: norm{centred: true, eps: n.Eps, group: groupOr(n.Group, y.Cols), w: w, bias: bias, stats: stats}})
 }
 
 // AddRMSNorm computes sum = a + b and y = RMSNorm(sum) in one pass. sum may be a or b.
 func AddRMSNorm(p *Pool, sum, y Mat, stats []float32, a, b Mat, w []float32, n RMS) {
-	p.runRows(y.Rows, y.Cols, rowwise{row: normRow, y: y, y2: sum, a: a, b: b,
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowNorm, y: y, y2: sum, a: a, b: b,
 		norm: norm{eps: n.Eps, offset: n.Offset, group: groupOr(n.Group, y.Cols), w: w, stats: stats}})
 }
 
@@ -63,7 +63,7 @@ func (n *norm) moments(g int) (mean, rstd float32) {
 	return 0, n.stats[g]
 }
 
-func normRow(k *rowwise, r int, _ *scratch) {
+func rowNorm(k *rowwise, r int, _ *scratch) {
 	y, x := k.y.Row(r), k.a.Row(r)
 	if k.y2.Data != nil {
 		sum := k.y2.Row(r)
