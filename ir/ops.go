@@ -1,0 +1,399 @@
+package ir
+
+import (
+	"fmt"
+	"strings"
+)
+
+// OpDef is a row of the op table: everything there is to know of an op but its kernels.
+type OpDef struct {
+	Kind    string
+	Doc     string
+	Args    []string // names of the arguments; "?" ends an optional one, "..." a repeated one
+	Into    []string // names of the gradients it adds to; "?" ends an optional one
+	Results []string // names of the results; "..." ends a repeated one
+	Attrs   []Attr
+	InPlace int // 1 + the argument whose memory the first result may take, 0 for none
+
+	// Shape gives the results' types, or says why the operands do not fit.
+	Shape func(op *Op) ([]Type, error)
+	// FLOPs counts floating-point operations of one execution, a multiply-add as two.
+	FLOPs func(op *Op) float64
+	// Eval computes the results in float64: the definition of the op.
+	Eval func(e *evaluator, op *Op, in []*Tensor) []*Tensor
+	// Grad builds the gradients of the arguments from those of the results (nil where a result's gradient is zero; nil
+	// where an argument needs none). Ops that only appear after differentiation, or whose arguments are integers, have
+	// none and say so with NoGrad.
+	Grad   func(g *Gradient, op *Op, d []*Value) []*Value
+	NoGrad bool
+}
+
+// Attr is an attribute an op takes.
+type Attr struct {
+	Name     string
+	Kind     string // int, float, bool, string, strings, patterns
+	Optional bool
+}
+
+// Table holds the op table by kind.
+var Table map[string]*OpDef
+
+func init() { // not a literal: gradients build ops, so the table would refer to itself
+	Table = map[string]*OpDef{}
+	for _, group := range [][]*OpDef{forwardOps(), attentionOps(), lossOps(), fusedOps(), backwardOps(), updateOps()} {
+		for _, d := range group {
+			Table[d.Kind] = d
+		}
+	}
+}
+
+// Bytes returns the fewest bytes one execution moves: every operand read once and every result written once.
+func Bytes(op *Op) float64 {
+	n := 0.0
+	for _, v := range op.Args {
+		if v != nil {
+			n += float64(v.Type.Elems() * v.Type.DType.Bytes())
+		}
+	}
+	for _, v := range op.Results {
+		n += float64(v.Type.Elems() * v.Type.DType.Bytes())
+	}
+	for _, v := range op.Into {
+		if v != nil {
+			n += 2 * float64(v.Type.Elems()*v.Type.DType.Bytes())
+		}
+	}
+	return n
+}
+
+func need(kind string, names ...string) []Attr {
+	attrs := make([]Attr, len(names))
+	for i, n := range names {
+		attrs[i] = Attr{Name: strings.TrimSuffix(n, "?"), Kind: kind, Optional: strings.HasSuffix(n, "?")}
+	}
+	return attrs
+}
+
+func attrs(groups ...[]Attr) []Attr {
+	var all []Attr
+	for _, g := range groups {
+		all = append(all, g...)
+	}
+	return all
+}
+
+// perElement counts n operations for each element of the first result.
+func perElement(n float64) func(*Op) float64 {
+	return func(op *Op) float64 {
+		v := op.Args[0]
+		if len(op.Results) > 0 {
+			v = op.Results[0]
+		}
+		return n * float64(v.Type.Elems())
+	}
+}
+
+func noFLOPs(*Op) float64 { return 0 }
+
+// sameAs gives one result with argument i's type.
+func sameAs(i int) func(*Op) ([]Type, error) {
+	return func(op *Op) ([]Type, error) { return []Type{op.Args[i].Type}, nil }
+}
+
+// sameShapes gives one result of argument 0's type, and wants the other float arguments present to have its shape.
+func sameShapes(n int) func(*Op) ([]Type, error) {
+	return func(op *Op) ([]Type, error) {
+		for i := 1; i < n; i++ {
+			if a := op.Args[i]; a != nil && !a.Type.SameShape(op.Args[0].Type) {
+				return nil, fmt.Errorf("argument %d is %v, want the shape of %v", i, a.Type, op.Args[0].Type)
+			}
+		}
+		return []Type{op.Args[0].Type}, nil
+	}
+}
+
+func scalar(d DType) Type { return Type{DType: d} }
+
+func wantCols(v *Value, n int, what string) error {
+	if v.Type.Cols() != n {
+		return fmt.Errorf("%s %v is %v, want %d columns", what, v, v.Type, n)
+	}
+	return nil
+}
+
+// wantVector checks a parameter of n elements; nil passes.
+func wantVector(v *Value, n int) error {
+	if v != nil && (len(v.Type.Dims) != 1 || v.Type.Elems() != n) {
+		return fmt.Errorf("%v is %v, want %d elements", v, v.Type, n)
+	}
+	return nil
+}
+
+func wantMatrix(v *Value, rows, cols int) error {
+	if len(v.Type.Dims) != 2 || (rows > 0 && v.Type.Rows() != rows) || (cols > 0 && v.Type.Cols() != cols) {
+		return fmt.Errorf("%v is %v, want [%d, %d]", v, v.Type, rows, cols)
+	}
+	return nil
+}
+
+func wantRows(v *Value, like *Value) error {
+	if v.Type.Elems() != like.Type.Rows() {
+		return fmt.Errorf("%v is %v, want one element for each row of %v", v, v.Type, like.Type)
+	}
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// normStats is the type of a norm's saved statistics: n numbers for each normalised group of x.
+func normStats(x Type, group, n int) Type {
+	groups := 1
+	if group > 0 {
+		groups = x.Cols() / group
+	}
+	return Type{F32, append(append([]Dim(nil), x.Dims[:len(x.Dims)-1]...), Dim{fmt.Sprint(groups * n), groups * n})}
+}
+
+func normWidth(op *Op, x *Value) int {
+	if g := op.Int("group"); g > 0 {
+		return g
+	}
+	return x.Type.Cols()
+}
+
+var activations = []string{"gelu", "gelu_tanh", "relu", "relu2", "silu"}
+
+func forwardOps() []*OpDef {
+	return []*OpDef{
+		{
+			Kind: "embed", Doc: "rows of a table by token, scaled: y[n] = scale * table[tokens[n]]",
+			Args: []string{"tokens", "table"}, Results: []string{"y"}, Attrs: need("float", "scale"),
+			Shape: func(op *Op) ([]Type, error) {
+				if op.Args[0].Type.DType != I32 {
+					return nil, fmt.Errorf("tokens %v are %v, want i32", op.Args[0], op.Args[0].Type)
+				}
+				t := op.Args[1].Type
+				if err := wantMatrix(op.Args[1], 0, 0); err != nil {
+					return nil, err
+				}
+				return []Type{{F32, append(append([]Dim(nil), op.Args[0].Type.Dims...), t.Last())}}, nil
+			},
+			FLOPs: perElement(1), Eval: evalEmbed, Grad: gradEmbed,
+		},
+		{
+			Kind: "add_positions", Doc: "adds rows of a table by position: y[n] = x[n] + table[positions[n]]",
+			Args: []string{"x", "table", "positions"}, Results: []string{"y"}, InPlace: 1,
+			Shape: func(op *Op) ([]Type, error) {
+				x := op.Args[0]
+				return []Type{x.Type}, firstError(wantMatrix(op.Args[1], 0, x.Type.Cols()), wantRows(op.Args[2], x))
+			},
+			FLOPs: perElement(1), Eval: evalAddPositions, Grad: gradAddPositions,
+		},
+		{
+			Kind: "layernorm", Doc: "LayerNorm (arXiv 1607.06450) of each row, or of each group of columns: y = (x - mean) * rstd * w + b",
+			Args: []string{"x", "w", "b?"}, Results: []string{"y", "stats"},
+			Attrs: attrs(need("float", "eps"), need("int", "group?")),
+			Shape: func(op *Op) ([]Type, error) {
+				x, w := op.Args[0], normWidth(op, op.Args[0])
+				return []Type{x.Type, normStats(x.Type, op.Int("group"), 2)}, firstError(wantVector(op.Args[1], w), wantVector(op.Args[2], w))
+			},
+			FLOPs: perElement(8), Eval: evalLayerNorm, Grad: gradNorm("layernorm_grad"),
+		},
+		{
+			Kind: "rmsnorm", Doc: "RMSNorm (arXiv 1910.07467) of each row, or of each group of columns: y = x * rstd * (offset + w)",
+			Args: []string{"x", "w"}, Results: []string{"y", "stats"},
+			Attrs: attrs(need("float", "eps", "offset?"), need("int", "group?")),
+			Shape: func(op *Op) ([]Type, error) {
+				x := op.Args[0]
+				return []Type{x.Type, normStats(x.Type, op.Int("group"), 1)}, wantVector(op.Args[1], normWidth(op, x))
+			},
+			FLOPs: perElement(5), Eval: evalRMSNorm, Grad: gradNorm("rmsnorm_grad"),
+		},
+		{
+			Kind: "linear", Doc: "y = act(x·wᵀ + bias) + residual; pre is the value before the activation",
+			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: 4,
+			Attrs: need("string", "act?"),
+			Shape: func(op *Op) ([]Type, error) {
+				x, w := op.Args[0], op.Args[1]
+				if err := wantMatrix(w, 0, x.Type.Cols()); err != nil {
+					return nil, err
+				}
+				y := x.Type.WithLast(w.Type.Dims[0])
+				if r := op.Args[3]; r != nil && !r.Type.SameShape(y) {
+					return nil, fmt.Errorf("residual %v is %v, want %v", r, r.Type, y)
+				}
+				types := []Type{y}
+				if op.Str("act") != "" {
+					types = append(types, y)
+				}
+				return types, wantVector(op.Args[2], w.Type.Rows())
+			},
+			FLOPs: func(op *Op) float64 {
+				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Rows())
+			},
+			Eval: evalLinear, Grad: gradLinear,
+		},
+		{
+			Kind: "bias", Doc: "adds a bias to each row: y = x + b",
+			Args: []string{"x", "b"}, Results: []string{"y"}, InPlace: 1,
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{op.Args[0].Type}, wantVector(op.Args[1], op.Args[0].Type.Cols())
+			},
+			FLOPs: perElement(1), Eval: evalBias,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				g.Op("bias_grad", nil, []*Value{d[0]}, nil, op.Args[1])
+				return []*Value{d[0], nil}
+			},
+		},
+		{
+			Kind: "act", Doc: "an activation, element by element: gelu (erf), gelu_tanh, relu, relu2, silu",
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: 1,
+			Shape: sameAs(0), FLOPs: perElement(10), Eval: evalAct,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				return g.Op("act_grad", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[0]}, Attrs{"fn": op.Str("fn")}).Results
+			},
+		},
+		{
+			Kind: "glu", Doc: "a gated activation (arXiv 2002.05202): y = fn(gate) * up",
+			Args: []string{"gate", "up"}, Results: []string{"y"}, Attrs: need("string", "fn"),
+			Shape: sameShapes(2), FLOPs: perElement(11), Eval: evalGLU,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				return g.Op("glu_grad", []string{"d_" + op.Args[0].Name, "d_" + op.Args[1].Name},
+					[]*Value{d[0], op.Args[0], op.Args[1]}, Attrs{"fn": op.Str("fn")}).Results
+			},
+		},
+		{
+			Kind: "add", Doc: "y = a + by * b",
+			Args: []string{"a", "b"}, Results: []string{"y"}, Attrs: need("float", "by?"), InPlace: 1,
+			Shape: sameShapes(2), FLOPs: perElement(1), Eval: evalAdd,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				db := d[0]
+				if by := op.Float("by"); by != 0 {
+					db = g.Op("scale", []string{"d_" + op.Args[1].Name}, []*Value{d[0]}, Attrs{"by": by}).Result()
+				}
+				return []*Value{d[0], db}
+			},
+		},
+		{
+			Kind: "scale", Doc: "y = by * x",
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "by"), InPlace: 1,
+			Shape: sameAs(0), FLOPs: perElement(1), Eval: evalScale,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				return g.Op("scale", []string{"d_" + op.Args[0].Name}, []*Value{d[0]}, Attrs{"by": op.Float("by")}).Results
+			},
+		},
+		{
+			Kind: "softcap", Doc: "y = cap * tanh(x / cap)",
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "cap"), InPlace: 1,
+			Shape: sameAs(0), FLOPs: perElement(8), Eval: evalSoftcap,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				return g.Op("softcap_grad", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[0]}, Attrs{"cap": op.Float("cap")}).Results
+			},
+		},
+		{
+			Kind: "dropout", Doc: "dropout: an element is kept where its number in the stream is at least p, and scaled by 1/(1-p)",
+			Args: []string{"x", "seed", "step"}, Results: []string{"y"}, InPlace: 1,
+			Attrs: attrs(need("float", "p"), need("int", "stream")),
+			Shape: sameAs(0), FLOPs: perElement(1), Eval: evalDropout,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				// The mask is drawn again: the generator is counter-based.
+				dx := g.Op("dropout", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[1], op.Args[2]},
+					Attrs{"p": op.Float("p"), "stream": op.Int("stream")})
+				return []*Value{dx.Result(), nil, nil}
+			},
+		},
+		{
+			Kind: "rope", Doc: "rotary positions (arXiv 2104.09864) on the heads of x; inverse rotates back",
+			Args: []string{"x", "positions"}, Results: []string{"y"}, InPlace: 1,
+			Attrs: attrs(need("int", "heads", "head_dim", "max", "original?"), need("bool", "interleaved?", "inverse?"), need("string", "scaling?"),
+				need("float", "theta", "fraction", "factor?", "low_freq_factor?", "high_freq_factor?", "beta_fast?", "beta_slow?", "attention_factor?")),
+			Shape: func(op *Op) ([]Type, error) {
+				x := op.Args[0]
+				return []Type{x.Type}, firstError(wantCols(x, op.Int("heads")*op.Int("head_dim"), "heads"), wantRows(op.Args[1], x))
+			},
+			FLOPs: perElement(3), Eval: evalRoPE,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				inv := Attrs{}
+				for k, v := range op.Attrs {
+					inv[k] = v
+				}
+				inv["inverse"] = true
+				dx := g.Op("rope", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[1]}, inv)
+				return []*Value{dx.Result(), nil}
+			},
+		},
+		{
+			Kind: "split", Doc: "the columns of x in consecutive ranges: views, nothing is copied",
+			Args: []string{"x"}, Results: []string{"parts..."}, Attrs: need("strings", "parts"),
+			Shape: func(op *Op) ([]Type, error) {
+				var types []Type
+				sum := 0
+				for _, p := range op.Strings("parts") {
+					d, err := ParseDim(p)
+					if err != nil {
+						return nil, err
+					}
+					sum += d.Size
+					types = append(types, op.Args[0].Type.WithLast(d))
+				}
+				return types, wantCols(op.Args[0], sum, "parts")
+			},
+			FLOPs: noFLOPs, Eval: evalSplit,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				for i, v := range d {
+					if v == nil {
+						panic(fmt.Sprintf("ir: part %d of a split has no gradient", i))
+					}
+				}
+				return g.Op("concat", []string{"d_" + op.Args[0].Name}, d, nil).Results
+			},
+		},
+		{
+			Kind: "concat", Doc: "parts side by side as the columns of one value",
+			Args: []string{"parts..."}, Results: []string{"y"},
+			Shape: func(op *Op) ([]Type, error) {
+				var dims []Dim
+				for _, a := range op.Args {
+					if a.Type.Rows() != op.Args[0].Type.Rows() {
+						return nil, fmt.Errorf("%v is %v, want the rows of %v", a, a.Type, op.Args[0].Type)
+					}
+					dims = append(dims, a.Type.Last())
+				}
+				return []Type{op.Args[0].Type.WithLast(SumDims(dims))}, nil
+			},
+			FLOPs: noFLOPs, Eval: evalConcat, NoGrad: true,
+		},
+		{
+			Kind: "last", Doc: "the last row of x",
+			Args: []string{"x"}, Results: []string{"y"},
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{{op.Args[0].Type.DType, []Dim{{"1", 1}, op.Args[0].Type.Last()}}}, nil
+			},
+			FLOPs: noFLOPs, NoGrad: true,
+			Eval: func(e *evaluator, op *Op, in []*Tensor) []*Tensor {
+				x := in[0]
+				y := NewTensor(1, x.cols())
+				copy(y.Data, x.Data[len(x.Data)-x.cols():])
+				return []*Tensor{y}
+			},
+		},
+		{
+			Kind: "cast", Doc: "x in another element type; the attribute to names it",
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "to"),
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{{DType(op.Str("to")), op.Args[0].Type.Dims}}, nil
+			},
+			FLOPs: noFLOPs, Eval: func(e *evaluator, op *Op, in []*Tensor) []*Tensor { return []*Tensor{in[0]} },
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				return g.Op("cast", []string{"d_" + op.Args[0].Name}, []*Value{d[0]}, Attrs{"to": string(op.Args[0].Type.DType)}).Results
+			},
+		},
+	}
+}

@@ -1,0 +1,288 @@
+package ir
+
+import "fmt"
+
+// pairs counts the (query, key) pairs that a mask allows in t positions, averaged over its layers.
+func pairs(op *Op, t int) float64 {
+	masks := op.Patterns("mask")
+	rows := 0
+	allowed := 0.0
+	for _, m := range masks {
+		for i := 0; i < t; i += max(1, t/64) { // a sample of the queries: this is an estimate of work
+			rows++
+			for j := range t {
+				if m.Allowed(i, j) {
+					allowed++
+				}
+			}
+		}
+	}
+	return allowed / float64(max(rows, 1)) * float64(t)
+}
+
+func attentionShape(op *Op) error {
+	q, k, v := op.Args[0], op.Args[1], op.Args[2]
+	h, g, e := op.Int("heads"), op.Int("kv_heads"), op.Int("head_dim")
+	if g < 1 || h%g != 0 {
+		return fmt.Errorf("%d heads cannot share %d key-value heads", h, g)
+	}
+	return firstError(wantCols(q, h*e, "queries"), wantCols(k, g*e, "keys"), wantCols(v, g*e, "values"))
+}
+
+func lseType(op *Op) Type {
+	q := op.Args[0].Type
+	return Type{F32, append(append([]Dim(nil), q.Dims[:len(q.Dims)-1]...), Dim{fmt.Sprint(op.Int("heads")), op.Int("heads")})}
+}
+
+func attentionFLOPs(products float64) func(*Op) float64 {
+	return func(op *Op) float64 {
+		q := op.Args[0].Type
+		t := q.Dims[len(q.Dims)-2].Size
+		return products * 2 * float64(q.Rows()/max(t, 1)*op.Int("heads")*op.Int("head_dim")) * pairs(op, t)
+	}
+}
+
+func attentionOps() []*OpDef {
+	common := attrs(need("int", "heads", "kv_heads", "head_dim"), need("float", "scale", "softcap?"), need("bool", "alibi?"),
+		need("patterns", "mask"), need("string", "kernel?"))
+	train := attrs(common, need("float", "dropout?"), need("int", "stream?"))
+	return []*OpDef{
+		{
+			Kind: "attention", Doc: "scaled dot-product attention over [B,T] sequences under a mask, grouped-query where kv_heads < heads; " +
+				"lse is the log of each row's softmax sum, kept for the gradient",
+			Args: []string{"q", "k", "v", "seed?", "step?"}, Results: []string{"o", "lse"}, Attrs: train,
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{op.Args[0].Type, lseType(op)}, attentionShape(op)
+			},
+			FLOPs: attentionFLOPs(2), Eval: evalAttention, Grad: gradAttention,
+		},
+		{
+			Kind: "attention_cached", Doc: "appends each row's k and v to the cache at (slot, position), then attends to that slot's cached positions",
+			Args: []string{"q", "k", "v", "k_cache", "v_cache", "positions", "slots"}, Results: []string{"o"}, Attrs: common,
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{op.Args[0].Type}, firstError(attentionShape(op), wantRows(op.Args[5], op.Args[0]), wantRows(op.Args[6], op.Args[0]))
+			},
+			FLOPs: func(op *Op) float64 { // one row against a full cache
+				t := op.Args[3].Type.Dims[1].Size
+				return 4 * float64(op.Args[0].Type.Elems()) * float64(t)
+			},
+			Eval: evalAttentionCached, NoGrad: true,
+		},
+		{
+			Kind: "attention_grad", Doc: "gradients of attention's q, k and v from that of o",
+			Args: []string{"d_o", "q", "k", "v", "o", "lse", "seed?", "step?"}, Results: []string{"d_q", "d_k", "d_v"}, Attrs: train,
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{op.Args[1].Type, op.Args[2].Type, op.Args[3].Type}, nil
+			},
+			FLOPs: attentionFLOPs(5), Eval: evalAttentionGrad, NoGrad: true,
+		},
+	}
+}
+
+func lossOps() []*OpDef {
+	logitsShape := func(op *Op) ([]Type, error) {
+		if op.Args[1].Type.DType != I32 {
+			return nil, fmt.Errorf("targets %v are %v, want i32", op.Args[1], op.Args[1].Type)
+		}
+		return []Type{scalar(F32)}, wantRows(op.Args[1], op.Args[0])
+	}
+	headShape := func(op *Op) ([]Type, error) {
+		return []Type{scalar(F32)}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
+			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantRows(op.Args[3], op.Args[0]))
+	}
+	headFLOPs := func(products float64) func(*Op) float64 {
+		return func(op *Op) float64 {
+			return products * 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Rows())
+		}
+	}
+	return []*OpDef{
+		{
+			Kind: "count", Doc: "the number of targets that are not negative, over every micro-batch",
+			Args: []string{"targets"}, Results: []string{"n"},
+			Shape: func(op *Op) ([]Type, error) { return []Type{scalar(F32)}, nil },
+			FLOPs: noFLOPs, Eval: evalCount, NoGrad: true,
+		},
+		{
+			Kind: "zero", Doc: "the scalar 0", Results: []string{"y"},
+			Shape: func(op *Op) ([]Type, error) { return []Type{scalar(F32)}, nil },
+			FLOPs: noFLOPs, NoGrad: true,
+			Eval: func(e *evaluator, op *Op, in []*Tensor) []*Tensor { return []*Tensor{NewTensor()} },
+		},
+		{
+			Kind: "cross_entropy", Doc: "sum over rows of -log softmax(logits)[target], divided by n where given; negative targets are left out",
+			Args: []string{"logits", "targets", "n?"}, Results: []string{"loss"}, Shape: logitsShape,
+			FLOPs: func(op *Op) float64 { return 5 * float64(op.Args[0].Type.Elems()) }, Eval: evalCrossEntropy,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				dx := g.Op("cross_entropy_grad", []string{"d_" + op.Args[0].Name}, op.Args, nil)
+				return []*Value{dx.Result(), nil, nil}
+			},
+		},
+		{
+			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), in tiles: logits are never stored",
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss"}, Attrs: need("float", "scale?", "softcap?"),
+			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
+			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
+				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
+				at := g.Op("head_loss_grad", []string{op.Results[0].Name, "d_" + op.Args[0].Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
+				g.Func.Replace(op.Results[0], at.Results[0])
+				op.Remove()
+				return []*Value{at.Results[1], nil, nil, nil, nil}
+			},
+		},
+		{
+			Kind: "cross_entropy_grad", Doc: "gradient of cross_entropy: (softmax(logits) - onehot(target)) / n",
+			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits"}, InPlace: 1,
+			Shape: sameAs(0), FLOPs: perElement(5), Eval: evalCrossEntropyGrad, NoGrad: true,
+		},
+		{
+			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x"},
+			Attrs: need("float", "scale?", "softcap?"),
+			Shape: func(op *Op) ([]Type, error) {
+				t, err := headShape(op)
+				return append(t, op.Args[0].Type), err
+			},
+			FLOPs: headFLOPs(3), Eval: evalHeadLossGrad, NoGrad: true,
+		},
+	}
+}
+
+func fusedOps() []*OpDef {
+	return []*OpDef{
+		{
+			Kind: "add_layernorm", Doc: "sum = a + by * b and its LayerNorm, in one pass",
+			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "by?"), InPlace: 1,
+			Shape: func(op *Op) ([]Type, error) {
+				a := op.Args[0]
+				if !op.Args[1].Type.SameShape(a.Type) {
+					return nil, fmt.Errorf("%v is %v, want %v", op.Args[1], op.Args[1].Type, a.Type)
+				}
+				return []Type{a.Type, a.Type, normStats(a.Type, 0, 2)}, firstError(wantVector(op.Args[2], a.Type.Cols()), wantVector(op.Args[3], a.Type.Cols()))
+			},
+			FLOPs: perElement(9), Eval: evalAddNorm(evalLayerNorm), Grad: gradAddNorm("layernorm_grad"),
+		},
+		{
+			Kind: "add_rmsnorm", Doc: "sum = a + by * b and its RMSNorm, in one pass",
+			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "offset?", "by?"), InPlace: 1,
+			Shape: func(op *Op) ([]Type, error) {
+				a := op.Args[0]
+				if !op.Args[1].Type.SameShape(a.Type) {
+					return nil, fmt.Errorf("%v is %v, want %v", op.Args[1], op.Args[1].Type, a.Type)
+				}
+				return []Type{a.Type, a.Type, normStats(a.Type, 0, 1)}, wantVector(op.Args[2], a.Type.Cols())
+			},
+			FLOPs: perElement(6), Eval: evalAddNorm(evalRMSNorm), Grad: gradAddNorm("rmsnorm_grad"),
+		},
+	}
+}
+
+func backwardOps() []*OpDef {
+	normGrad := func(stats int) func(op *Op) ([]Type, error) {
+		return func(op *Op) ([]Type, error) {
+			if r := op.Args[4]; r != nil && !r.Type.SameShape(op.Args[1].Type) {
+				return nil, fmt.Errorf("residual %v is %v, want %v", r, r.Type, op.Args[1].Type)
+			}
+			return sameShapes(2)(op)
+		}
+	}
+	into := func(op *Op) ([]Type, error) { return nil, nil }
+	rowsIn := func(n float64) func(*Op) float64 {
+		return func(op *Op) float64 { return n * float64(op.Args[0].Type.Elems()) }
+	}
+	return []*OpDef{
+		{
+			Kind: "embed_grad", Doc: "adds scale * d_y[n] to row tokens[n] of the table's gradient, in the order of n",
+			Args: []string{"d_y", "tokens"}, Into: []string{"table"}, Attrs: need("float", "scale"),
+			Shape: into, FLOPs: rowsIn(2), Eval: evalEmbedGrad, NoGrad: true,
+		},
+		{
+			Kind: "positions_grad", Doc: "adds d_y[n] to row positions[n] of the table's gradient, in the order of n",
+			Args: []string{"d_y", "positions"}, Into: []string{"table"},
+			Shape: into, FLOPs: rowsIn(1), Eval: evalPositionsGrad, NoGrad: true,
+		},
+		{
+			Kind: "layernorm_grad", Doc: "gradient of layernorm's x, plus residual; adds the gradients of w and b",
+			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w", "b?"}, Results: []string{"d_x"}, InPlace: 5,
+			Attrs: attrs(need("float", "eps"), need("int", "group?")),
+			Shape: normGrad(2), FLOPs: perElement(14), Eval: evalLayerNormGrad, NoGrad: true,
+		},
+		{
+			Kind: "rmsnorm_grad", Doc: "gradient of rmsnorm's x, plus residual; adds the gradient of w",
+			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w"}, Results: []string{"d_x"}, InPlace: 5,
+			Attrs: attrs(need("float", "eps", "offset?"), need("int", "group?")),
+			Shape: normGrad(1), FLOPs: perElement(10), Eval: evalRMSNormGrad, NoGrad: true,
+		},
+		{
+			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual",
+			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, InPlace: 3,
+			Shape: func(op *Op) ([]Type, error) {
+				dy, w := op.Args[0], op.Args[1]
+				t := dy.Type.WithLast(w.Type.Last())
+				if r := op.Args[2]; r != nil && !r.Type.SameShape(t) {
+					return nil, fmt.Errorf("residual %v is %v, want %v", r, r.Type, t)
+				}
+				return []Type{t}, wantCols(dy, w.Type.Rows(), "gradient")
+			},
+			FLOPs: func(op *Op) float64 {
+				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Cols())
+			},
+			Eval: evalLinearDX, NoGrad: true,
+		},
+		{
+			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
+			Args: []string{"d_y", "x"}, Into: []string{"w"},
+			Shape: func(op *Op) ([]Type, error) {
+				return nil, wantMatrix(op.Into[0], op.Args[0].Type.Cols(), op.Args[1].Type.Cols())
+			},
+			FLOPs: func(op *Op) float64 {
+				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Cols())
+			},
+			Eval: evalLinearDW, NoGrad: true,
+		},
+		{
+			Kind: "bias_grad", Doc: "adds a bias's gradient: the sum of d_y over rows",
+			Args: []string{"d_y"}, Into: []string{"b"},
+			Shape: func(op *Op) ([]Type, error) { return nil, wantVector(op.Into[0], op.Args[0].Type.Cols()) },
+			FLOPs: rowsIn(1), Eval: evalBiasGrad, NoGrad: true,
+		},
+		{
+			Kind: "act_grad", Doc: "d_x = d_y * fn'(x)",
+			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("string", "fn"), InPlace: 1,
+			Shape: sameShapes(2), FLOPs: perElement(14), Eval: evalActGrad, NoGrad: true,
+		},
+		{
+			Kind: "glu_grad", Doc: "d_gate = d_y * up * fn'(gate), d_up = d_y * fn(gate)",
+			Args: []string{"d_y", "gate", "up"}, Results: []string{"d_gate", "d_up"}, Attrs: need("string", "fn"),
+			Shape: func(op *Op) ([]Type, error) {
+				t, err := sameShapes(3)(op)
+				return append(t, op.Args[0].Type), err
+			},
+			FLOPs: perElement(18), Eval: evalGLUGrad, NoGrad: true,
+		},
+		{
+			Kind: "softcap_grad", Doc: "d_x = d_y * (1 - tanh²(x / cap))",
+			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("float", "cap"), InPlace: 1,
+			Shape: sameShapes(2), FLOPs: perElement(8), Eval: evalSoftcapGrad, NoGrad: true,
+		},
+	}
+}
+
+func updateOps() []*OpDef {
+	effect := func(op *Op) ([]Type, error) { return nil, nil }
+	return []*OpDef{
+		{
+			Kind: "zero_grads", Doc: "sets every weight's gradient to zero",
+			Shape: effect, FLOPs: noFLOPs, NoGrad: true, Eval: evalZeroGrads,
+		},
+		{
+			Kind: "grad_norm", Doc: "the Euclidean norm of all gradients together", Results: []string{"norm"},
+			Shape: func(op *Op) ([]Type, error) { return []Type{scalar(F32)}, nil },
+			FLOPs: noFLOPs, NoGrad: true, Eval: evalGradNorm,
+		},
+		{
+			Kind: "adamw", Doc: "AdamW (arXiv 1711.05101) on every weight, gradients first scaled so that their norm is at most clip (0: as they are)",
+			Args: []string{"norm", "lr", "step"}, Attrs: need("float", "beta1", "beta2", "eps", "weight_decay", "clip"),
+			Shape: effect, FLOPs: noFLOPs, NoGrad: true, Eval: evalAdamW,
+		},
+	}
+}

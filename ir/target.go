@@ -1,0 +1,42 @@
+package ir
+
+// Target is a machine to compile for. A new GPU is a row here, and the rows of the kernels it has.
+type Target struct {
+	Name      string
+	CUDA      bool
+	Types     []DType // element types its products take, best first
+	FLOPs     float64 // of products in f32, a second: what plans are estimated by
+	Bandwidth float64 // bytes a second
+	Launch    float64 // seconds one kernel costs beside its work
+	Features  []string
+}
+
+// Targets is the table of machines. Rates are those of two cores with AVX-512, and of the published boards (A100,
+// RTX 3090, L40S, H100), rounded: they order the choices of the checkpoint pass, nothing else.
+var Targets = []Target{
+	{Name: "cpu", Types: []DType{F32}, FLOPs: 150e9, Bandwidth: 40e9, Launch: 2e-6},
+	{Name: "sm_80", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 280e12, Bandwidth: 1.5e12, Launch: 2e-6, Features: []string{"mma"}},
+	{Name: "sm_86", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 70e12, Bandwidth: 0.9e12, Launch: 2e-6, Features: []string{"mma"}},
+	{Name: "sm_89", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 180e12, Bandwidth: 0.8e12, Launch: 2e-6, Features: []string{"mma"}},
+	{Name: "sm_90a", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 700e12, Bandwidth: 3.3e12, Launch: 1e-6, Features: []string{"mma", "wgmma", "tma"}},
+}
+
+// TargetNamed returns the row of that name, or nil.
+func TargetNamed(name string) *Target {
+	for i := range Targets {
+		if Targets[i].Name == name {
+			return &Targets[i]
+		}
+	}
+	return nil
+}
+
+// Has says whether the target has a feature.
+func (t *Target) Has(feature string) bool {
+	for _, f := range t.Features {
+		if f == feature {
+			return true
+		}
+	}
+	return false
+}
