@@ -1,0 +1,156 @@
+package lm
+
+import (
+	"errors"
+	"math"
+
+	"github.com/tfc-dev/tfc/runtime/rng"
+)
+
+// sampler picks tokens from logits. It allocates only when it is made.
+type sampler struct {
+	weight []float64 // of each token: its probability, times a constant
+	heap   []int32   // tokens by rank
+}
+
+func newSampler(vocabulary int) *sampler {
+	return &sampler{weight: make([]float64, vocabulary), heap: make([]int32, vocabulary)}
+}
+
+var errLogits = errors.New("the model's logits are not finite: its weights are damaged, or its training diverged")
+
+// pick returns the next token of a sequence at a position. A token of higher logit, or of lower id among equals, ranks
+// first. In order: the logits are divided by the temperature; the TopK first tokens stay; of these, the fewest first ones
+// that hold TopP of the probability (Holtzman et al., arXiv 1904.09751); one is drawn. Temperature 0 takes the first.
+// The draw depends on the seed, the sequence and the position alone. A logit of -Inf is a token that is never picked.
+func (s *sampler) pick(logits []float32, o GenerateOptions, sequence, position int) (int32, error) {
+	first := 0
+	for i, v := range logits {
+		if v != v || v > math.MaxFloat32 {
+			return 0, errLogits
+		}
+		if v > logits[first] {
+			first = i
+		}
+	}
+	if logits[first] < -math.MaxFloat32 {
+		return 0, errLogits
+	}
+	if o.Temperature == 0 {
+		return int32(first), nil
+	}
+	sum := 0.0
+	highest := float64(logits[first])
+	for i, v := range logits {
+		s.weight[i] = math.Exp((float64(v) - highest) / o.Temperature)
+		sum += s.weight[i]
+	}
+	u := uniform(o.Seed, sequence, position)
+	if p := o.TopP; o.TopK > 0 && o.TopK < len(logits) || p > 0 && p < 1 {
+		return s.drawFirst(logits, o, u, sum), nil
+	}
+	return s.drawAny(len(logits), u*sum), nil
+}
+
+// drawAny returns the token in which the running sum of the weights passes the mark.
+func (s *sampler) drawAny(n int, mark float64) int32 {
+	token, sum := 0, 0.0
+	for i, w := range s.weight[:n] {
+		if w > 0 {
+			token = i // the last one, should rounding keep the sum below the mark
+			if sum += w; sum > mark {
+				break
+			}
+		}
+	}
+	return int32(token)
+}
+
+// drawFirst draws among the first tokens that TopK and TopP leave. u is uniform in [0, 1), sum that of all weights.
+func (s *sampler) drawFirst(logits []float32, o GenerateOptions, u, sum float64) int32 {
+	p := o.TopP
+	if p == 0 {
+		p = 1
+	}
+	byMass := o.TopK == 0 || o.TopK >= len(logits)
+	least := 0.0
+	if byMass {
+		// Tokens that hold less than (1-p)/n each hold less than 1-p together, so none of them is needed to reach p.
+		// Without them the heap is small.
+		least = (1 - p) / float64(len(logits)) * sum
+	}
+	n := 0
+	for i := range logits {
+		if s.weight[i] >= least {
+			s.heap[n] = int32(i)
+			n++
+		}
+	}
+	heap := s.heap[:n]
+	for i := n/2 - 1; i >= 0; i-- {
+		sink(heap, i, logits)
+	}
+	// Tokens are taken in rank order, from the top of the heap to behind it: the one of rank r ends at heap[n-1-r].
+	taken := 0
+	take := func() float64 {
+		last := n - 1 - taken
+		heap[0], heap[last] = heap[last], heap[0]
+		sink(heap[:last], 0, logits)
+		taken++
+		return s.weight[heap[last]]
+	}
+	if !byMass { // what TopP shares out is the probability of the TopK first
+		sum = 0
+		for taken < min(o.TopK, n) {
+			sum += take()
+		}
+	}
+	mass, kept := 0.0, 0
+	for kept < n && (byMass || kept < taken) && (kept == 0 || mass < p*sum) {
+		if kept == taken {
+			take()
+		}
+		mass += s.weight[heap[n-1-kept]]
+		kept++
+	}
+	mark, reached := u*mass, 0.0
+	for r := range kept {
+		token := heap[n-1-r]
+		if reached += s.weight[token]; reached > mark {
+			return token
+		}
+	}
+	return heap[n-1] // only where rounding keeps the sum below the mark
+}
+
+// sink moves heap[i] down to its place: a token ranks before those below it.
+func sink(heap []int32, i int, logits []float32) {
+	for {
+		child := 2*i + 1
+		if child >= len(heap) {
+			return
+		}
+		if child+1 < len(heap) && before(heap[child+1], heap[child], logits) {
+			child++
+		}
+		if !before(heap[child], heap[i], logits) {
+			return
+		}
+		heap[i], heap[child] = heap[child], heap[i]
+		i = child
+	}
+}
+
+// before says whether token a ranks before token b.
+func before(a, b int32, logits []float32) bool {
+	return logits[a] > logits[b] || logits[a] == logits[b] && a < b
+}
+
+// streamSample keeps the numbers drawn here apart from those of dropout and initialisation.
+const streamSample = 0x5A3B1E00
+
+// uniform draws from [0, 1), with 53 bits.
+func uniform(seed uint64, sequence, position int) float64 {
+	w := rng.Key{Seed: seed, Step: uint32(sequence), Stream: streamSample}.Block(uint64(position))
+	return float64(uint64(w[0])<<21|uint64(w[1])>>11) / (1 << 53)
+}
