@@ -21,6 +21,9 @@ const (
 
 // apply replaces row by act(row).
 func apply(act Activation, row []float32) {
+	if applyVector(act, row) {
+		return
+	}
 	switch act {
 	case GELU:
 		for i, x := range row {
@@ -50,6 +53,9 @@ func apply(act Activation, row []float32) {
 // gradRow writes dx = dy*act'(x). dx may be dy or x.
 func gradRow(act Activation, dx, dy, x []float32) {
 	dx, dy = dx[:len(x)], dy[:len(x)]
+	if gradVector(act, dx, dy, x) {
+		return
+	}
 	switch act {
 	case None:
 		copy(dx, dy)

@@ -10,4 +10,10 @@ type kernels struct {
 	attentionGrad   attentionGrad
 	attentionCached attentionCached
 	cacheWrite      cacheWrite
+	product         product
+	sums            []float32 // of Linear, where y cannot hold them
+	biasGrad        biasGrad
+	zeroing         zeroing
+	gradNorm        gradNorm
+	adamw           adamw
 }

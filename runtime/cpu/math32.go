@@ -5,6 +5,8 @@ import "math"
 // The elementary functions in float32. The polynomials are minimax fits made for this package; each is exact to a
 // fraction of a float32 ulp, so what error is left is rounding. The vector kernels evaluate the same formulas.
 
+var inf = float32(math.Inf(1))
+
 const (
 	log2E = 1.4426950408889634
 	ln2Hi = 0.693359375 // ln 2 = ln2Hi + ln2Lo, and n*ln2Hi is exact for every n in use
@@ -109,10 +111,32 @@ func foldLanes(l *[sumLanes]float32) float32 {
 func expRow(dst, x []float32, shift float32) (sum float32) {
 	var lanes [sumLanes]float32
 	dst = dst[:len(x)]
+	if expVector(dst, x, shift, &lanes) {
+		return foldLanes(&lanes)
+	}
 	for i, v := range x {
 		e := exp32(v - shift)
 		dst[i] = e
 		lanes[i%sumLanes] += e
 	}
 	return foldLanes(&lanes)
+}
+
+// tanhRow writes dst = out*tanh(in*x). dst may be x.
+func tanhRow(dst, x []float32, in, out float32) {
+	dst = dst[:len(x)]
+	if tanhVector(dst, x, in, out) {
+		return
+	}
+	for i, v := range x {
+		dst[i] = out * tanh32(in*v)
+	}
+}
+
+// accumulate adds x to dst, element by element.
+func accumulate(dst, x []float32) {
+	dst = dst[:len(x)]
+	for i := addVector(dst, x); i < len(x); i++ {
+		dst[i] += x[i]
+	}
 }

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// tile writes the inner kernel of the matrix product: rows × nr of C in registers, one row of B and rows broadcast
+// elements of A a step. A is packed mr to a step whatever rows is.
+func (v isa) tile(rows int) {
+	TEXT(fmt.Sprintf("tile%dx%d%s", rows, v.nr, v.suffix), NOSPLIT, "func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
+	Doc(fmt.Sprintf("tile%dx%d%s computes %d rows of a product tile; ldb and ldc count bytes.", rows, v.nr, v.suffix, rows))
+	k, a, b := Load(Param("k"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64())
+	ldb, c, ldc := Load(Param("ldb"), GP64()), Load(Param("c"), GP64()), Load(Param("ldc"), GP64())
+	add := Load(Param("add"), GP8())
+
+	const cols = 2
+	acc := make([][cols]reg.VecVirtual, rows)
+	for i := range acc {
+		for j := range cols {
+			acc[i][j] = v.vec()
+			clear(acc[i][j])
+		}
+	}
+	step := func(offset int) {
+		var row [cols]reg.VecVirtual
+		for j := range cols {
+			row[j] = v.vec()
+			VMOVUPS(Mem{Base: b, Disp: j * v.lanes * 4}, row[j])
+		}
+		for i := range rows {
+			x := v.vec()
+			VBROADCASTSS(Mem{Base: a, Disp: (offset*v.mr + i) * 4}, x)
+			for j := range cols {
+				VFMADD231PS(x, row[j], acc[i][j])
+			}
+		}
+		ADDQ(ldb, b)
+	}
+	const unroll = 4
+	loop("four", k, unroll, func() {
+		if v.lanes == 16 {
+			PREFETCHT0(Mem{Base: a, Disp: 512 + 64})
+			PREFETCHT0(Mem{Base: a, Disp: 512 + 128})
+			PREFETCHT0(Mem{Base: a, Disp: 512 + 192})
+		}
+		for u := range unroll {
+			step(u)
+		}
+		ADDQ(Imm(uint64(unroll*v.mr*4)), a)
+	})
+	loop("one", k, 1, func() {
+		step(0)
+		ADDQ(Imm(uint64(v.mr*4)), a)
+	})
+
+	TESTB(add, add)
+	JZ(LabelRef("store"))
+	at := GP64()
+	MOVQ(c, at)
+	for i := range rows {
+		for j := range cols {
+			VADDPS(Mem{Base: at, Disp: j * v.lanes * 4}, acc[i][j], acc[i][j])
+		}
+		ADDQ(ldc, at)
+	}
+	Label("store")
+	for i := range rows {
+		for j := range cols {
+			VMOVUPS(acc[i][j], Mem{Base: c, Disp: j * v.lanes * 4})
+		}
+		ADDQ(ldc, c)
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// dot writes the kernel for few rows: out[r*4+j] = x[r]·w[j] for four rows of w, each read once and unpacked.
+func (v isa) dot(rows int) {
+	TEXT(fmt.Sprintf("dot%d%s", rows, v.suffix), NOSPLIT, "func(k int, w *float32, ldw int, x *float32, ldx int, out *float32)")
+	Doc(fmt.Sprintf("dot%d%s computes out[r*4+j] = x[r]·w[j] for %d rows of x and four of w, over k, a multiple of %d; ldw and ldx count bytes.",
+		rows, v.suffix, rows, v.lanes))
+	k, w := Load(Param("k"), GP64()), Load(Param("w"), GP64())
+	ldw, x := Load(Param("ldw"), GP64()), Load(Param("x"), GP64())
+	ldx, out := Load(Param("ldx"), GP64()), Load(Param("out"), GP64())
+	ldw3, ldx3 := GP64(), GP64()
+	LEAQ(Mem{Base: ldw, Index: ldw, Scale: 2}, ldw3)
+	LEAQ(Mem{Base: ldx, Index: ldx, Scale: 2}, ldx3)
+	row := func(base, ld, ld3 reg.Register, i int) Mem {
+		switch i {
+		case 0:
+			return Mem{Base: base}
+		case 3:
+			return Mem{Base: base, Index: ld3, Scale: 1}
+		}
+		return Mem{Base: base, Index: ld, Scale: uint8(i)}
+	}
+	acc := make([][4]reg.VecVirtual, rows)
+	for r := range acc {
+		for j := range 4 {
+			acc[r][j] = v.vec()
+			clear(acc[r][j])
+		}
+	}
+	loop("step", k, v.lanes, func() {
+		for j := range 4 {
+			wv := v.vec()
+			VMOVUPS(row(w, ldw, ldw3, j), wv)
+			for r := range rows {
+				VFMADD231PS(row(x, ldx, ldx3, r), wv, acc[r][j])
+			}
+		}
+		ADDQ(Imm(uint64(v.lanes*4)), w)
+		ADDQ(Imm(uint64(v.lanes*4)), x)
+	})
+	for r := range rows {
+		for j := range 4 {
+			VMOVSS(v.sum(acc[r][j]), Mem{Base: out, Disp: (r*4 + j) * 4})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// sum adds the lanes of x by halves and returns the register that holds the sum.
+func (v isa) sum(x reg.VecVirtual) reg.Register {
+	y := x.AsY()
+	if v.lanes == 16 {
+		high := YMM()
+		VEXTRACTF64X4(Imm(1), x, high)
+		VADDPS(high, y, y)
+	}
+	low, t := x.AsX(), XMM()
+	if v.lanes == 16 {
+		VEXTRACTF32X4(Imm(1), y, t) // reaches all 32 registers
+	} else {
+		VEXTRACTF128(Imm(1), y, t)
+	}
+	VADDPS(t, low, low)
+	VMOVHLPS(low, low, t)
+	VADDPS(t, low, low)
+	VMOVSHDUP(low, t)
+	VADDSS(t, low, low)
+	return low
+}
+
+// transpose16 writes the packing of a panel from a matrix whose rows run along k: groups blocks of 16 steps of k, each
+// step's rows elements stored dstStride bytes after those of the step before.
+func transpose16(name string, rows int) {
+	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX512 transposes %d rows by groups*16 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
+	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
+	stride := Load(Param("dstStride"), GP64())
+	mask := K()
+	m := GP32()
+	MOVL(U32(1<<rows-1), m)
+	KMOVW(m, mask)
+	loop("group", groups, 1, func() {
+		at := GP64()
+		MOVQ(src, at)
+		in := make([]reg.VecVirtual, 16)
+		for i := range in {
+			in[i] = ZMM()
+			if i < rows {
+				VMOVUPS(Mem{Base: at}, in[i])
+				ADDQ(ld, at)
+			} else {
+				clear(in[i])
+			}
+		}
+		// quads[g][j] holds in lane l column 4l+j of rows 4g to 4g+3.
+		var quads [4][4]reg.VecVirtual
+		for g := range quads {
+			quads[g] = quad(in[4*g], in[4*g+1], in[4*g+2], in[4*g+3], ZMM)
+		}
+		var out [16]reg.VecVirtual
+		for j := range 4 {
+			even := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0x88), y, x, z); return z }
+			odd := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0xDD), y, x, z); return z }
+			a, b := even(quads[0][j], quads[1][j]), odd(quads[0][j], quads[1][j])
+			c, d := even(quads[2][j], quads[3][j]), odd(quads[2][j], quads[3][j])
+			out[j], out[4+j], out[8+j], out[12+j] = even(a, c), even(b, d), odd(a, c), odd(b, d)
+		}
+		for i := range out {
+			if rows == 16 {
+				VMOVUPS(out[i], Mem{Base: dst})
+			} else {
+				VMOVUPS(out[i], mask, Mem{Base: dst})
+			}
+			ADDQ(stride, dst)
+		}
+		ADDQ(Imm(64), src)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// transpose8 is transpose16 for AVX2: blocks of 8 steps.
+func transpose8(name string, rows int) {
+	TEXT(name+"AVX2", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX2 transposes %d rows by groups*8 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
+	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
+	stride := Load(Param("dstStride"), GP64())
+	loop("group", groups, 1, func() {
+		at := GP64()
+		MOVQ(src, at)
+		in := make([]reg.VecVirtual, 8)
+		for i := range in {
+			in[i] = YMM()
+			if i < rows {
+				VMOVUPS(Mem{Base: at}, in[i])
+				ADDQ(ld, at)
+			} else {
+				clear(in[i])
+			}
+		}
+		low := quad(in[0], in[1], in[2], in[3], YMM)
+		high := quad(in[4], in[5], in[6], in[7], YMM)
+		for half := range 2 {
+			for j := range 4 {
+				out := YMM()
+				VPERM2F128(Imm(uint64(0x20+0x11*half)), high[j], low[j], out)
+				if rows == 8 {
+					VMOVUPS(out, Mem{Base: dst})
+				} else {
+					VMOVUPS(out.AsX(), Mem{Base: dst})
+					top := XMM()
+					VEXTRACTF128(Imm(1), out, top)
+					VMOVLPS(top, Mem{Base: dst, Disp: 16})
+				}
+				ADDQ(stride, dst)
+			}
+		}
+		ADDQ(Imm(32), src)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// quad transposes 4×4 blocks within the 128-bit lanes of four rows.
+func quad(a, b, c, d reg.VecVirtual, vec func() reg.VecVirtual) (out [4]reg.VecVirtual) {
+	ab, cd, abHigh, cdHigh := vec(), vec(), vec(), vec()
+	VUNPCKLPS(b, a, ab)
+	VUNPCKLPS(d, c, cd)
+	VUNPCKHPS(b, a, abHigh)
+	VUNPCKHPS(d, c, cdHigh)
+	for j := range out {
+		out[j] = vec()
+	}
+	VUNPCKLPD(cd, ab, out[0])
+	VUNPCKHPD(cd, ab, out[1])
+	VUNPCKLPD(cdHigh, abHigh, out[2])
+	VUNPCKHPD(cdHigh, abHigh, out[3])
+	return out
+}

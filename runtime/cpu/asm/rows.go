@@ -1,0 +1,338 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// The constants of the row kernels, each repeated over a widest register so that it can be a memory operand. The
+// polynomials are those of math32.go in package cpu, whose tests hold the kernels to them.
+var (
+	constants = map[string]int{}
+	bits      []uint32
+)
+
+// bitsOf places a constant with the given bits and returns the operand that reads it.
+func bitsOf(b uint32) Mem {
+	name := fmt.Sprintf("%#x", b)
+	i, ok := constants[name]
+	if !ok {
+		i = len(bits)
+		constants[name] = i
+		bits = append(bits, b)
+	}
+	return NewDataAddr(NewStaticSymbol("constants"), i*64)
+}
+
+func number(x float64) Mem { return bitsOf(math.Float32bits(float32(x))) }
+
+// constantTable writes out the constants placed so far.
+func constantTable() {
+	GLOBL("constants", RODATA|NOPTR)
+	for i, b := range bits {
+		for lane := range 16 {
+			DATA(i*64+lane*4, U32(b))
+		}
+	}
+}
+
+var (
+	expPoly  = []float64{0.4999999344776645, 0.16666520631651466, 0.04166838804987951, 0.008368716885160393, 0.0013814598480509836}
+	tailPoly = []float64{0.13962140435866838, 0.13986186859016397, 0.11983287563089823, 0.10550797208969113, -0.023109758851864348,
+		0.1591740484513, -0.25571415529915026, 0.1439716492115979, -0.029145920127262994}
+)
+
+const (
+	tailScale  = 0.35
+	invSqrt2Pi = 0.3989422804014327
+	geluA      = 1.5957691216057308
+	geluB      = 0.044715 * geluA
+	geluC      = 3 * 0.044715 * geluA
+)
+
+// A vector is a register of the loop body under construction.
+type vector = reg.VecVirtual
+
+func (v isa) load(m Op) vector { r := v.vec(); VMOVUPS(m, r); return r }
+
+func (v isa) binary(op func(...Op), x Op, y vector) vector { r := v.vec(); op(x, y, r); return r }
+
+func (v isa) add(y vector, x Op) vector { return v.binary(VADDPS, x, y) } // y+x
+func (v isa) sub(y vector, x Op) vector { return v.binary(VSUBPS, x, y) } // y-x
+func (v isa) mul(y vector, x Op) vector { return v.binary(VMULPS, x, y) }
+func (v isa) div(y vector, x Op) vector { return v.binary(VDIVPS, x, y) } // y/x
+
+// atLeast and atMost bound x and keep a NaN.
+func (v isa) atLeast(x vector, low float64) vector { return v.binary(VMAXPS, x, v.load(number(low))) }
+func (v isa) atMost(x vector, high float64) vector { return v.binary(VMINPS, x, v.load(number(high))) }
+
+// horner evaluates the polynomial with the given coefficients, lowest first, at x.
+func (v isa) horner(c []float64, x vector) vector {
+	q := v.load(number(c[len(c)-1]))
+	for i := len(c) - 2; i >= 0; i-- {
+		VFMADD213PS(number(c[i]), x, q)
+	}
+	return q
+}
+
+// expSplit returns e^r - 1 and the integer n with x = n*ln 2 + r.
+func (v isa) expSplit(x vector) (em1, n vector) {
+	n = v.vec()
+	VCVTPS2DQ(v.mul(x, number(math.Log2E)), n)
+	f := v.vec()
+	VCVTDQ2PS(n, f)
+	r := v.load(x)
+	VFNMADD231PS(number(0.693359375), f, r)
+	VFNMADD231PS(number(-2.12194440054690583e-4), f, r)
+	q := v.horner(expPoly, r)
+	em1 = v.mul(r, r)
+	VFMADD213PS(r, q, em1)
+	return em1, n
+}
+
+// pow2 returns 2^n for integers n in the normal range.
+func (v isa) pow2(n vector) vector {
+	r := v.binary(VPADDD, bitsOf(127), n)
+	VPSLLD(Imm(23), r, r)
+	return r
+}
+
+// expOf returns e^x, subnormal results included.
+func (v isa) expOf(x vector) vector {
+	em1, n := v.expSplit(v.atMost(v.atLeast(x, -104), 89))
+	half := v.vec()
+	VPSRAD(Imm(1), n, half)
+	rest := v.binary(VPSUBD, half, n)
+	return v.mul(v.mul(v.add(em1, number(1)), v.pow2(half)), v.pow2(rest))
+}
+
+// sigmoid returns 1/(1+e^-x).
+func (v isa) sigmoid(x vector) vector {
+	e := v.expOf(v.binary(VXORPS, bitsOf(1<<31), x))
+	return v.div(v.load(number(1)), v.add(e, number(1)))
+}
+
+// normalTail returns |x|, the upper tail Q(|x|) of the standard normal distribution, and e^(-x²/2).
+func (v isa) normalTail(x vector) (ax, q, e vector) {
+	ax = v.binary(VANDPS, bitsOf(1<<31-1), x)
+	e = v.expOf(v.mul(v.mul(ax, number(-0.5)), ax))
+	t := v.div(v.load(number(1)), v.add(v.mul(ax, number(tailScale)), number(1)))
+	q = v.mul(v.mul(v.horner(tailPoly, t), t), e)
+	return ax, q, e
+}
+
+// geluInner returns geluA + c*x².
+func (v isa) geluInner(x vector, c float64) vector {
+	r := v.mul(x, x)
+	VFMADD213PS(number(geluA), v.load(number(c)), r)
+	return r
+}
+
+// rowKernel writes a kernel over n elements, n a multiple of the lanes. body returns what to store for the loaded
+// operands, the arguments named in sources.
+func (v isa) rowKernel(name, doc string, sources []string, setup func(), body func(in []vector) vector) {
+	signature := "func(dst"
+	for _, s := range sources {
+		signature += ", " + s
+	}
+	signature += " *float32, n int"
+	if name == "tanh" {
+		signature += ", in, out float32"
+	}
+	TEXT(name+v.suffix, NOSPLIT, signature+")")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s%s %s over n elements, a multiple of %d.", name, v.suffix, doc, v.lanes))
+	dst, n := Load(Param("dst"), GP64()), Load(Param("n"), GP64())
+	at := make([]reg.Register, len(sources))
+	for i, s := range sources {
+		at[i] = Load(Param(s), GP64())
+	}
+	if setup != nil {
+		setup()
+	}
+	loop("step", n, v.lanes, func() {
+		in := make([]vector, len(sources))
+		for i := range in {
+			in[i] = v.load(Mem{Base: at[i]})
+		}
+		VMOVUPS(body(in), Mem{Base: dst})
+		for i := range at {
+			ADDQ(Imm(uint64(v.lanes*4)), at[i])
+		}
+		ADDQ(Imm(uint64(v.lanes*4)), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// broadcast loads a float32 argument into all lanes.
+func (v isa) broadcast(param string) vector {
+	r := v.vec()
+	a, err := Param(param).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSS(a.Addr, r)
+	return r
+}
+
+// exp keeps 16 partial sums, element i in sum i%16: one register of AVX-512, two of AVX2, whose loop takes 16 a step.
+func (v isa) exp() {
+	TEXT("exp"+v.suffix, NOSPLIT, "func(dst, x *float32, n int, shift float32, sums *[16]float32)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("exp%s writes dst = e^(x-shift) and adds dst[i] to sums[i%%16], over n elements, a multiple of 16.", v.suffix))
+	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	sums := Load(Param("sums"), GP64())
+	shift := v.broadcast("shift")
+	regs := 16 / v.lanes
+	acc := make([]vector, regs)
+	for i := range acc {
+		acc[i] = v.load(Mem{Base: sums, Disp: i * v.lanes * 4})
+	}
+	loop("step", n, 16, func() {
+		for i := range acc {
+			e := v.expOf(v.sub(v.load(Mem{Base: x, Disp: i * v.lanes * 4}), shift))
+			VMOVUPS(e, Mem{Base: dst, Disp: i * v.lanes * 4})
+			VADDPS(e, acc[i], acc[i])
+		}
+		ADDQ(Imm(64), x)
+		ADDQ(Imm(64), dst)
+	})
+	for i := range acc {
+		VMOVUPS(acc[i], Mem{Base: sums, Disp: i * v.lanes * 4})
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// add2 writes the kernel dst = x + y.
+func (v isa) add2() {
+	v.rowKernel("add", "writes dst = x + y", []string{"x", "y"}, nil, func(in []vector) vector { return v.add(in[0], in[1]) })
+}
+
+// tanh is tanh32 between two factors: (e^2x - 1)/(e^2x + 1), with e^2x - 1 never rounded through e^2x.
+func (v isa) tanh() {
+	var in, out vector
+	v.rowKernel("tanh", "writes dst = out*tanh(in*x)", []string{"x"}, func() {
+		in, out = v.broadcast("in"), v.broadcast("out")
+	}, func(s []vector) vector {
+		y := v.mul(s[0], in)
+		y = v.atMost(v.atLeast(v.add(y, y), -20), 20)
+		em1, n := v.expSplit(y)
+		p := v.pow2(n)
+		less := v.sub(p, number(1))
+		VFMADD213PS(less, p, em1)
+		return v.mul(v.div(em1, v.add(em1, number(2))), out)
+	})
+}
+
+// activations writes each activation and its gradient, dst = dy*act'(x).
+func (v isa) activations() {
+	x, dyx := []string{"x"}, []string{"dy", "x"}
+	v.rowKernel("gelu", "writes dst = x*Φ(x)", x, nil, func(in []vector) vector {
+		ax, q, _ := v.normalTail(in[0])
+		zero := v.vec()
+		clear(zero)
+		r := v.binary(VMAXPS, in[0], zero)
+		VFNMADD231PS(ax, q, r)
+		return r
+	})
+	v.rowKernel("geluGrad", "writes dst = dy*d(x*Φ(x))/dx", dyx, nil, func(in []vector) vector {
+		_, q, e := v.normalTail(in[1])
+		// Φ(x) = 1/2 + (1/2-q) with the sign of x.
+		half := v.load(number(0.5))
+		side := v.sub(half, q)
+		sign := v.binary(VANDPS, bitsOf(1<<31), in[1])
+		r := v.add(v.binary(VORPS, sign, side), half)
+		VFMADD231PS(v.mul(in[1], number(invSqrt2Pi)), e, r)
+		return v.mul(r, in[0])
+	})
+	v.rowKernel("geluTanh", "writes dst = x*sigmoid(x*(geluA+geluB*x²))", x, nil, func(in []vector) vector {
+		return v.mul(v.sigmoid(v.mul(v.geluInner(in[0], geluB), in[0])), in[0])
+	})
+	v.rowKernel("geluTanhGrad", "writes dst = dy times the derivative of geluTanh", dyx, nil, func(in []vector) vector {
+		s := v.sigmoid(v.mul(v.geluInner(in[1], geluB), in[1]))
+		return v.mul(v.gated(s, v.mul(v.geluInner(in[1], geluC), in[1])), in[0])
+	})
+	v.rowKernel("silu", "writes dst = x*sigmoid(x)", x, nil, func(in []vector) vector {
+		return v.mul(v.sigmoid(in[0]), in[0])
+	})
+	v.rowKernel("siluGrad", "writes dst = dy times the derivative of silu", dyx, nil, func(in []vector) vector {
+		return v.mul(v.gated(v.sigmoid(in[1]), in[1]), in[0])
+	})
+}
+
+// gated returns s + s*(1-s)*w.
+func (v isa) gated(s, w vector) vector {
+	d := v.sub(v.load(number(1)), s)
+	r := v.mul(v.mul(s, d), w)
+	return v.add(r, s)
+}
+
+// adamw writes the AdamW update; the order of c is that of AdamWStep.factors in package cpu.
+func (v isa) adamw() {
+	TEXT("adamw"+v.suffix, NOSPLIT, "func(w, grad, m, s *float32, n int, c *[9]float32)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("adamw%s updates n parameters, a multiple of %d; s is the second moment.", v.suffix, v.lanes))
+	w, g := Load(Param("w"), GP64()), Load(Param("grad"), GP64())
+	m, s := Load(Param("m"), GP64()), Load(Param("s"), GP64())
+	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
+	factor := func(i int) vector {
+		r := v.vec()
+		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, r)
+		return r
+	}
+	decay, gradScale := factor(0), factor(1)
+	beta1, rest1, beta2, rest2 := factor(2), factor(3), factor(4), factor(5)
+	rootScale, eps, rate := factor(6), factor(7), factor(8)
+	loop("step", n, v.lanes, func() {
+		gv := v.mul(gradScale, Mem{Base: g})
+		mv := v.mul(rest1, gv)
+		VFMADD231PS(Mem{Base: m}, beta1, mv)
+		VMOVUPS(mv, Mem{Base: m})
+		sv := v.mul(v.mul(gv, gv), rest2)
+		VFMADD231PS(Mem{Base: s}, beta2, sv)
+		VMOVUPS(sv, Mem{Base: s})
+		root := v.vec()
+		VSQRTPS(sv, root)
+		VFMADD213PS(eps, rootScale, root)
+		wv := v.mul(decay, Mem{Base: w})
+		VFNMADD231PS(v.div(mv, root), rate, wv)
+		VMOVUPS(wv, Mem{Base: w})
+		for _, p := range []reg.Register{w, g, m, s} {
+			ADDQ(Imm(uint64(v.lanes*4)), p)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// squares writes the sum of squares in float64: 16 partial sums, element i in sum i%16.
+func (v isa) squares() {
+	TEXT("squares"+v.suffix, NOSPLIT, "func(x *float32, n int, sums *[16]float64)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("squares%s adds x[i]² to sums[i%%16] over n elements, a multiple of 16.", v.suffix))
+	x, n, sums := Load(Param("x"), GP64()), Load(Param("n"), GP64()), Load(Param("sums"), GP64())
+	doubles := v.lanes / 2
+	acc := make([]vector, 16/doubles)
+	for i := range acc {
+		acc[i] = v.load(Mem{Base: sums, Disp: i * doubles * 8})
+	}
+	loop("step", n, 16, func() {
+		for i := range acc {
+			d := v.vec()
+			VCVTPS2PD(Mem{Base: x, Disp: i * doubles * 4}, d)
+			VFMADD231PD(d, d, acc[i])
+		}
+		ADDQ(Imm(64), x)
+	})
+	for i := range acc {
+		VMOVUPS(acc[i], Mem{Base: sums, Disp: i * doubles * 8})
+	}
+	VZEROUPPER()
+	RET()
+}

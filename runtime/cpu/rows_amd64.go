@@ -1,0 +1,173 @@
+package cpu
+
+// The element-wise vector kernels. Each function reports whether the active variant has its kernel, and if so has done
+// all of the row: a tail shorter than a register goes through a full one, so that what an element becomes does not
+// depend on where in the row it is. The switches, unlike tables, let the compiler keep the tails on the stack.
+
+const rowStep = 16 // elements; whole registers of every variant
+
+func expVector(dst, x []float32, shift float32, sums *[sumLanes]float32) bool {
+	if active.rows == rowsPlain {
+		return false
+	}
+	n := len(x) &^ (rowStep - 1)
+	if n > 0 {
+		expWhole(&dst[0], &x[0], n, shift, sums)
+	}
+	if n < len(x) {
+		var tail [rowStep]float32
+		m := copy(tail[:], x[n:])
+		for i := m; i < rowStep; i++ {
+			tail[i] = -inf // adds 0
+		}
+		expWhole(&tail[0], &tail[0], rowStep, shift, sums)
+		copy(dst[n:], tail[:m])
+	}
+	return true
+}
+
+func expWhole(dst, x *float32, n int, shift float32, sums *[sumLanes]float32) {
+	if active.rows == rowsAVX512 {
+		expAVX512(dst, x, n, shift, sums)
+	} else {
+		expAVX2(dst, x, n, shift, sums)
+	}
+}
+
+func tanhVector(dst, x []float32, in, out float32) bool {
+	if active.rows == rowsPlain {
+		return false
+	}
+	n := len(x) &^ (rowStep - 1)
+	if n > 0 {
+		tanhWhole(&dst[0], &x[0], n, in, out)
+	}
+	if n < len(x) {
+		var tail [rowStep]float32
+		copy(tail[:], x[n:])
+		tanhWhole(&tail[0], &tail[0], rowStep, in, out)
+		copy(dst[n:], tail[:len(x)-n])
+	}
+	return true
+}
+
+func tanhWhole(dst, x *float32, n int, in, out float32) {
+	if active.rows == rowsAVX512 {
+		tanhAVX512(dst, x, n, in, out)
+	} else {
+		tanhAVX2(dst, x, n, in, out)
+	}
+}
+
+func applyVector(act Activation, row []float32) bool {
+	if active.rows == rowsPlain || act != GELU && act != GELUTanh && act != SiLU {
+		return false
+	}
+	n := len(row) &^ (rowStep - 1)
+	if n > 0 {
+		applyWhole(act, &row[0], n)
+	}
+	if n < len(row) {
+		var tail [rowStep]float32
+		copy(tail[:], row[n:])
+		applyWhole(act, &tail[0], rowStep)
+		copy(row[n:], tail[:])
+	}
+	return true
+}
+
+func applyWhole(act Activation, row *float32, n int) {
+	wide := active.rows == rowsAVX512
+	switch {
+	case act == GELU && wide:
+		geluAVX512(row, row, n)
+	case act == GELU:
+		geluAVX2(row, row, n)
+	case act == GELUTanh && wide:
+		geluTanhAVX512(row, row, n)
+	case act == GELUTanh:
+		geluTanhAVX2(row, row, n)
+	case wide:
+		siluAVX512(row, row, n)
+	default:
+		siluAVX2(row, row, n)
+	}
+}
+
+func gradVector(act Activation, dx, dy, x []float32) bool {
+	if active.rows == rowsPlain || act != GELU && act != GELUTanh && act != SiLU {
+		return false
+	}
+	n := len(x) &^ (rowStep - 1)
+	if n > 0 {
+		gradWhole(act, &dx[0], &dy[0], &x[0], n)
+	}
+	if n < len(x) {
+		var tail, dtail [rowStep]float32
+		copy(tail[:], x[n:])
+		copy(dtail[:], dy[n:])
+		gradWhole(act, &dtail[0], &dtail[0], &tail[0], rowStep)
+		copy(dx[n:], dtail[:len(x)-n])
+	}
+	return true
+}
+
+func gradWhole(act Activation, dx, dy, x *float32, n int) {
+	wide := active.rows == rowsAVX512
+	switch {
+	case act == GELU && wide:
+		geluGradAVX512(dx, dy, x, n)
+	case act == GELU:
+		geluGradAVX2(dx, dy, x, n)
+	case act == GELUTanh && wide:
+		geluTanhGradAVX512(dx, dy, x, n)
+	case act == GELUTanh:
+		geluTanhGradAVX2(dx, dy, x, n)
+	case wide:
+		siluGradAVX512(dx, dy, x, n)
+	default:
+		siluGradAVX2(dx, dy, x, n)
+	}
+}
+
+// The kernels below round each element as plain Go does, or are followed by plain Go on the tail alone; they return
+// how many leading elements they have done.
+
+func addVector(dst, x []float32) int {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		addAVX512(&dst[0], &dst[0], &x[0], n)
+	default:
+		addAVX2(&dst[0], &dst[0], &x[0], n)
+	}
+	return n
+}
+
+func squaresVector(x []float32, sums *[sumLanes]float64) int {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		squaresAVX512(&x[0], n, sums)
+	default:
+		squaresAVX2(&x[0], n, sums)
+	}
+	return n
+}
+
+func adamwVector(w, g, m, v []float32, f *[9]float32) int {
+	n := len(w) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		adamwAVX512(&w[0], &g[0], &m[0], &v[0], n, f)
+	default:
+		adamwAVX2(&w[0], &g[0], &m[0], &v[0], n, f)
+	}
+	return n
+}
