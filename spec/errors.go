@@ -28,8 +28,8 @@ func (p Pos) String() string {
 type Source struct {
 	File  string
 	Lines []string
-	// Pos holds the place of each value by its path, as model.norm; keys that the spec leaves to its preset or to a
-	// default are absent.
+	// Pos holds the place of each value by its path, as model.norm, model.norm.eps or model.attention[3]; what the spec
+	// leaves to its preset or to a default is absent.
 	Pos map[string]Pos
 }
 
@@ -42,7 +42,7 @@ func (s *Source) At(path string) Pos {
 		if p, ok := s.Pos[path]; ok {
 			return p
 		}
-		path = path[:max(0, strings.LastIndexByte(path, '.'))]
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
 	}
 	return Pos{File: s.File}
 }

@@ -18,9 +18,9 @@ import (
 // Window, global and stride are those of Longformer, BigBird and Sparse Transformers (arXiv 2004.05150, 2007.14062,
 // 1904.10509); a block makes them block-sparse.
 type Pattern struct {
-	Op    string // causal, window, global, stride, prefix, and, or
-	N     int
-	Block int
+	Op    string    `call:"causal|window|global|stride|prefix|block"` // or "and", "or"; block(n) is read as window(1, block: n)
+	N     int       `arg:"n" min:"1" of:"window|global|stride|prefix|block"`
+	Block int       `arg:"block" default:"0" min:"0" of:"window|global|stride"` // positions are counted in blocks of this many; 0: singly
 	Args  []Pattern // of and, or
 }
 

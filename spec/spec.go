@@ -9,7 +9,8 @@
 //	call:"a|b(x)"      the constructors of a small call language, rmsnorm(eps: 1e-5)
 //	arg:"eps"          the argument that fills a field of such a constructor
 //	of:"a|b"           the constructors that take the argument (all, when absent)
-//	bare:"a"           the constructor meant by a bare number
+//	bare:"a"           the constructor meant by a bare number; on a field of a mapping: a single value instead of the
+//	                   mapping is the value of the fields with this tag
 //	enum:"a|b"         the words allowed
 //	min:"1" max:"9"    the range of a number
 package spec
@@ -34,7 +35,7 @@ type Model struct {
 
 	VocabSize             int                 `yaml:"vocab_size" min:"1"`                                                                                       // tokens in the vocabulary
 	HiddenSize            int                 `yaml:"hidden_size" min:"1"`                                                                                      // width of the residual stream
-	NumLayers             int                 `yaml:"num_layers" min:"1"`                                                                                       // transformer blocks
+	NumLayers             int                 `yaml:"num_layers" min:"1" max:"10000"`                                                                           // transformer blocks
 	NumHeads              PerLayer[int]       `yaml:"num_heads" min:"1"`                                                                                        // query heads
 	NumKVHeads            PerLayer[int]       `yaml:"num_kv_heads" default:"num_heads" min:"1"`                                                                 // key and value heads: num_heads for multi-head, fewer for grouped-query, 1 for multi-query attention
 	HeadDim               int                 `yaml:"head_dim" default:"hidden_size / num_heads" min:"1"`                                                       // width of one head
@@ -109,17 +110,17 @@ type Scaling struct {
 
 // Bias says which linear maps have a bias. A bare boolean means all but the head.
 type Bias struct {
-	QKV    bool `yaml:"qkv"`
-	Output bool `yaml:"output"` // of the attention
-	MLP    bool `yaml:"mlp"`
+	QKV    bool `yaml:"qkv" bare:""`
+	Output bool `yaml:"output" bare:""` // of the attention
+	MLP    bool `yaml:"mlp" bare:""`
 	Head   bool `yaml:"head"`
 }
 
 // Dropout probabilities. A bare number means all three.
 type Dropout struct {
-	Embedding float64 `yaml:"embedding" min:"0" max:"0.999"`
-	Attention float64 `yaml:"attention" min:"0" max:"0.999"` // on attention probabilities
-	Residual  float64 `yaml:"residual" min:"0" max:"0.999"`  // on the output of each sublayer
+	Embedding float64 `yaml:"embedding" bare:"" min:"0" max:"0.999"`
+	Attention float64 `yaml:"attention" bare:"" min:"0" max:"0.999"` // on attention probabilities
+	Residual  float64 `yaml:"residual" bare:"" min:"0" max:"0.999"`  // on the output of each sublayer
 }
 
 // Init says how weights start. Norm gains start at one (less their offset) and biases at zero.
@@ -139,7 +140,7 @@ type InitRule struct {
 // Tokenizer turns text into tokens: either trained on the data, or read from a Hugging Face tokenizer.json.
 type Tokenizer struct {
 	Train string `yaml:"train" default:"byte_bpe" enum:"byte_bpe"` // learned from the training text, vocab_size tokens
-	File  string `yaml:"file"`                                     // a tokenizer.json beside the spec, instead of training one
+	File  string `yaml:"file" bare:""`                             // a tokenizer.json beside the spec, instead of training one
 }
 
 // Data is the text.
