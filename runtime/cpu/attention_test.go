@@ -1,0 +1,309 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/tfc-dev/tfc/runtime/mask"
+	"github.com/tfc-dev/tfc/runtime/rng"
+)
+
+// plainAttention is Attention in float64, a row at a time.
+func plainAttention(q, k, v []float64, a *AttentionParams) (o, lse []float64) {
+	o = make([]float64, len(q))
+	for b := range a.Batch {
+		for h := range a.Heads {
+			for i := range a.T {
+				row := ((b*a.T+i)*a.Heads + h) * a.HeadDim
+				key := func(x []float64, j int) []float64 {
+					at := ((b*a.T+j)*a.KVHeads + h/(a.Heads/a.KVHeads)) * a.HeadDim
+					return x[at : at+a.HeadDim]
+				}
+				lse = append(lse, plainRow(o[row:row+a.HeadDim], q[row:row+a.HeadDim],
+					func(j int) []float64 { return key(k, j) }, func(j int) []float64 { return key(v, j) },
+					a, b, h, i, a.T))
+			}
+		}
+	}
+	return o, lse
+}
+
+func plainRow(o, q []float64, k, v func(j int) []float64, a *AttentionParams, b, h, i, n int) (lse float64) {
+	scores := make([]float64, n)
+	top := math.Inf(-1)
+	for j := range scores {
+		s := float64(a.Scale) * weighted(q, k(j))
+		if a.Softcap != 0 {
+			s = float64(a.Softcap) * math.Tanh(s/float64(a.Softcap))
+		}
+		if a.Slopes != nil {
+			s -= float64(a.Slopes[h]) * math.Abs(float64(i-j))
+		}
+		if !a.Mask.Allowed(i, j) {
+			s = math.Inf(-1)
+		}
+		scores[j] = s
+		top = max(top, s)
+	}
+	if math.IsInf(top, -1) {
+		return math.Inf(1)
+	}
+	sum := 0.0
+	for _, s := range scores {
+		sum += math.Exp(s - top)
+	}
+	for j, s := range scores {
+		p := math.Exp(s-top) / sum
+		if a.Dropout > 0 {
+			if !a.Key.Keep(uint64(((b*a.Heads+h)*a.T+i)*a.T+j), a.Dropout) {
+				continue
+			}
+			p /= 1 - float64(a.Dropout)
+		}
+		for d, x := range v(j) {
+			o[d] += p * x
+		}
+	}
+	return top + math.Log(sum)
+}
+
+var masks = []mask.Mask{
+	mask.Causal(),
+	mask.And(),
+	mask.Window(20),
+	mask.And(mask.Causal(), mask.Window(70)),
+	mask.And(mask.Causal(), mask.Or(mask.Window(9), mask.Global(3))),
+	mask.And(mask.Causal(), mask.Or(mask.Window(4), mask.Global(2), mask.Stride(7))),
+	mask.Prefix(40),
+	mask.Causal().Blocks(24),
+	mask.Or(mask.Global(5), mask.Window(3)),
+	mask.And(mask.Causal(), mask.Or(mask.Window(2).Blocks(16), mask.Stride(3).Blocks(8), mask.Global(1).Blocks(8))),
+	mask.Prefix(3).Blocks(10),
+	mask.And(mask.Window(2), mask.Global(3)), // rows without a key
+}
+
+// attentionCases pairs every mask with shapes and features in turn.
+func attentionCases(f func(name string, a AttentionParams, r *rand.Rand)) {
+	lengths, dims := []int{1, 65, 2, 130, 31, 33, 66}, []int{4, 12, 64, 80, 16}
+	heads := [][2]int{{1, 1}, {4, 1}, {4, 2}, {3, 3}}
+	for n := range 3 * len(masks) {
+		hd := heads[n%len(heads)]
+		a := AttentionParams{Batch: 1 + n%3%2, T: lengths[n%len(lengths)], Heads: hd[0], KVHeads: hd[1], HeadDim: dims[n%len(dims)],
+			Mask: masks[n%len(masks)], Key: rng.Key{Seed: uint64(n), Stream: 3}}
+		a.Scale = float32(1 / math.Sqrt(float64(a.HeadDim)))
+		if n%7 == 1 || n%7 == 3 {
+			a.Softcap = 2.5
+		}
+		if n%5 == 2 || n%7 == 3 {
+			for h := range a.Heads {
+				a.Slopes = append(a.Slopes, float32(math.Pow(2, -float64(h+1))))
+			}
+		}
+		if n%3 == 1 {
+			a.Dropout = 0.3
+		}
+		f(fmt.Sprintf("%d/%s/T%d/%dx%dx%d", n, a.Mask, a.T, a.Heads, a.KVHeads, a.HeadDim), a, rand.New(rand.NewPCG(uint64(n), 9)))
+	}
+}
+
+// projected returns views of q, k and v as columns of one matrix.
+func projected(r *rand.Rand, a *AttentionParams) (all, q, k, v Mat) {
+	width := a.HeadDim * a.Heads
+	kv := a.HeadDim * a.KVHeads
+	all = normal(r, a.Batch*a.T, width+2*kv)
+	return all, all.Columns(0, width), all.Columns(width, width+kv), all.Columns(width+kv, width+2*kv)
+}
+
+func TestAttention(t *testing.T) {
+	attentionCases(func(name string, a AttentionParams, r *rand.Rand) {
+		t.Run(name, func(t *testing.T) {
+			_, q, k, v := projected(r, &a)
+			o := poisoned(q.Rows, q.Cols)
+			lse := make([]float32, a.Batch*a.Heads*a.T)
+			sameOnAnyPool(t, func(p *Pool) { Attention(p, o, lse, q, k, v, &a) }, o.Data, lse)
+			q64, k64, v64 := dense(q), dense(k), dense(v)
+			want, wantLSE := plainAttention(q64, k64, v64, &a)
+			near(t, "o", dense(o), want, 1e-5)
+			near(t, "lse", wide(lse), wantLSE, 1e-5)
+
+			do := normal(r, o.Rows, o.Cols)
+			dall, _, _, _ := projected(r, &a)
+			dq, dk, dv := dall.Columns(0, q.Cols), dall.Columns(q.Cols, q.Cols+k.Cols), dall.Columns(q.Cols+k.Cols, q.Cols+2*k.Cols)
+			sameOnAnyPool(t, func(p *Pool) { AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, &a) }, dall.Data)
+			do64 := dense(do)
+			loss := func() float64 {
+				o, _ := plainAttention(q64, k64, v64, &a)
+				return weighted(do64, o)
+			}
+			slopes(t, "dq", r, q64, dense(dq), loss)
+			slopes(t, "dk", r, k64, dense(dk), loss)
+			slopes(t, "dv", r, v64, dense(dv), loss)
+		})
+	})
+}
+
+func TestAttentionKeepsNaN(t *testing.T) {
+	a := AttentionParams{Batch: 1, T: 70, Heads: 1, KVHeads: 1, HeadDim: 8, Scale: 1, Mask: mask.Causal()}
+	_, q, k, v := projected(rand.New(rand.NewPCG(1, 1)), &a)
+	fill(q.Row(66), nan)
+	o, lse := poisoned(70, 8), make([]float32, 70)
+	p := NewPool(1)
+	defer p.Close()
+	Attention(p, o, lse, q, k, v, &a)
+	for i := range 70 {
+		if got := o.Row(i)[0]; (got != got) != (i == 66) {
+			t.Errorf("row %d is %v", i, got)
+		}
+	}
+}
+
+// A step of generation: rows of one call.
+type cachedRow struct{ slot, position int }
+
+func TestAttentionCached(t *testing.T) {
+	span := func(slot, from, to int) (rows []cachedRow) {
+		for at := from; at < to; at++ {
+			rows = append(rows, cachedRow{slot, at})
+		}
+		return rows
+	}
+	join := func(parts ...[]cachedRow) (rows []cachedRow) {
+		for _, p := range parts {
+			rows = append(rows, p...)
+		}
+		return rows
+	}
+	calls := [][]cachedRow{
+		span(2, 0, 1),                           // a prompt of one
+		span(0, 0, 130),                         // a long prompt
+		join(span(0, 130, 131), span(2, 1, 2)),  // a token each
+		join(span(1, 0, 65), span(0, 131, 132)), // a prompt beside a token
+		join(span(1, 65, 66), span(0, 132, 133), span(2, 2, 33)),
+		{{2, 33}, {0, 133}, {2, 34}, {1, 66}, {0, 134}}, // rows of a slot apart
+		span(1, 40, 50),                                 // back to an earlier position
+		span(0, 0, 20),                                  // another sequence in an old slot
+	}
+	const slots, maxT = 3, 136
+	attentionCases(func(name string, a AttentionParams, r *rand.Rand) {
+		a.Dropout = 0
+		if a.Heads == 4 && a.KVHeads == 1 {
+			a.Heads = 70 // more than a tile of heads
+			a.HeadDim = 4
+			if a.Slopes != nil {
+				a.Slopes = make([]float32, a.Heads)
+				for h := range a.Slopes {
+					a.Slopes[h] = r.Float32() / 4
+				}
+			}
+		}
+		t.Run(name, func(t *testing.T) {
+			width := a.KVHeads * a.HeadDim
+			keys, values := make([]float64, slots*maxT*width), make([]float64, slots*maxT*width)
+			cache := Cache{K: make([]float32, slots*maxT*width), V: make([]float32, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+			fill(cache.K, nan)
+			fill(cache.V, nan)
+			for c, rows := range calls {
+				var positions, at []int32
+				stored := map[int]int{}
+				for _, row := range rows {
+					positions, at = append(positions, int32(row.position)), append(at, int32(row.slot))
+					stored[row.slot] = max(stored[row.slot], row.position+1)
+				}
+				b := a
+				b.Batch, b.T = 1, len(rows)
+				_, q, k, v := projected(r, &b)
+				o := poisoned(q.Rows, q.Cols)
+				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, cache, positions, at, &a) }, o.Data)
+
+				for n, row := range rows {
+					to := (row.slot*maxT + row.position) * width
+					copy(keys[to:to+width], wide(k.Row(n)))
+					copy(values[to:to+width], wide(v.Row(n)))
+				}
+				for n, row := range rows {
+					for h := range a.Heads {
+						head := func(x []float64, j int) []float64 {
+							from := (row.slot*maxT+j)*width + h/(a.Heads/a.KVHeads)*a.HeadDim
+							return x[from : from+a.HeadDim]
+						}
+						want := make([]float64, a.HeadDim)
+						plainRow(want, wide(q.Row(n)[h*a.HeadDim:][:a.HeadDim]), func(j int) []float64 { return head(keys, j) },
+							func(j int) []float64 { return head(values, j) }, &a, 0, h, row.position, stored[row.slot])
+						near(t, fmt.Sprintf("call %d, row %d, head %d", c, n, h), wide(o.Row(n)[h*a.HeadDim:][:a.HeadDim]), want, 1e-5)
+					}
+				}
+			}
+		})
+	})
+}
+
+// A token's output must not depend on what else is in the call.
+func TestAttentionCachedIgnoresOtherSlots(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	a := AttentionParams{Heads: 4, KVHeads: 2, HeadDim: 16, Scale: 0.25, Mask: mask.Causal()}
+	const slots, maxT, width = 5, 70, 32
+	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	q, k, v := normal(r, slots, 64), normal(r, slots, width), normal(r, slots, width)
+	positions, at := []int32{69, 3, 66, 0, 30}, []int32{0, 1, 2, 3, 4}
+	p := NewPool(2)
+	defer p.Close()
+	all := poisoned(slots, 64)
+	AttentionCached(p, all, q, k, v, cache, positions, at, &a)
+	for n := range slots {
+		one := poisoned(1, 64)
+		AttentionCached(p, one, q.RowRange(n, n+1), k.RowRange(n, n+1), v.RowRange(n, n+1), cache, positions[n:n+1], at[n:n+1], &a)
+		near(t, "row", dense(one), dense(all.RowRange(n, n+1)), 0)
+	}
+}
+
+func benchmarkParams(T int) AttentionParams {
+	return AttentionParams{Batch: 1, T: T, Heads: 8, KVHeads: 8, HeadDim: 64, Scale: 0.125, Mask: mask.Causal()}
+}
+
+func BenchmarkAttention(b *testing.B) {
+	for _, T := range []int{256, 1024} {
+		for _, backward := range []bool{false, true} {
+			b.Run(fmt.Sprintf("T%d/backward=%v", T, backward), func(b *testing.B) {
+				a := benchmarkParams(T)
+				r := rand.New(rand.NewPCG(1, 1))
+				_, q, k, v := projected(r, &a)
+				dall, _, _, _ := projected(r, &a)
+				dq, dk, dv := dall.Columns(0, 512), dall.Columns(512, 1024), dall.Columns(1024, 1536)
+				o, do, lse := poisoned(T, 512), normal(r, T, 512), make([]float32, T*8)
+				p := NewPool(0)
+				defer p.Close()
+				Attention(p, o, lse, q, k, v, &a)
+				flops := float64(8*T*T*64) * 2 // half of two products
+				b.ReportAllocs()
+				for b.Loop() {
+					if backward {
+						AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, &a)
+					} else {
+						Attention(p, o, lse, q, k, v, &a)
+					}
+				}
+				if backward {
+					flops *= 2.5
+				}
+				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			})
+		}
+	}
+}
+
+func BenchmarkAttentionDecode(b *testing.B) {
+	const slots, maxT, width = 4, 1024, 512
+	a := benchmarkParams(1)
+	r := rand.New(rand.NewPCG(1, 1))
+	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	q, k, v, o := normal(r, slots, width), normal(r, slots, width), normal(r, slots, width), poisoned(slots, width)
+	p := NewPool(0)
+	defer p.Close()
+	b.SetBytes(slots * maxT * width * 2 * 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		AttentionCached(p, o, q, k, v, cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
+	}
+}
