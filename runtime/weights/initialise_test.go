@@ -1,0 +1,123 @@
+package weights
+
+import (
+	"hash/crc32"
+	"math"
+	"runtime"
+	"slices"
+	"testing"
+)
+
+func TestInitialiseMoments(t *testing.T) {
+	const n = 400_001
+	draw := func(kind string, scale float64) (mean, deviation, most float64) {
+		values := make([]float32, n)
+		if err := Initialise([]Info{{Name: "w", Shape: []int{n}, Init: Init{kind, scale}}}, values, 1); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range values {
+			mean += float64(v) / n
+			most = max(most, math.Abs(float64(v)))
+		}
+		for _, v := range values {
+			deviation += (float64(v) - mean) * (float64(v) - mean) / n
+		}
+		return mean, math.Sqrt(deviation), most
+	}
+	if mean, dev, most := draw("normal", 0.02); math.Abs(mean) > 1e-4 || math.Abs(dev-0.02) > 1e-4 || most > 0.02*5.78 || most < 0.02*4 {
+		t.Errorf("normal: mean %v, deviation %v, extreme %v", mean, dev, most)
+	}
+	if mean, dev, most := draw("uniform", 3); math.Abs(mean) > 0.02 || math.Abs(dev-math.Sqrt(3)) > 0.02 || most > 3 || most < 2.999 {
+		t.Errorf("uniform: mean %v, deviation %v, extreme %v", mean, dev, most)
+	}
+	if mean, dev, _ := draw("constant", 1); math.Abs(mean-1) > 1e-9 || dev > 1e-9 {
+		t.Errorf("constant: mean %v, deviation %v", mean, dev)
+	}
+}
+
+// The share of draws within 1, 2 and 3 deviations tells a normal distribution from others of the same deviation.
+func TestInitialiseIsNormal(t *testing.T) {
+	const n = 400_000
+	values := make([]float32, n)
+	if err := Initialise([]Info{{Name: "w", Shape: []int{n}, Init: Init{"normal", 1}}}, values, 2); err != nil {
+		t.Fatal(err)
+	}
+	for k := 1.0; k <= 3; k++ {
+		inside := 0
+		for _, v := range values {
+			if math.Abs(float64(v)) < k {
+				inside++
+			}
+		}
+		if got, want := float64(inside)/n, math.Erf(k/math.Sqrt2); math.Abs(got-want) > 0.003 {
+			t.Errorf("within %v deviations: %v, want %v", k, got, want)
+		}
+	}
+}
+
+func TestInitialiseDependsOnNameIndexAndSeedAlone(t *testing.T) {
+	normal := Init{"normal", 1}
+	one := make([]float32, 200_000)
+	if err := Initialise([]Info{{Name: "a", Shape: []int{200_000}, Init: normal}}, one, 7); err != nil {
+		t.Fatal(err)
+	}
+	both := make([]float32, 150_010)
+	table := []Info{{Name: "b", Shape: []int{10}, Init: normal}, {Name: "a", Shape: []int{150_000}, Offset: 10, Init: normal}}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // drawn above by all threads, below by one
+	if err := Initialise(table, both, 7); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(both[10:], one[:150_000]) {
+		t.Error("weight a starts otherwise beside weight b")
+	}
+	if slices.Equal(both[:10], one[:10]) {
+		t.Error("weights a and b start alike")
+	}
+	other := make([]float32, 200_000)
+	if err := Initialise([]Info{{Name: "a", Shape: []int{200_000}, Init: normal}}, other, 8); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Equal(other[:10], one[:10]) {
+		t.Error("seeds 7 and 8 start alike")
+	}
+}
+
+// Known bits: a change to them changes every training run.
+func TestInitialiseKnownBits(t *testing.T) {
+	sum := crc32.NewIEEE()
+	values := make([]float32, 10_000)
+	if err := Initialise([]Info{{Name: "layers.0.q.weight", Shape: []int{100, 100}, Init: Init{"normal", 0.02}}}, values, 42); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range values {
+		b := math.Float32bits(v)
+		sum.Write([]byte{byte(b), byte(b >> 8), byte(b >> 16), byte(b >> 24)})
+	}
+	if got := sum.Sum32(); got != 0x399bfd0b {
+		t.Errorf("checksum %#x of the first values", got)
+	}
+}
+
+func TestOwnMathAgainstPackageMath(t *testing.T) {
+	for i := 1; i <= 1<<24; i += 997 {
+		x := float64(i) / (1 << 24)
+		if got, want := logUnit(x), math.Log(x); math.Abs(got-want) > 1e-13*math.Abs(want) {
+			t.Fatalf("ln %v = %v, want %v", x, got, want)
+		}
+		u := float64(i-1) / (1 << 24)
+		sin, cos := sincosTurn(u)
+		wantSin, wantCos := math.Sincos(2 * math.Pi * u)
+		if math.Abs(sin-wantSin) > 2e-15*4 || math.Abs(cos-wantCos) > 2e-15*4 {
+			t.Fatalf("sin, cos of %v turns = %v, %v, want %v, %v", u, sin, cos, wantSin, wantCos)
+		}
+	}
+}
+
+func TestInitialiseRefuses(t *testing.T) {
+	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Init: Init{"xavier", 1}}}, make([]float32, 4), 0); err == nil {
+		t.Error("an unknown kind is accepted")
+	}
+	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Offset: 1, Init: Init{"normal", 1}}}, make([]float32, 4), 0); err == nil {
+		t.Error("a weight outside of the buffer is accepted")
+	}
+}
