@@ -16,4 +16,6 @@ type kernels struct {
 	zeroing         zeroing
 	gradNorm        gradNorm
 	adamw           adamw
+	headRows        headRows
+	headTile        headTile // logits of one tile of rows
 }

@@ -171,3 +171,16 @@ func adamwVector(w, g, m, v []float32, f *[9]float32) int {
 	}
 	return n
 }
+
+func maxVector(x []float32, tops *[sumLanes]float32) int {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		maxAVX512(&x[0], n, tops)
+	default:
+		maxAVX2(&x[0], n, tops)
+	}
+	return n
+}

@@ -11,3 +11,4 @@ func gradVector(_ Activation, _, _, _ []float32) bool                { return fa
 func addVector(_, _ []float32) int                                   { return 0 }
 func squaresVector([]float32, *[sumLanes]float64) int                { return 0 }
 func adamwVector(_, _, _, _ []float32, _ *[9]float32) int            { return 0 }
+func maxVector([]float32, *[sumLanes]float32) int                    { return 0 }

@@ -81,6 +81,11 @@ func adamwAVX512(w *float32, grad *float32, m *float32, s *float32, n int, c *[9
 //go:noescape
 func squaresAVX512(x *float32, n int, sums *[16]float64)
 
+// maxAVX512 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+//
+//go:noescape
+func maxAVX512(x *float32, n int, tops *[16]float32)
+
 // tile6x16AVX2 computes 6 rows of a product tile; ldb and ldc count bytes.
 func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
@@ -153,6 +158,11 @@ func adamwAVX2(w *float32, grad *float32, m *float32, s *float32, n int, c *[9]f
 //
 //go:noescape
 func squaresAVX2(x *float32, n int, sums *[16]float64)
+
+// maxAVX2 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+//
+//go:noescape
+func maxAVX2(x *float32, n int, tops *[16]float32)
 
 // packAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
 func packAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)

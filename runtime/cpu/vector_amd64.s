@@ -1911,6 +1911,27 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func maxAVX512(x *float32, n int, tops *[16]float32)
+// Requires: AVX, AVX512F
+TEXT ·maxAVX512(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    tops+16(FP), DX
+	VMOVUPS (DX), Z0
+	JMP     stepTest
+
+step:
+	VMAXPS (AX), Z0, Z0
+	ADDQ   $0x40, AX
+	SUBQ   $0x10, CX
+
+stepTest:
+	CMPQ    CX, $0x10
+	JGE     step
+	VMOVUPS Z0, (DX)
+	VZEROUPPER
+	RET
+
 // func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, FMA3
 TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-49
@@ -3195,6 +3216,30 @@ stepTest:
 	VMOVUPS Y1, 32(DX)
 	VMOVUPS Y2, 64(DX)
 	VMOVUPS Y3, 96(DX)
+	VZEROUPPER
+	RET
+
+// func maxAVX2(x *float32, n int, tops *[16]float32)
+// Requires: AVX
+TEXT ·maxAVX2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    tops+16(FP), DX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	JMP     stepTest
+
+step:
+	VMAXPS (AX), Y0, Y0
+	VMAXPS 32(AX), Y1, Y1
+	ADDQ   $0x40, AX
+	SUBQ   $0x10, CX
+
+stepTest:
+	CMPQ    CX, $0x10
+	JGE     step
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
 	VZEROUPPER
 	RET
 

@@ -39,6 +39,7 @@ func main() {
 		v.activations()
 		v.adamw()
 		v.squares()
+		v.max()
 	}
 	transpose16("packA", 14)
 	transpose16("packB", 16)

@@ -311,6 +311,29 @@ func (v isa) adamw() {
 	RET()
 }
 
+// max writes the largest elements.
+func (v isa) max() {
+	TEXT("max"+v.suffix, NOSPLIT, "func(x *float32, n int, tops *[16]float32)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("max%s raises tops[i%%16] to x[i] over n elements, a multiple of 16.", v.suffix))
+	x, n, tops := Load(Param("x"), GP64()), Load(Param("n"), GP64()), Load(Param("tops"), GP64())
+	acc := make([]vector, 16/v.lanes)
+	for i := range acc {
+		acc[i] = v.load(Mem{Base: tops, Disp: i * v.lanes * 4})
+	}
+	loop("step", n, 16, func() {
+		for i := range acc {
+			VMAXPS(Mem{Base: x, Disp: i * v.lanes * 4}, acc[i], acc[i])
+		}
+		ADDQ(Imm(64), x)
+	})
+	for i := range acc {
+		VMOVUPS(acc[i], Mem{Base: tops, Disp: i * v.lanes * 4})
+	}
+	VZEROUPPER()
+	RET()
+}
+
 // squares writes the sum of squares in float64: 16 partial sums, element i in sum i%16.
 func (v isa) squares() {
 	TEXT("squares"+v.suffix, NOSPLIT, "func(x *float32, n int, sums *[16]float64)")

@@ -1,0 +1,241 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// act64 is the definition of each activation.
+func act64(act Activation, x float64) float64 {
+	switch act {
+	case GELU:
+		return x * 0.5 * math.Erfc(-x/math.Sqrt2)
+	case GELUTanh:
+		return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+	case ReLU:
+		return max(x, 0)
+	case ReLU2:
+		return max(x, 0) * max(x, 0)
+	case SiLU:
+		return x / (1 + math.Exp(-x))
+	}
+	return x
+}
+
+// product64 computes op(a)*op(b) in float64.
+func product64(a, b Mat, transA, transB bool) [][]float64 {
+	ao, bo := operand{a, !transA}, operand{b, transB}
+	m, k, n := a.Rows, a.Cols, b.Cols
+	if transA {
+		m, k = k, m
+	}
+	if transB {
+		n = b.Rows
+	}
+	y := make([][]float64, m)
+	for i := range y {
+		y[i] = make([]float64, n)
+		for j := range y[i] {
+			for l := range k {
+				y[i][j] += float64(a.Data[ao.at(i, l)]) * float64(b.Data[bo.at(j, l)])
+			}
+		}
+	}
+	return y
+}
+
+func nearRows(t *testing.T, what string, got Mat, want func(i, j int) float64, tol float64) {
+	t.Helper()
+	for i := range got.Rows {
+		for j, v := range got.Row(i) {
+			w := want(i, j)
+			if d := math.Abs(float64(v) - w); !(d <= tol*(1+math.Abs(w))) {
+				t.Fatalf("%s: (%d,%d) is %.9g, want %.9g", what, i, j, v, w)
+			}
+		}
+	}
+}
+
+// linearShapes are rows × out × in: the few-row path, one part, many parts, blocks of every kind with edges.
+var linearShapes = [][3]int{{1, 1, 1}, {1, 130, 70}, {3, 33, 17}, {8, 300, 64}, {9, 2, 400}, {31, 33, 129}, {150, 129, 31}, {129, 257, 500}, {20, 2100, 40}, {600, 70, 800}}
+
+func TestLinear(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		p := NewPool(2)
+		defer p.Close()
+		for n, d := range linearShapes {
+			r := rand.New(rand.NewPCG(uint64(n), 3))
+			rows, out, in := d[0], d[1], d[2]
+			x, w := normal(r, rows, in), normal(r, out, in)
+			bias, residual := randoms(r, out), normal(r, rows, out)
+			xw := product64(x, w, false, true)
+			tol := 1e-6 * math.Sqrt(float64(in)) * 4
+			for _, act := range []Activation{None, GELU, GELUTanh, ReLU, ReLU2, SiLU} {
+				for option := range 16 {
+					e := Epilogue{Act: act}
+					if option&1 != 0 {
+						e.Bias = bias
+					}
+					if option&2 != 0 {
+						e.Residual = residual
+					}
+					if option&4 != 0 && act != None {
+						e.Pre = poisoned(rows, out)
+					}
+					y := poisoned(rows, out)
+					if option&8 != 0 && e.Residual.Data != nil {
+						y = copyOf(residual)
+						e.Residual = y
+					}
+					for _, s := range p.scratch {
+						poisonScratch(s)
+					}
+					pre := func(i, j int) float64 {
+						v := xw[i][j]
+						if e.Bias != nil {
+							v += float64(bias[j])
+						}
+						return v
+					}
+					Linear(p, y, x, w, e)
+					what := fmt.Sprint(d, " activation ", act, " option ", option)
+					nearRows(t, what, y, func(i, j int) float64 {
+						v := act64(act, pre(i, j))
+						if e.Residual.Data != nil {
+							v += float64(residual.Row(i)[j])
+						}
+						return v
+					}, tol*(1+math.Sqrt(float64(in))*map[bool]float64{act == ReLU2: 1}[true]))
+					if e.Pre.Data != nil {
+						nearRows(t, what+" before", e.Pre, pre, tol)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestLinearGradients(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		p := NewPool(2)
+		defer p.Close()
+		for n, d := range linearShapes {
+			r := rand.New(rand.NewPCG(uint64(n), 4))
+			rows, out, in := d[0], d[1], d[2]
+			x, w, dy := normal(r, rows, in), normal(r, out, in), normal(r, rows, out)
+			residual, dw := normal(r, rows, in), normal(r, out, in)
+			db := randoms(r, out)
+			wantX, wantW := product64(dy, w, false, false), product64(dy, x, true, false)
+			for option := range 3 { // no residual, another, the same memory
+				dx, res := poisoned(rows, in), Mat{}
+				if option > 0 {
+					res = residual
+				}
+				if option > 1 {
+					dx = copyOf(residual)
+					res = dx
+				}
+				LinearInputGrad(p, dx, dy, w, res)
+				nearRows(t, fmt.Sprint(d, "dx"), dx, func(i, j int) float64 {
+					v := wantX[i][j]
+					if option > 0 {
+						v += float64(residual.Row(i)[j])
+					}
+					return v
+				}, 4e-6*math.Sqrt(float64(out)))
+			}
+			gotW, gotB := copyOf(dw), append([]float32(nil), db...)
+			LinearWeightGrad(p, gotW, dy, x)
+			nearRows(t, fmt.Sprint(d, "dw"), gotW, func(i, j int) float64 { return wantW[i][j] + float64(dw.Row(i)[j]) }, 4e-6*math.Sqrt(float64(rows)))
+			BiasGrad(p, gotB, dy)
+			nearRows(t, fmt.Sprint(d, "db"), NewMat(gotB, 1, out), func(_, j int) float64 {
+				v := float64(db[j])
+				for i := range rows {
+					v += float64(dy.Row(i)[j])
+				}
+				return v
+			}, 4e-6*math.Sqrt(float64(rows)))
+		}
+	})
+}
+
+// TestLinearPools holds results to the same bits for any number of workers, and calls to no allocation.
+func TestLinearPools(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for n, d := range linearShapes {
+			r := rand.New(rand.NewPCG(uint64(n), 5))
+			rows, out, in := d[0], d[1], d[2]
+			x, w, dy, residual := normal(r, rows, in), normal(r, out, in), normal(r, rows, out), normal(r, rows, out)
+			bias := randoms(r, out)
+			y, pre, y2 := NewMat(make([]float32, rows*out), rows, out), NewMat(make([]float32, rows*out), rows, out), NewMat(make([]float32, rows*out), rows, out)
+			dx, dw := NewMat(make([]float32, rows*in), rows, in), NewMat(make([]float32, out*in), out, in)
+			db := make([]float32, out)
+			sameOnPools(t, func(p *Pool) {
+				Linear(p, y, x, w, Epilogue{Bias: bias, Act: GELU, Pre: pre, Residual: residual})
+				Linear(p, y2, x, w, Epilogue{Bias: bias, Act: SiLU, Residual: residual})
+				LinearInputGrad(p, dx, dy, w, Mat{})
+				clear(dw.Data)
+				LinearWeightGrad(p, dw, dy, x)
+				clear(db)
+				BiasGrad(p, db, dy)
+			}, y.Data, pre.Data, y2.Data, dx.Data, dw.Data, db)
+		}
+	})
+}
+
+// sameOnPools runs kernel on pools of 1, 2, 3 and 7 workers whose working memory is NaN. It fails if outputs differ by a
+// bit, or if a second run allocates.
+func sameOnPools(t *testing.T, kernel func(p *Pool), outputs ...[]float32) {
+	t.Helper()
+	var want [][]float32
+	for _, workers := range []int{1, 2, 3, 7} {
+		p := NewPool(workers)
+		for _, s := range p.scratch {
+			s.floats(1 << 14)
+			poisonScratch(s)
+		}
+		for _, out := range outputs {
+			fill(out, nan)
+		}
+		kernel(p)
+		for o, out := range outputs {
+			if workers == 1 {
+				want = append(want, append([]float32(nil), out...))
+			}
+			for i := range out {
+				if math.Float32bits(out[i]) != math.Float32bits(want[o][i]) {
+					t.Fatalf("%d workers: output %d, element %d is %v, with one worker %v", workers, o, i, out[i], want[o][i])
+				}
+			}
+		}
+		if n := testing.AllocsPerRun(1, func() { kernel(p) }); n != 0 {
+			t.Fatalf("%d workers: %v allocations", workers, n)
+		}
+		p.Close()
+	}
+}
+
+func BenchmarkLinear(b *testing.B) {
+	for _, workers := range []int{1, 2} {
+		for _, d := range [][3]int{{1, 2048, 512}, {4, 2048, 512}, {64, 512, 512}, {512, 512, 128}, {2048, 512, 512}, {2048, 2048, 512}, {2048, 512, 2048}, {1024, 4000, 256}} {
+			rows, out, in := d[0], d[1], d[2]
+			x, w, y, dw := benchMat(rows, in), benchMat(out, in), benchMat(rows, out), benchMat(out, in)
+			dx := benchMat(rows, in)
+			p := NewPool(workers)
+			name := fmt.Sprintf("%dx%dx%d/workers=%d", rows, out, in, workers)
+			b.Run("forward/"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, 2*rows*out*in, func() { Linear(p, y, x, w, Epilogue{}) })
+			})
+			b.Run("inputGrad/"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, 2*rows*out*in, func() { LinearInputGrad(p, dx, y, w, Mat{}) })
+			})
+			b.Run("weightGrad/"+name, func(b *testing.B) {
+				clear(dw.Data)
+				benchmarkGFLOPS(b, 2*rows*out*in, func() { LinearWeightGrad(p, dw, y, x) })
+			})
+			p.Close()
+		}
+	}
+}
