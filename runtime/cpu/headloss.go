@@ -117,7 +117,7 @@ func (t *headRows) row(r int, s *scratch) {
 	if t.raw {
 		slope = t.head.logits(z)
 	}
-	top := maxOf(z)
+	top := rowMax(z)
 	e := s.floats(len(z))
 	sum := expRow(e, z, top)
 	lse := top + float32(math.Log(float64(sum)))
@@ -165,26 +165,6 @@ func (h Head) logits(z []float32) (slope float32) {
 		}
 	}
 	return slope
-}
-
-// maxOf returns the largest element of x, which is not empty.
-func maxOf(x []float32) float32 {
-	var lanes [sumLanes]float32
-	for i := range lanes {
-		lanes[i] = x[0]
-	}
-	for i := maxVector(x, &lanes); i < len(x); i++ {
-		if x[i] > lanes[0] {
-			lanes[0] = x[i]
-		}
-	}
-	top := lanes[0]
-	for _, v := range lanes {
-		if v > top {
-			top = v
-		}
-	}
-	return top
 }
 
 // SumLosses adds losses in halves, each summed the same way: an order that depends on their number alone, with an error

@@ -140,3 +140,23 @@ func accumulate(dst, x []float32) {
 		dst[i] += x[i]
 	}
 }
+
+// rowMax returns the largest element of x, which is not empty.
+func rowMax(x []float32) float32 {
+	var lanes [sumLanes]float32
+	for i := range lanes {
+		lanes[i] = x[0]
+	}
+	for i := maxVector(x, &lanes); i < len(x); i++ {
+		if x[i] > lanes[0] {
+			lanes[0] = x[i]
+		}
+	}
+	top := lanes[0]
+	for _, v := range lanes {
+		if v > top {
+			top = v
+		}
+	}
+	return top
+}
