@@ -13,7 +13,7 @@ type OpDef struct {
 	Into    []string // names of the gradients it adds to; "?" ends an optional one
 	Results []string // names of the results; "..." ends a repeated one
 	Attrs   []Attr
-	InPlace int // 1 + the argument whose memory the first result may take, 0 for none
+	InPlace []int // the arguments whose memory the first result may take
 
 	// Shape gives the results' types, or says why the operands do not fit.
 	Shape func(op *Op) ([]Type, error)
@@ -189,7 +189,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "add_positions", Doc: "adds rows of a table by position: y[n] = x[n] + table[positions[n]]",
-			Args: []string{"x", "table", "positions"}, Results: []string{"y"}, InPlace: 1,
+			Args: []string{"x", "table", "positions"}, Results: []string{"y"}, InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				x := op.Args[0]
 				return []Type{x.Type}, firstError(wantMatrix(op.Args[1], 0, x.Type.Cols()), wantRows(op.Args[2], x))
@@ -218,7 +218,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear", Doc: "y = act(x·wᵀ + bias) + residual; pre is the value before the activation",
-			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: 4,
+			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: []int{3},
 			Attrs: need("string", "act?"),
 			Shape: func(op *Op) ([]Type, error) {
 				x, w := op.Args[0], op.Args[1]
@@ -242,7 +242,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "bias", Doc: "adds a bias to each row: y = x + b",
-			Args: []string{"x", "b"}, Results: []string{"y"}, InPlace: 1,
+			Args: []string{"x", "b"}, Results: []string{"y"}, InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				return []Type{op.Args[0].Type}, wantVector(op.Args[1], op.Args[0].Type.Cols())
 			},
@@ -254,7 +254,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "act", Doc: "an activation, element by element: gelu (erf), gelu_tanh, relu, relu2, silu",
-			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: 1,
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: []int{0},
 			Shape: sameAs(0), FLOPs: perElement(10), Eval: evalAct,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("act_grad", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[0]}, Attrs{"fn": op.Str("fn")}).Results
@@ -262,7 +262,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "glu", Doc: "a gated activation (arXiv 2002.05202): y = fn(gate) * up",
-			Args: []string{"gate", "up"}, Results: []string{"y"}, Attrs: need("string", "fn"),
+			Args: []string{"gate", "up"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: []int{0, 1},
 			Shape: sameShapes(2), FLOPs: perElement(11), Eval: evalGLU,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("glu_grad", []string{"d_" + op.Args[0].Name, "d_" + op.Args[1].Name},
@@ -271,7 +271,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "add", Doc: "y = a + by * b",
-			Args: []string{"a", "b"}, Results: []string{"y"}, Attrs: need("float", "by?"), InPlace: 1,
+			Args: []string{"a", "b"}, Results: []string{"y"}, Attrs: need("float", "by?"), InPlace: []int{0, 1},
 			Shape: sameShapes(2), FLOPs: perElement(1), Eval: evalAdd,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				db := d[0]
@@ -283,7 +283,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "scale", Doc: "y = by * x",
-			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "by"), InPlace: 1,
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "by"), InPlace: []int{0},
 			Shape: sameAs(0), FLOPs: perElement(1), Eval: evalScale,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("scale", []string{"d_" + op.Args[0].Name}, []*Value{d[0]}, Attrs{"by": op.Float("by")}).Results
@@ -291,7 +291,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "softcap", Doc: "y = cap * tanh(x / cap)",
-			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "cap"), InPlace: 1,
+			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("float", "cap"), InPlace: []int{0},
 			Shape: sameAs(0), FLOPs: perElement(8), Eval: evalSoftcap,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("softcap_grad", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[0]}, Attrs{"cap": op.Float("cap")}).Results
@@ -299,7 +299,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "dropout", Doc: "dropout: an element is kept where its number in the stream is at least p, and scaled by 1/(1-p)",
-			Args: []string{"x", "seed", "step"}, Results: []string{"y"}, InPlace: 1,
+			Args: []string{"x", "seed", "step"}, Results: []string{"y"}, InPlace: []int{0},
 			Attrs: attrs(need("float", "p"), need("int", "stream")),
 			Shape: sameAs(0), FLOPs: perElement(1), Eval: evalDropout,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
@@ -311,7 +311,7 @@ func forwardOps() []*OpDef {
 		},
 		{
 			Kind: "rope", Doc: "rotary positions (arXiv 2104.09864) on the heads of x; inverse rotates back",
-			Args: []string{"x", "positions"}, Results: []string{"y"}, InPlace: 1,
+			Args: []string{"x", "positions"}, Results: []string{"y"}, InPlace: []int{0},
 			Attrs: attrs(need("int", "heads", "head_dim", "max", "original?"), need("bool", "interleaved?", "inverse?"), need("string", "scaling?"),
 				need("float", "theta", "fraction", "factor?", "low_freq_factor?", "high_freq_factor?", "beta_fast?", "beta_slow?", "attention_factor?")),
 			Shape: func(op *Op) ([]Type, error) {

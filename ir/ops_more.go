@@ -131,7 +131,7 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "cross_entropy_grad", Doc: "gradient of cross_entropy: (softmax(logits) - onehot(target)) / n",
-			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits"}, InPlace: 1,
+			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits"}, InPlace: []int{0},
 			Shape: sameAs(0), FLOPs: perElement(5), Eval: evalCrossEntropyGrad, NoGrad: true,
 		},
 		{
@@ -151,7 +151,7 @@ func fusedOps() []*OpDef {
 	return []*OpDef{
 		{
 			Kind: "add_layernorm", Doc: "sum = a + by * b and its LayerNorm, in one pass",
-			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "by?"), InPlace: 1,
+			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "by?"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {
@@ -163,7 +163,7 @@ func fusedOps() []*OpDef {
 		},
 		{
 			Kind: "add_rmsnorm", Doc: "sum = a + by * b and its RMSNorm, in one pass",
-			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "offset?", "by?"), InPlace: 1,
+			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "offset?", "by?"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {
@@ -202,19 +202,19 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "layernorm_grad", Doc: "gradient of layernorm's x, plus residual; adds the gradients of w and b",
-			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w", "b?"}, Results: []string{"d_x"}, InPlace: 5,
+			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w", "b?"}, Results: []string{"d_x"}, InPlace: []int{4},
 			Attrs: attrs(need("float", "eps"), need("int", "group?")),
 			Shape: normGrad(2), FLOPs: perElement(14), Eval: evalLayerNormGrad, NoGrad: true,
 		},
 		{
 			Kind: "rmsnorm_grad", Doc: "gradient of rmsnorm's x, plus residual; adds the gradient of w",
-			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w"}, Results: []string{"d_x"}, InPlace: 5,
+			Args: []string{"d_y", "x", "w", "stats", "residual?"}, Into: []string{"w"}, Results: []string{"d_x"}, InPlace: []int{4},
 			Attrs: attrs(need("float", "eps", "offset?"), need("int", "group?")),
 			Shape: normGrad(1), FLOPs: perElement(10), Eval: evalRMSNormGrad, NoGrad: true,
 		},
 		{
 			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual",
-			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, InPlace: 3,
+			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
 				t := dy.Type.WithLast(w.Type.Last())
@@ -247,7 +247,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "act_grad", Doc: "d_x = d_y * fn'(x)",
-			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("string", "fn"), InPlace: 1,
+			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("string", "fn"), InPlace: []int{0},
 			Shape: sameShapes(2), FLOPs: perElement(14), Eval: evalActGrad, NoGrad: true,
 		},
 		{
@@ -261,7 +261,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "softcap_grad", Doc: "d_x = d_y * (1 - tanh²(x / cap))",
-			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("float", "cap"), InPlace: 1,
+			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("float", "cap"), InPlace: []int{0},
 			Shape: sameShapes(2), FLOPs: perElement(8), Eval: evalSoftcapGrad, NoGrad: true,
 		},
 	}

@@ -2,24 +2,41 @@ package ir
 
 // Plan says where every value of a function lives in its arena. Offsets and sizes are in bytes.
 type Plan struct {
-	Buffers []Buffer
+	Buffers []*Buffer
 	Places  map[*Value]Place
 	Bytes   int // the arena's size: the peak of the whole function
 }
 
-// Buffer is a stretch of the arena: Slots equal pieces, one for each live instance of what it holds.
+// Buffer is a stretch of the arena: Slots equal pieces, one for each instance that is live at once.
 type Buffer struct {
-	Name   string
-	Offset int
-	Slot   int // bytes of one slot
-	Slots  int
-	First  int // the time at which it is first written, and
-	Last   int // that at which it is last read, in the plan's order of ops
+	Name        string // of the value it was made for
+	Offset      int
+	Slot        int // bytes of one slot
+	Slots       int
+	First, Last int // the ops, counted in order, that first write and last read it
 }
 
-// Place is where a value lives: columns [Column, Column+its own) of a buffer whose rows are Stride elements wide.
+// Bytes returns the size of the whole buffer.
+func (b *Buffer) Bytes() int { return b.Slot * b.Slots }
+
+// Place is where a value lives: columns [Column, Column + its own) of a buffer's slot whose rows are Stride wide.
+//
+// The slot is (k + Shift) mod Slots, where k counts the iterations of Loop; without a Loop it is Shift.
 type Place struct {
-	Buffer int // index in Plan.Buffers
-	Column int
+	Buffer *Buffer
+	Column int // elements
 	Stride int // elements
+	Loop   *Loop
+	Shift  int
 }
+
+// Iteration returns which iteration of a loop (that is not within another) has index i, counting from 0.
+func (l *Loop) Iteration(i int) int {
+	if l.Reverse {
+		return (l.To - 1 - i) / l.Step
+	}
+	return (i - l.From) / l.Step
+}
+
+// Iterations returns the most iterations one run of the loop makes.
+func (l *Loop) Iterations() int { return (l.To - l.From + l.Step - 1) / l.Step }

@@ -1,0 +1,99 @@
+package passes
+
+import "github.com/tfc-dev/tfc/ir"
+
+// fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
+// backward products and norms the add of the other gradient of the same value.
+func fuseEpilogue(f *ir.Func, _ Options) (int, error) {
+	n := 0
+	for _, op := range opsOf(f, "bias") {
+		n += fuseBias(f, op)
+	}
+	for _, op := range opsOf(f, "act") {
+		n += fuseActivation(f, op)
+	}
+	for _, op := range opsOf(f, "add") {
+		n += fuseResidual(f, op)
+	}
+	return n, nil
+}
+
+// onlyReader says whether reader alone reads v, in v's own block.
+func onlyReader(f *ir.Func, v *ir.Value, reader *ir.Op) bool {
+	uses := f.Uses()[v]
+	return len(uses) == 1 && uses[0] == reader && v.Block == reader.Block
+}
+
+// remake replaces op by one with other operands, before at; its results take the names and readers of olds.
+func remake(f *ir.Func, op, at *ir.Op, args []*ir.Value, attrs ir.Attrs, olds ...*ir.Value) *ir.Op {
+	b := ir.NewBuilder(f, f.Body)
+	b.Before(at)
+	b.Pos, b.By = op.Pos, "fuse-epilogue"
+	names := make([]string, len(olds))
+	for i, v := range olds {
+		b.Free(v.Name)
+		names[i] = v.Name
+	}
+	made := b.Op(op.Kind, names, args, attrs, op.Into...)
+	for i, v := range olds {
+		made.Results[i].Type = v.Type
+		f.Replace(v, made.Results[i])
+	}
+	return made
+}
+
+func fuseBias(f *ir.Func, bias *ir.Op) int {
+	lin := bias.Args[0].Op
+	if lin == nil || lin.Kind != "linear" || lin.Args[2] != nil || lin.Args[3] != nil || lin.Str("act") != "" || !onlyReader(f, lin.Result(), bias) {
+		return 0
+	}
+	lin.Remove()
+	remake(f, lin, bias, []*ir.Value{lin.Args[0], lin.Args[1], bias.Args[1], nil}, nil, bias.Result())
+	bias.Remove()
+	return 1
+}
+
+// fuseActivation also serves where the backward pass reads the value before the activation: the fused product gives both.
+func fuseActivation(f *ir.Func, act *ir.Op) int {
+	lin := act.Args[0].Op
+	if lin == nil || lin.Kind != "linear" || lin.Args[3] != nil || lin.Str("act") != "" || lin.Block != act.Block {
+		return 0
+	}
+	for _, u := range f.Uses()[lin.Result()] { // whoever else reads it must come after the activation, where the pair now stands
+		if u == nil || u != act && u.Block == act.Block && indexOf(u) < indexOf(act) {
+			return 0
+		}
+	}
+	remake(f, lin, act, lin.Args, ir.Attrs{"act": act.Str("fn")}, act.Result(), lin.Result())
+	lin.Remove()
+	act.Remove()
+	return 1
+}
+
+// residualOf is where each op takes the value that is added to its result.
+var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "layernorm_grad": 4, "rmsnorm_grad": 4}
+
+func fuseResidual(f *ir.Func, add *ir.Op) int {
+	if add.Float("by") != 0 || len(add.Result().Type.Dims) == 0 {
+		return 0
+	}
+	for i := 1; i >= 0; i-- {
+		v, other := add.Args[i], add.Args[1-i]
+		op := v.Op
+		if op == nil || v == other || v != op.Result() || !onlyReader(f, v, add) {
+			continue
+		}
+		at, ok := residualOf[op.Kind]
+		if !ok || op.Args[at] != nil {
+			continue
+		}
+		args := append([]*ir.Value(nil), op.Args...)
+		args[at] = other
+		made := remake(f, op, add, args, op.Attrs, append([]*ir.Value{add.Result()}, op.Results[1:]...)...)
+		made.Pos = op.Pos
+		op.Remove()
+		add.Remove()
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,39 @@
+package passes
+
+import "github.com/tfc-dev/tfc/ir"
+
+// precision gives activations the type that the spec asks for. Weights stay f32 masters; statistics of norms and
+// attention, scalars and losses stay f32, since they are few and sums. A target without the type keeps f32.
+func precision(f *ir.Func, o Options) (int, error) {
+	want := map[string]ir.DType{"f32": ir.F32, "bf16": ir.BF16, "fp16": ir.F16}[o.Precision]
+	has := false
+	for _, t := range o.Target.Types {
+		has = has || t == want
+	}
+	if !has || want == ir.F32 {
+		return 0, nil
+	}
+	n := 0
+	set := func(v *ir.Value) {
+		if v.Type.DType == ir.F32 && len(v.Type.Dims) > 0 {
+			v.Type.DType = want
+			n++
+		}
+	}
+	f.Walk(func(op *ir.Op) {
+		for i, r := range op.Results {
+			if keep := keptF32[op.Kind]; keep == 0 || i < keep {
+				set(r)
+			}
+		}
+		if op.Loop != nil {
+			for _, c := range op.Loop.Carries {
+				set(c)
+			}
+		}
+	})
+	return n, nil
+}
+
+// keptF32 names the ops whose results from an index on stay f32.
+var keptF32 = map[string]int{"layernorm": 1, "rmsnorm": 1, "add_layernorm": 2, "add_rmsnorm": 2, "attention": 1}
