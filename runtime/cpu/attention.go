@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/tfc-dev/tfc/runtime/mask"
 	"github.com/tfc-dev/tfc/runtime/rng"
@@ -25,10 +26,11 @@ type AttentionParams struct {
 	Key                     rng.Key   // of dropout: probability (b, h, i, j) is element ((b*Heads+h)*T+i)*T+j
 }
 
-// A tile is queryTile queries by keyTile keys, the length of a mask word.
 const (
-	queryTile = 64
-	keyTile   = 64
+	queryTile = 84        // queries in a tile: whole tiles of the product kernels, 14 or 6 rows each
+	keyTile   = 64        // keys in a tile: the length of a mask word
+	spanTiles = 4         // tiles side by side that share one product
+	spanLine  = 4*64 + 16 // floats from one row of a span to the next; no power of two, so rows do not compete for cache sets
 )
 
 // Attention computes o, and in lse [Batch*Heads*T] the logarithm of each row's sum of exponentiated scores. A row without
@@ -78,28 +80,31 @@ func (q *queries) at(r int) (head, position int) {
 
 // attend computes the output of some query rows over all of keys and values. lse may be nil.
 func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, keys, values Mat) {
-	buf := s.floats(queryTile*keyTile + keyTile + 2*queryTile)
-	tile, buf := buf[:queryTile*keyTile], buf[queryTile*keyTile:]
-	keep, buf := buf[:keyTile], buf[keyTile:]
+	buf := s.floats(queryTile*(spanLine+a.HeadDim+2) + spanLine)
+	tile, buf := buf[:queryTile*spanLine], buf[queryTile*spanLine:]
+	scaled, buf := NewMat(buf, rows.n, a.HeadDim), buf[queryTile*a.HeadDim:]
+	keep, buf := buf[:spanLine], buf[spanLine:]
 	top, sum := buf[:rows.n], buf[queryTile:][:rows.n] // of each row's scores so far
-	for r := range top {
-		top[r], sum[r] = float32(math.Inf(-1)), 0
+	for r := range rows.n {
+		top[r], sum[r] = -inf, 0
+		scaleTo(scaled.Row(r), q.Row(r), a.Scale)
 	}
 
 	beta := float32(0) // nothing in o yet
-	for j := 0; j < keys.Rows; j += keyTile {
-		n := min(keyTile, keys.Rows-j)
-		cover := a.cover(rows, j, n)
-		if cover == mask.Empty {
+	var covers [spanTiles]mask.Cover
+	for j := 0; j < keys.Rows; {
+		n := a.span(&covers, rows, j, keys.Rows)
+		if n == 0 {
+			j += keyTile
 			continue
 		}
-		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: keyTile}
-		gemm(probs, q, keys.RowRange(j, j+n), false, true, a.Scale, 0, s)
+		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: spanLine}
+		gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 1, 0, s)
 		for r := range rows.n {
 			row := probs.Row(r)
-			a.score(row, rows, r, j, cover, nil)
+			a.score(row, rows, r, j, &covers, nil)
 			high := maxOf(row)
-			if math.IsInf(float64(high), -1) {
+			if high == -inf {
 				clear(row)
 				continue
 			}
@@ -120,11 +125,12 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 		}
 		gemm(o, probs, values.RowRange(j, j+n), false, false, 1, beta, s)
 		beta = 1
+		j += n
 	}
 
 	for r := range rows.n {
 		out := o.Row(r)
-		l := float32(math.Inf(1))
+		l := inf
 		if sum[r] == 0 {
 			clear(out)
 		} else {
@@ -137,20 +143,39 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 	}
 }
 
+// span returns the number of keys, from the given one on, in tiles that the mask does not empty, up to spanTiles of them,
+// and their covers.
+func (a *AttentionParams) span(covers *[spanTiles]mask.Cover, rows queries, key, keys int) (n int) {
+	for t := range covers {
+		if key+n >= keys {
+			break
+		}
+		m := min(keyTile, keys-key-n)
+		covers[t] = a.cover(rows, key+n, m)
+		if covers[t] == mask.Empty {
+			break
+		}
+		n += m
+	}
+	return n
+}
+
 // cover says how much of a tile the mask allows.
 func (a *AttentionParams) cover(rows queries, key, n int) mask.Cover {
 	_, last := rows.at(rows.n - 1)
 	return a.Mask.Tile(rows.position, last+1, key, key+n)
 }
 
-// score turns scaled products into scores: soft cap, ALiBi, then -Inf where the mask forbids. capped, unless nil,
-// receives tanh(product/Softcap) for the gradient.
-func (a *AttentionParams) score(row []float32, rows queries, r, key int, cover mask.Cover, capped []float32) {
+// score turns a row of scaled products into scores: soft cap, ALiBi, then -Inf where the mask forbids. capped, unless
+// nil, receives tanh(product/Softcap) for the gradient.
+func (a *AttentionParams) score(row []float32, rows queries, r, key int, covers *[spanTiles]mask.Cover, capped []float32) {
 	head, i := rows.at(r)
 	if a.Softcap != 0 {
-		softcapTo(row, row, a.Softcap)
 		if capped != nil {
-			scaleTo(capped, row, 1/a.Softcap)
+			tanhRow(capped, row, 1/a.Softcap, 1)
+			scaleTo(row, capped, a.Softcap)
+		} else {
+			tanhRow(row, row, 1/a.Softcap, a.Softcap)
 		}
 	}
 	if a.Slopes != nil {
@@ -159,13 +184,17 @@ func (a *AttentionParams) score(row []float32, rows queries, r, key int, cover m
 			row[c] -= slope * float32(max(i-key-c, key+c-i))
 		}
 	}
-	if cover != mask.Full {
-		forbidden := ^a.Mask.Word(i, key)
-		if len(row) < keyTile {
-			forbidden &= 1<<len(row) - 1
+	for t := 0; t*keyTile < len(row); t++ {
+		if covers[t] == mask.Full {
+			continue
+		}
+		tile := row[t*keyTile : min((t+1)*keyTile, len(row))]
+		forbidden := ^a.Mask.Word(i, key+t*keyTile)
+		if len(tile) < keyTile {
+			forbidden &= 1<<len(tile) - 1
 		}
 		for ; forbidden != 0; forbidden &= forbidden - 1 {
-			row[bits.TrailingZeros64(forbidden)] = float32(math.Inf(-1))
+			tile[bits.TrailingZeros64(forbidden)] = -inf
 		}
 	}
 }
@@ -176,15 +205,21 @@ func (a *AttentionParams) keep(factors []float32, rows queries, r, key int) {
 	keepTo(factors, a.Dropout, a.Key, rows.dropAt+uint64(i)*uint64(a.T)+uint64(key))
 }
 
-// maxOf returns the largest element, NaN where there is one.
+// maxOf returns the largest element, -Inf only where all are: a NaN counts for more.
 func maxOf(x []float32) float32 {
-	low := float32(math.Inf(-1))
-	a, b, c, d := low, low, low, low // the chain of one max is slow
-	for ; len(x) >= 4; x = x[4:] {
-		a, b, c, d = max(a, x[0]), max(b, x[1]), max(c, x[2]), max(d, x[3])
+	var tops [sumLanes]float32
+	for i := range tops {
+		tops[i] = -inf
 	}
-	for _, v := range x {
-		a = max(a, v)
+	done := maxVector(x, &tops)
+	m := slices.Max(tops[:])
+	for _, v := range x[done:] {
+		m = max(m, v)
 	}
-	return max(a, b, c, d)
+	if m == -inf { // the vector kernels may lose a NaN
+		for _, v := range x {
+			m = max(m, v)
+		}
+	}
+	return m
 }

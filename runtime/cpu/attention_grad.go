@@ -24,10 +24,11 @@ type headGrad struct {
 	dropAt                  uint64
 }
 
-// gradTiles is the working memory for one tile.
+// gradTiles is the working memory of one tile of keys.
 type gradTiles struct {
-	probs, dprobs, capped []float32 // [queryTile][keyTile]
-	keep                  []float32 // [keyTile]
+	probs, dprobs []float32 // [queryTile][keyTile]
+	capped, keep  []float32 // [keyTile]
+	keys          Mat       // times Scale
 }
 
 func (k *attentionGrad) part(i int, s *scratch) {
@@ -35,9 +36,9 @@ func (k *attentionGrad) part(i int, s *scratch) {
 	group := k.Heads / k.KVHeads
 
 	const area = queryTile * keyTile
-	buf := s.floats(3*area + keyTile + group*k.T)
-	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:area], keep: buf[3*area:][:keyTile]}
-	delta := buf[3*area+keyTile:]
+	buf := s.floats(2*area + 2*keyTile + keyTile*k.HeadDim + group*k.T)
+	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:keyTile], keep: buf[2*area+keyTile:][:keyTile]}
+	scaled, delta := buf[2*area+2*keyTile:][:keyTile*k.HeadDim], buf[2*area+2*keyTile+keyTile*k.HeadDim:]
 
 	zero(k.sequence(k.dk, b, kv))
 	zero(k.sequence(k.dv, b, kv))
@@ -50,11 +51,20 @@ func (k *attentionGrad) part(i int, s *scratch) {
 		}
 	}
 	for j := 0; j < k.T; j += keyTile {
+		n := min(keyTile, k.T-j)
+		keys, dk := k.sequence(k.k, b, kv).RowRange(j, j+n), k.sequence(k.dk, b, kv).RowRange(j, j+n)
+		t.keys = NewMat(scaled, n, k.HeadDim)
+		for r := range n {
+			scaleTo(t.keys.Row(r), keys.Row(r), k.Scale)
+		}
 		for g := range group {
 			h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
 			for i := 0; i < k.T; i += queryTile {
-				k.backward(&h, i, min(i+queryTile, k.T), j, min(j+keyTile, k.T), &t, s)
+				k.backward(&h, i, min(i+queryTile, k.T), j, j+n, &t, s)
 			}
+		}
+		for r := range n { // dSᵀ·q lacks the scale that dS·k takes from the scaled keys
+			scaleTo(dk.Row(r), dk.Row(r), k.Scale)
 		}
 	}
 }
@@ -73,43 +83,45 @@ func (k *attentionGrad) headOf(b, h int, delta []float32) headGrad {
 }
 
 // backward adds what queries i0 to i1 and keys j0 to j1 of a head contribute. With probabilities P, dropout factors M and
-// dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·k, dk += dSᵀ·q.
+// dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·Scale·k, dk += dSᵀ·q.
 func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, s *scratch) {
 	rows := queries{n: i1 - i0, head: h.head, position: i0, step: 1, dropAt: h.dropAt}
-	cover := k.cover(rows, j0, j1-j0)
-	if cover == mask.Empty {
+	covers := [spanTiles]mask.Cover{k.cover(rows, j0, j1-j0)}
+	if covers[0] == mask.Empty {
 		return
 	}
-	view := func(tile []float32) Mat { return Mat{Data: tile, Rows: i1 - i0, Cols: j1 - j0, Stride: keyTile} }
-	probs, dprobs, capped, keep := view(t.probs), view(t.dprobs), view(t.capped), t.keep[:j1-j0]
-	q, do, keys := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1), h.k.RowRange(j0, j1)
-	gemm(probs, q, keys, false, true, k.Scale, 0, s)
+	n := j1 - j0
+	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: keyTile}
+	dprobs := Mat{Data: t.dprobs, Rows: rows.n, Cols: n, Stride: keyTile}
+	q, do := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1)
+	gemm(probs, q, t.keys, false, true, 1, 0, s)
 	gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 1, 0, s)
+	capped, keep := t.capped[:n], t.keep[:n]
 	for r := range rows.n {
-		p, dp, c := probs.Row(r), dprobs.Row(r), capped.Row(r)
-		k.score(p, rows, r, j0, cover, c)
+		p, dp := probs.Row(r), dprobs.Row(r)[:n]
+		k.score(p, rows, r, j0, &covers, capped)
 		expRow(p, p, h.lse[i0+r])
 		delta := h.delta[i0+r]
 		if k.Dropout > 0 {
 			k.keep(keep, rows, r, j0)
-			for x := range dp {
-				dp[x] = p[x] * (keep[x]*dp[x] - delta)
+			for x, m := range keep {
+				dp[x] = p[x] * (m*dp[x] - delta)
 			}
 			mulTo(p, p, keep)
 		} else {
-			for x := range dp {
-				dp[x] = p[x] * (dp[x] - delta)
+			for x, y := range p {
+				dp[x] = y * (dp[x] - delta)
 			}
 		}
 		if k.Softcap != 0 {
-			for x := range dp {
-				dp[x] *= 1 - c[x]*c[x]
+			for x, c := range capped {
+				dp[x] *= 1 - c*c
 			}
 		}
 	}
 	gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, 1, s)
-	gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, k.Scale, 1, s)
-	gemm(h.dq.RowRange(i0, i1), dprobs, keys, false, false, k.Scale, 1, s)
+	gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, 1, s)
+	gemm(h.dq.RowRange(i0, i1), dprobs, t.keys, false, false, 1, 1, s)
 }
 
 func zero(m Mat) {

@@ -119,13 +119,8 @@ func Softcap(p *Pool, y, x Mat, cap float32) {
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowSoftcap, y: y, a: x, scale: cap})
 }
 
-func rowSoftcap(k *rowwise, r int, _ *scratch) { softcapTo(k.y.Row(r), k.a.Row(r), k.scale) }
-
-func softcapTo(y, x []float32, cap float32) {
-	x = x[:len(y)]
-	for i := range y {
-		y[i] = cap * tanh32(x[i]/cap)
-	}
+func rowSoftcap(k *rowwise, r int, _ *scratch) {
+	tanhRow(k.y.Row(r), k.a.Row(r), 1/k.scale, k.scale)
 }
 
 // SoftcapGrad computes dx = dy*(1 - tanh²(x/cap)).
@@ -133,11 +128,12 @@ func SoftcapGrad(p *Pool, dx, dy, x Mat, cap float32) {
 	p.runRows(dx.Rows, dx.Cols, rowwise{row: rowSoftcapGrad, y: dx, a: dy, b: x, scale: cap})
 }
 
-func rowSoftcapGrad(k *rowwise, r int, _ *scratch) {
+func rowSoftcapGrad(k *rowwise, r int, s *scratch) {
 	dx := k.y.Row(r)
-	dy, x := k.a.Row(r)[:len(dx)], k.b.Row(r)[:len(dx)]
-	for i := range dx {
-		t := tanh32(x[i] / k.scale)
-		dx[i] = dy[i] * (1 - t*t)
+	dy := k.a.Row(r)[:len(dx)]
+	t := s.floats(len(dx)) // dx may be dy
+	tanhRow(t, k.b.Row(r), 1/k.scale, 1)
+	for i, v := range t {
+		dx[i] = dy[i] * (1 - v*v)
 	}
 }
