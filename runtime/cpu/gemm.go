@@ -80,7 +80,7 @@ func scale(c Mat, beta float32) {
 
 // packRows packs rows i to i+m of alpha*op(A).
 func (v *variant) packRows(dst []float32, a operand, i, m, l, k int, alpha float32) {
-	packPanels(dst, a, i, m, l, k, v.mr, v.packA, v.mr, v.packBlock)
+	v.packA.panels(dst, a, i, m, l, k)
 	if alpha != 1 {
 		dst = dst[:panelFloats(m, k, v.mr)]
 		for i := range dst {
@@ -98,7 +98,7 @@ type panelsOfB struct {
 }
 
 func (v *variant) packedB(b operand, j, n, l, k int, buf []float32) panelsOfB {
-	packPanels(buf, b, j, n, l, k, v.nr, v.packB, v.packBlock, v.packBlock)
+	v.packB.panels(buf, b, j, n, l, k)
 	return panelsOfB{data: buf, width: v.nr * k, ld: v.nr * 4}
 }
 
@@ -106,7 +106,7 @@ func (v *variant) packedB(b operand, j, n, l, k int, buf []float32) panelsOfB {
 func (v *variant) directB(b operand, j, n, l, k int, buf []float32) panelsOfB {
 	p := panelsOfB{data: b.mat.Data[b.at(j, l):], width: v.nr, ld: b.mat.Stride * 4}
 	if edge := n % v.nr; edge != 0 {
-		packPanel(buf, b, j+n-edge, edge, l, k, v.nr, nil, 0, 0)
+		v.packB.panel(buf, b, j+n-edge, edge, l, k)
 		p.edge = buf
 	}
 	return p

@@ -141,18 +141,18 @@ func accumulate(dst, x []float32) {
 	}
 }
 
-// rowMax returns the largest element of x, which is not empty.
+// rowMax returns the largest element of x, -Inf where there is none. A NaN may or may not count.
 func rowMax(x []float32) float32 {
 	var lanes [sumLanes]float32
 	for i := range lanes {
-		lanes[i] = x[0]
+		lanes[i] = -inf
 	}
+	top := -inf
 	for i := maxVector(x, &lanes); i < len(x); i++ {
-		if x[i] > lanes[0] {
-			lanes[0] = x[i]
+		if x[i] > top {
+			top = x[i]
 		}
 	}
-	top := lanes[0]
 	for _, v := range lanes {
 		if v > top {
 			top = v

@@ -17,19 +17,23 @@ func (o operand) at(i, l int) int {
 // panelFloats returns the size of n elements by k steps packed in panels of the given width.
 func panelFloats(n, k, width int) int { return (n + width - 1) / width * width * k }
 
-// packPanels packs elements i0 to i0+n, steps l0 to l0+k, into panels: width elements wide, the last one filled up with
-// zeros, each panel step after step. kernel, where there is one, transposes lanes elements by block steps.
-func packPanels(dst []float32, o operand, i0, n, l0, k, width int, kernel packKernel, lanes, block int) {
-	for done := 0; done < n; done += width {
-		panel := dst[done*k : (done+width)*k]
-		packPanel(panel, o, i0+done, min(width, n-done), l0, k, width, kernel, lanes, block)
+// panels packs elements i0 to i0+n, steps l0 to l0+k, into panels: width elements wide, the last one filled up with
+// zeros, each panel step after step.
+func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
+	for done := 0; done < n; done += p.width {
+		p.panel(dst[done*k:(done+p.width)*k], o, i0+done, min(p.width, n-done), l0, k)
 	}
 }
 
-func packPanel(dst []float32, o operand, i0, n, l0, k, width int, kernel packKernel, lanes, block int) {
+// panel packs up to width elements.
+func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 	if !o.alongK {
+		if p.copy != nil && n == p.width {
+			p.copy(k, &o.mat.Data[o.at(i0, l0)], o.mat.Stride*4, &dst[0])
+			return
+		}
 		for l := range k {
-			row := dst[l*width : (l+1)*width]
+			row := dst[l*p.width : (l+1)*p.width]
 			from := o.at(i0, l0+l)
 			copy(row, o.mat.Data[from:from+n])
 			clear(row[n:])
@@ -37,17 +41,17 @@ func packPanel(dst []float32, o operand, i0, n, l0, k, width int, kernel packKer
 		return
 	}
 	i := 0
-	if kernel != nil {
-		groups := k / block
-		for ; groups > 0 && i+lanes <= n; i += lanes {
-			kernel(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, &dst[i], width*4)
-			packScalar(dst, o, i0, i, i+lanes, l0, groups*block, k, width)
+	if p.transpose != nil && k >= p.block {
+		groups := k / p.block
+		for ; i+p.lanes <= n; i += p.lanes {
+			p.transpose(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, &dst[i], p.width*4)
+			packScalar(dst, o, i0, i, i+p.lanes, l0, groups*p.block, k, p.width)
 		}
 	}
-	packScalar(dst, o, i0, i, n, l0, 0, k, width)
-	if n < width {
+	packScalar(dst, o, i0, i, n, l0, 0, k, p.width)
+	if n < p.width {
 		for l := range k {
-			clear(dst[l*width+n : (l+1)*width])
+			clear(dst[l*p.width+n : (l+1)*p.width])
 		}
 	}
 }

@@ -72,7 +72,7 @@ func (t *packParts) part(i int, _ *scratch) {
 	width := packGroup * t.v.nr
 	from := i * width
 	n := min(width, t.nc-from)
-	packPanels(t.packed[from*t.kc:], operand{t.b, t.transB}, t.j+from, n, t.l, t.kc, t.v.nr, t.v.packB, t.v.packBlock, t.v.packBlock)
+	t.v.packB.panels(t.packed[from*t.kc:], operand{t.b, t.transB}, t.j+from, n, t.l, t.kc)
 }
 
 func (t *blockParts) part(i int, s *scratch) {

@@ -4,8 +4,17 @@ package cpu
 // apart, and rows floats of a, packed mr to a step. ldc counts bytes; with add the old C is added at the end.
 type tileKernel func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// A packKernel transposes blocks of packBlock steps of k: see packPanels.
-type packKernel func(groups int, src *float32, ld int, dst *float32, dstStride int)
+// A packer packs panels of one width: see packPanel.
+type packer struct {
+	width int
+
+	// transpose packs lanes elements from rows that run along the sum, groups blocks of block steps; nil: none.
+	transpose    func(groups int, src *float32, ld int, dst *float32, dstStride int)
+	lanes, block int
+
+	// copy packs width elements from rows that run across the panel, for k steps; nil: none.
+	copy func(k int, src *float32, ld int, dst *float32)
+}
 
 // A dotKernel computes out[r*4+j] = x[r]·w[j] for a fixed number of rows of x and four rows of w.
 type dotKernel func(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
@@ -18,9 +27,7 @@ type variant struct {
 	tileRows []int // descending, mr first: the row counts that have a kernel
 	tiles    []tileKernel
 
-	packBlock int // steps of k a packing kernel takes at once; 0 where there is none
-	packA     packKernel
-	packB     packKernel // packs packBlock of the nr columns
+	packA, packB packer
 
 	dotLanes int   // dot kernels take k in multiples of this; 0 where there is none
 	dotRows  []int // descending, 1 last
@@ -49,5 +56,6 @@ func Variant() string { return active.name }
 var plain = &variant{
 	name: "go", mr: 4, nr: 4,
 	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
+	packA: packer{width: 4}, packB: packer{width: 4},
 	rows: rowsPlain,
 }

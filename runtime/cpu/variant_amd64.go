@@ -18,18 +18,20 @@ func variants() []*variant {
 
 var avx512 = &variant{
 	name: "avx512", mr: 14, nr: 32,
-	tileRows:  []int{14, 8, 4, 2, 1},
-	tiles:     []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
-	packBlock: 16, packA: packAAVX512, packB: packBAVX512,
+	tileRows: []int{14, 8, 4, 2, 1},
+	tiles:    []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
+	packA:    packer{14, transposeAAVX512, 14, 16, copyAAVX512},
+	packB:    packer{32, transposeBAVX512, 16, 16, copyBAVX512},
 	dotLanes: 16, dotRows: []int{4, 2, 1}, dots: []dotKernel{dot4AVX512, dot2AVX512, dot1AVX512},
 	rows: rowsAVX512,
 }
 
 var avx2 = &variant{
 	name: "avx2", mr: 6, nr: 16,
-	tileRows:  []int{6, 4, 2, 1},
-	tiles:     []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
-	packBlock: 8, packA: packAAVX2, packB: packBAVX2,
+	tileRows: []int{6, 4, 2, 1},
+	tiles:    []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
+	packA:    packer{6, transposeAAVX2, 6, 8, copyAAVX2},
+	packB:    packer{16, transposeBAVX2, 8, 8, copyBAVX2},
 	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
 	rows: rowsAVX2,
 }

@@ -26,6 +26,12 @@ func dot2AVX512(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
 // dot1AVX512 computes out[r*4+j] = x[r]·w[j] for 1 rows of x and four of w, over k, a multiple of 16; ldw and ldx count bytes.
 func dot1AVX512(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
 
+// copyAAVX512 copies 14 floats a step, for k steps, into dst; ld counts bytes.
+func copyAAVX512(k int, src *float32, ld int, dst *float32)
+
+// copyBAVX512 copies 32 floats a step, for k steps, into dst; ld counts bytes.
+func copyBAVX512(k int, src *float32, ld int, dst *float32)
+
 // expAVX512 writes dst = e^(x-shift) and adds dst[i] to sums[i%16], over n elements, a multiple of 16.
 //
 //go:noescape
@@ -104,6 +110,12 @@ func dot2AVX2(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
 // dot1AVX2 computes out[r*4+j] = x[r]·w[j] for 1 rows of x and four of w, over k, a multiple of 8; ldw and ldx count bytes.
 func dot1AVX2(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
 
+// copyAAVX2 copies 6 floats a step, for k steps, into dst; ld counts bytes.
+func copyAAVX2(k int, src *float32, ld int, dst *float32)
+
+// copyBAVX2 copies 16 floats a step, for k steps, into dst; ld counts bytes.
+func copyBAVX2(k int, src *float32, ld int, dst *float32)
+
 // expAVX2 writes dst = e^(x-shift) and adds dst[i] to sums[i%16], over n elements, a multiple of 16.
 //
 //go:noescape
@@ -164,14 +176,14 @@ func squaresAVX2(x *float32, n int, sums *[16]float64)
 //go:noescape
 func maxAVX2(x *float32, n int, tops *[16]float32)
 
-// packAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func packAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
+func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 
-// packBAVX512 transposes 16 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func packBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeBAVX512 transposes 16 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
+func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 
-// packAAVX2 transposes 6 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func packAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeAAVX2 transposes 6 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
+func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
 
-// packBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func packBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
+func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)

@@ -1331,6 +1331,54 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func copyAAVX512(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512F
+TEXT ·copyAAVX512(SB), NOSPLIT, $0-32
+	MOVQ  k+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  ld+16(FP), DX
+	MOVQ  dst+24(FP), BX
+	MOVL  $0x00003fff, SI
+	KMOVW SI, K1
+	JMP   stepTest
+
+step:
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS   Z0, K1, (BX)
+	ADDQ      DX, CX
+	ADDQ      $0x38, BX
+	SUBQ      $0x01, AX
+
+stepTest:
+	CMPQ AX, $0x01
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func copyBAVX512(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512F
+TEXT ·copyBAVX512(SB), NOSPLIT, $0-32
+	MOVQ k+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ dst+24(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (CX), Z0
+	VMOVUPS Z0, (BX)
+	VMOVUPS 64(CX), Z0
+	VMOVUPS Z0, 64(BX)
+	ADDQ    DX, CX
+	ADDQ    $0x80, BX
+	SUBQ    $0x01, AX
+
+stepTest:
+	CMPQ AX, $0x01
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func expAVX512(dst *float32, x *float32, n int, shift float32, sums *[16]float32)
 // Requires: AVX, AVX512F
 TEXT ·expAVX512(SB), NOSPLIT, $0-40
@@ -2599,6 +2647,54 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func copyAAVX2(k int, src *float32, ld int, dst *float32)
+// Requires: AVX
+TEXT ·copyAAVX2(SB), NOSPLIT, $0-32
+	MOVQ k+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ dst+24(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (CX), X0
+	MOVQ    16(CX), SI
+	VMOVUPS X0, (BX)
+	MOVQ    SI, 16(BX)
+	ADDQ    DX, CX
+	ADDQ    $0x18, BX
+	SUBQ    $0x01, AX
+
+stepTest:
+	CMPQ AX, $0x01
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func copyBAVX2(k int, src *float32, ld int, dst *float32)
+// Requires: AVX
+TEXT ·copyBAVX2(SB), NOSPLIT, $0-32
+	MOVQ k+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ dst+24(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (CX), Y0
+	VMOVUPS Y0, (BX)
+	VMOVUPS 32(CX), Y0
+	VMOVUPS Y0, 32(BX)
+	ADDQ    DX, CX
+	ADDQ    $0x40, BX
+	SUBQ    $0x01, AX
+
+stepTest:
+	CMPQ AX, $0x01
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func expAVX2(dst *float32, x *float32, n int, shift float32, sums *[16]float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·expAVX2(SB), NOSPLIT, $0-40
@@ -3243,9 +3339,9 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func packAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·packAAVX512(SB), NOSPLIT, $0-40
+TEXT ·transposeAAVX512(SB), NOSPLIT, $0-40
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
@@ -3392,9 +3488,9 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func packBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX, AVX512F
-TEXT ·packBAVX512(SB), NOSPLIT, $0-40
+TEXT ·transposeBAVX512(SB), NOSPLIT, $0-40
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
@@ -3543,9 +3639,9 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func packAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX
-TEXT ·packAAVX2(SB), NOSPLIT, $0-40
+TEXT ·transposeAAVX2(SB), NOSPLIT, $0-40
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX
@@ -3634,9 +3730,9 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func packBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX
-TEXT ·packBAVX2(SB), NOSPLIT, $0-40
+TEXT ·transposeBAVX2(SB), NOSPLIT, $0-40
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX

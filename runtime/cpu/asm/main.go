@@ -33,6 +33,8 @@ func main() {
 		for _, rows := range v.dots {
 			v.dot(rows)
 		}
+		v.copyPanel("copyA", v.mr)
+		v.copyPanel("copyB", v.nr)
 		v.exp()
 		v.add2()
 		v.tanh()
@@ -41,10 +43,10 @@ func main() {
 		v.squares()
 		v.max()
 	}
-	transpose16("packA", 14)
-	transpose16("packB", 16)
-	transpose8("packA", 6)
-	transpose8("packB", 8)
+	transpose16("transposeA", 14)
+	transpose16("transposeB", 16)
+	transpose8("transposeA", 6)
+	transpose8("transposeB", 8)
 	constantTable()
 	Generate()
 }

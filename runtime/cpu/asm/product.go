@@ -242,6 +242,42 @@ func transpose8(name string, rows int) {
 	RET()
 }
 
+// copyPanel writes the packing of a panel from a matrix whose rows run across it: width floats a step, ld bytes apart.
+func (v isa) copyPanel(name string, width int) {
+	TEXT(name+v.suffix, NOSPLIT, "func(k int, src *float32, ld int, dst *float32)")
+	Doc(fmt.Sprintf("%s%s copies %d floats a step, for k steps, into dst; ld counts bytes.", name, v.suffix, width))
+	k, src := Load(Param("k"), GP64()), Load(Param("src"), GP64())
+	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
+	rest := width % v.lanes
+	var mask reg.Register
+	if rest != 0 && v.lanes == 16 {
+		mask = K()
+		m := GP32()
+		MOVL(U32(1<<rest-1), m)
+		KMOVW(m, mask)
+	}
+	loop("step", k, 1, func() {
+		for at := 0; at+v.lanes <= width; at += v.lanes {
+			VMOVUPS(v.load(Mem{Base: src, Disp: at * 4}), Mem{Base: dst, Disp: at * 4})
+		}
+		if at := (width - rest) * 4; rest != 0 && v.lanes == 16 {
+			x := ZMM()
+			VMOVUPS_Z(Mem{Base: src, Disp: at}, mask, x)
+			VMOVUPS(x, mask, Mem{Base: dst, Disp: at})
+		} else if rest != 0 { // 4 and 2
+			x, y := XMM(), GP64()
+			VMOVUPS(Mem{Base: src, Disp: at}, x)
+			MOVQ(Mem{Base: src, Disp: at + 16}, y)
+			VMOVUPS(x, Mem{Base: dst, Disp: at})
+			MOVQ(y, Mem{Base: dst, Disp: at + 16})
+		}
+		ADDQ(ld, src)
+		ADDQ(Imm(uint64(width*4)), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
 // quad transposes 4×4 blocks within the 128-bit lanes of four rows.
 func quad(a, b, c, d reg.VecVirtual, vec func() reg.VecVirtual) (out [4]reg.VecVirtual) {
 	ab, cd, abHigh, cdHigh := vec(), vec(), vec(), vec()
