@@ -477,6 +477,7 @@ func TestWriteTensors(t *testing.T) {
 		"is given twice":           {{"a", []int{1}, []float32{1}}, {"a", []int{1}, []float32{1}}},
 		"has 3 elements, the data": {{"a", []int{3}, []float32{1}}},
 		"cannot name a tensor":     {{"__metadata__", []int{1}, []float32{1}}},
+		"has a negative dimension": {{"a", []int{-1, -1}, []float32{1}}},
 		"at most 8 are allowed":    {{"a", []int{1, 1, 1, 1, 1, 1, 1, 1, 1}, []float32{1}}},
 	} {
 		if err := WriteTensors(path, bad, nil); err == nil || !strings.Contains(err.Error(), want) {

@@ -45,8 +45,9 @@ func (t Tensor) Size() int {
 // several goroutines.
 type File struct {
 	path     string
-	file     *os.File
-	start    int64 // of the data
+	data     io.ReaderAt
+	close    func() error
+	start    int64 // of the tensors' data
 	tensors  []Tensor
 	index    map[string]int
 	metadata map[string]string
@@ -76,8 +77,11 @@ func openFile(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{path: path, file: file}
-	if err := f.readHeader(); err != nil {
+	f := &File{path: path, data: file, close: file.Close}
+	if info, err = file.Stat(); err == nil {
+		err = f.readHeader(info.Size())
+	}
+	if err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -93,14 +97,10 @@ func pathless(err error) error {
 	return err
 }
 
-func (f *File) readHeader() error {
-	info, err := f.file.Stat()
-	if err != nil {
-		return err
-	}
-	start := make([]byte, min(info.Size(), 64))
-	if _, err := f.file.ReadAt(start, 0); err != nil {
-		return err
+func (f *File) readHeader(size int64) error {
+	start := make([]byte, min(size, 64))
+	if _, err := f.data.ReadAt(start, 0); err != nil && len(start) > 0 {
+		return shorter(err)
 	}
 	if len(start) < 8 {
 		return notSafetensors(start, "%d bytes are too few for one", len(start))
@@ -109,20 +109,20 @@ func (f *File) readHeader() error {
 	switch {
 	case n > maxHeader:
 		return notSafetensors(start, "the header's length is given as %d bytes, at most %d are allowed", n, maxHeader)
-	case n > uint64(info.Size()-8):
-		return notSafetensors(start, "the header's length is given as %d bytes, after which the file has only %d", n, info.Size()-8)
+	case n > uint64(size-8):
+		return notSafetensors(start, "the header's length is given as %d bytes, after which the file has only %d", n, size-8)
 	case n < 2 || start[8] != '{':
 		return notSafetensors(start, "the header does not begin with {")
 	}
 	header := make([]byte, n)
-	if _, err := f.file.ReadAt(header, 8); err != nil {
+	if _, err := f.data.ReadAt(header, 8); err != nil {
 		return shorter(err)
 	}
 	f.start = 8 + int64(n)
 	if err := f.parseHeader(header); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
-	if err := f.checkLayout(uint64(info.Size() - f.start)); err != nil {
+	if err := f.checkLayout(uint64(size - f.start)); err != nil {
 		return err
 	}
 	f.index = make(map[string]int, len(f.tensors))
@@ -264,7 +264,7 @@ func (f *File) checkLayout(size uint64) error {
 }
 
 // Close closes the file.
-func (f *File) Close() error { return f.file.Close() }
+func (f *File) Close() error { return f.close() }
 
 // Tensors lists the tensors in the order of their data.
 func (f *File) Tensors() []Tensor { return slices.Clone(f.tensors) }
@@ -333,7 +333,7 @@ func readAs[E float32 | int64](f *File, t Tensor, first int, dst []E, convert fu
 	at := f.start + int64(t.begin) + int64(first)*int64(width)
 	for len(dst) > 0 {
 		n := min(len(dst), len(buf)/width)
-		if _, err := f.file.ReadAt(buf[:n*width], at); err != nil {
+		if _, err := f.data.ReadAt(buf[:n*width], at); err != nil {
 			return f.errorf(t, "%w", shorter(err))
 		}
 		convert(dst[:n], buf)

@@ -75,28 +75,29 @@ func writeTensors(fsys disk.FS, path string, sources []source, metadata map[stri
 		if _, err := w.Write(header); err != nil {
 			return err
 		}
-		buf := make([]byte, 0, 1<<16)
 		for _, s := range sources {
-			left := s.bytes()
-			err := s.emit(func(values []float32) error {
-				left -= 4 * len(values)
-				for chunk := range slices.Chunk(values, cap(buf)/4) {
-					buf = buf[:0]
-					for _, v := range chunk {
-						buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
-					}
-					if _, err := w.Write(buf); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
+			if err := s.encode(w); err != nil {
 				return err
 			}
-			if left != 0 {
-				return fmt.Errorf("%s: tensor %q: %d bytes too few were written", path, s.name, left)
+		}
+		return nil
+	})
+}
+
+// encode writes the values in little-endian order.
+func (s source) encode(w io.Writer) error {
+	buf := make([]byte, 0, min(s.bytes(), 1<<16))
+	return s.emit(func(values []float32) error {
+		for len(values) > 0 {
+			n := min(len(values), cap(buf)/4)
+			buf = buf[:0]
+			for _, v := range values[:n] {
+				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
 			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+			values = values[n:]
 		}
 		return nil
 	})
@@ -125,6 +126,8 @@ func header(sources []source, metadata map[string]string) ([]byte, error) {
 			return nil, fmt.Errorf("tensor %q is given twice", s.name)
 		case len(s.shape) > maxRank:
 			return nil, fmt.Errorf("tensor %q has %d dimensions, at most %d are allowed", s.name, len(s.shape), maxRank)
+		case slices.ContainsFunc(s.shape, func(d int) bool { return d < 0 }):
+			return nil, fmt.Errorf("tensor %q: shape %v has a negative dimension", s.name, s.shape)
 		}
 		dims := strings.ReplaceAll(fmt.Sprint(s.shape), " ", ",")
 		fmt.Fprintf(&b, `,%s:{"dtype":"F32","shape":%s,"data_offsets":[%d,%d]}`, quote(s.name), dims, at, at+s.bytes())
