@@ -85,16 +85,28 @@ func (d *decoder) spec() *spec.Spec {
 	}
 	preset := d.preset(model.sources[0].node)
 	if preset != nil {
-		s.HF = preset.huggingFace
+		hf := *preset.huggingFace
+		s.HF = &hf
 		model.sources = append(model.sources, source{preset.model, fromPreset})
 	}
 	inner := d.section(model, nil)
+	if len(d.errs) == 0 {
+		s.HF.Compare(&s.Model, d.fixed(model.sources, preset.fixed))
+	}
 	for _, e := range top.order {
 		if e.key != "name" && e.key != "model" {
 			d.section(e, inner)
 		}
 	}
 	return s
+}
+
+// fixed decodes the model section again with the settings that the preset's family has fixed.
+func (d *decoder) fixed(sources []source, fixed *yaml.Node) *spec.Model {
+	var m spec.Model
+	again := &decoder{doc: d.doc, src: &spec.Source{File: d.src.File, Pos: map[string]spec.Pos{}}}
+	again.section(&entry{path: "model", value: reflect.ValueOf(&m).Elem(), sources: slices.Insert(slices.Clone(sources), 0, source{fixed, fromPreset})}, nil)
+	return &m
 }
 
 // preset returns the preset that the model section names, or the default one.

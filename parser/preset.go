@@ -31,6 +31,7 @@ func Presets() []Preset {
 type preset struct {
 	doc         string
 	model       *yaml.Node
+	fixed       *yaml.Node // a model section: what the family's config.json cannot say otherwise
 	huggingFace *spec.HuggingFace
 }
 
@@ -78,14 +79,17 @@ func readPreset(file string, text []byte) (*preset, spec.Errors) {
 	root := *doc.root
 	root.Content = nil
 	for i := 0; i+1 < len(doc.root.Content); i += 2 {
-		if doc.root.Content[i].Value == "model" {
+		switch doc.root.Content[i].Value {
+		case "model":
 			p.model = doc.root.Content[i+1]
-			continue
+		case "fixed":
+			p.fixed = doc.root.Content[i+1]
+		default:
+			root.Content = append(root.Content, doc.root.Content[i:i+2]...)
 		}
-		root.Content = append(root.Content, doc.root.Content[i:i+2]...)
 	}
-	if p.model == nil {
-		return nil, spec.Errors{{Pos: spec.Pos{File: file, Line: 1, Col: 1}, Text: "the preset has no model section"}}
+	if p.model == nil || p.fixed == nil {
+		return nil, spec.Errors{{Pos: spec.Pos{File: file, Line: 1, Col: 1}, Text: "a preset has the sections model and fixed"}}
 	}
 	d := &decoder{doc: doc, src: doc.src}
 	sc := d.scope(reflect.ValueOf(&top).Elem(), []source{{&root, fromSpec}}, nil, "")

@@ -13,10 +13,8 @@ func (p Positions) Rotated(headDim int) int { return int(float64(headDim) * p.Fr
 // NTK-aware interpolation (the base grows by factor^(d/(d-2)), so that the slowest pair turns factor times slower and the
 // fastest as before), YaRN (Peng et al., arXiv 2309.00071) and Llama 3.1's.
 func (p Positions) Frequencies(headDim, maxPositions int) (freqs []float64, mscale float64) {
-	dim, base, s := p.Rotated(headDim), p.Theta, p.Scaling
-	if s.Kind == "ntk" && dim > 2 {
-		base *= math.Pow(s.Factor, float64(dim)/float64(dim-2))
-	}
+	dim, s := p.Rotated(headDim), p.Scaling
+	base := p.base(dim)
 	if s.OriginalMax == 0 && s.Factor > 0 {
 		s.OriginalMax = max(1, int(float64(maxPositions)/s.Factor))
 	}
@@ -41,6 +39,14 @@ func (p Positions) Frequencies(headDim, maxPositions int) (freqs []float64, msca
 		}
 	}
 	return freqs, mscale
+}
+
+// base is the base of the frequencies of dim rotated numbers.
+func (p Positions) base(dim int) float64 {
+	if p.Scaling.Kind == "ntk" && dim > 2 {
+		return p.Theta * math.Pow(p.Scaling.Factor, float64(dim)/float64(dim-2))
+	}
+	return p.Theta
 }
 
 func f32(x float64) float64 { return float64(float32(x)) }
