@@ -17,6 +17,9 @@ func rowDropout(k *rowwise, r int, s *scratch) {
 
 // keepTo writes 1/(1-prob) to factors[i] where key keeps element first+i, else 0.
 func keepTo(factors []float32, prob float32, key rng.Key, first uint64) {
+	if keepVector(factors, prob, key, first) {
+		return
+	}
 	keep := 1 / (1 - prob)
 	var words [4]uint32
 	for i := range factors {

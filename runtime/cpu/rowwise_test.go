@@ -169,6 +169,35 @@ func TestDropout(t *testing.T) {
 	})
 }
 
+// Every variant draws what key draws, wherever a row starts.
+func TestKeepTo(t *testing.T) {
+	defer func(v *variant) { active = v }(active)
+	key := rng.Key{Seed: 0x123456789abcdef0, Step: 77, Stream: 1 << 31, Micro: 9, Layer: 300}
+	for _, active = range variants() {
+		for _, first := range []uint64{0, 1, 2, 3, 4, 127, 1<<34 - 40, 1<<34 - 1, 1 << 34, 1<<40 + 5} {
+			for _, n := range []int{0, 1, 3, 31, 32, 33, 64, 100, 257} {
+				for _, prob := range []float32{0, 1e-9, 0.1, 0.5, 0.999} {
+					got := make([]float32, n+1)
+					got[n] = 5
+					keepTo(got[:n], prob, key, first)
+					for i := range n {
+						want := float32(0)
+						if key.Keep(first+uint64(i), prob) {
+							want = 1 / (1 - prob)
+						}
+						if got[i] != want {
+							t.Fatalf("%s, prob %v: factor %d of %d from %d is %v, want %v", active.name, prob, i, n, first, got[i], want)
+						}
+					}
+					if got[n] != 5 {
+						t.Fatalf("%s: wrote past the end", active.name)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestRoPE(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, heads := range []int{1, 3} {

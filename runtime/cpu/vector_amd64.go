@@ -92,6 +92,12 @@ func squaresAVX512(x *float32, n int, sums *[16]float64)
 //go:noescape
 func maxAVX512(x *float32, n int, tops *[16]float32)
 
+// keepAVX512 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
+// counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
+//
+//go:noescape
+func keepAVX512(dst *float32, n int, c *[8]uint32)
+
 // tile6x16AVX2 computes 6 rows of a product tile; ldb and ldc count bytes.
 func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
@@ -175,6 +181,12 @@ func squaresAVX2(x *float32, n int, sums *[16]float64)
 //
 //go:noescape
 func maxAVX2(x *float32, n int, tops *[16]float32)
+
+// keepAVX2 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
+// counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
+//
+//go:noescape
+func keepAVX2(dst *float32, n int, c *[8]uint32)
 
 // transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
 func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)

@@ -1980,6 +1980,168 @@ stepTest:
 	VZEROUPPER
 	RET
 
+DATA blocksAVX512<>+0(SB)/8, $0x0000000000000000
+DATA blocksAVX512<>+8(SB)/8, $0x0000000000000004
+DATA blocksAVX512<>+16(SB)/8, $0x0000000000000001
+DATA blocksAVX512<>+24(SB)/8, $0x0000000000000005
+DATA blocksAVX512<>+32(SB)/8, $0x0000000000000002
+DATA blocksAVX512<>+40(SB)/8, $0x0000000000000006
+DATA blocksAVX512<>+48(SB)/8, $0x0000000000000003
+DATA blocksAVX512<>+56(SB)/8, $0x0000000000000007
+GLOBL blocksAVX512<>(SB), RODATA|NOPTR, $64
+
+// func keepAVX512(dst *float32, n int, c *[8]uint32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·keepAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         c+16(FP), DX
+	VPBROADCASTD (DX), Z0
+	VPADDD       blocksAVX512<>+0(SB), Z0, Z0
+	VPBROADCASTD 4(DX), Z1
+	VPBROADCASTD 8(DX), Z2
+	VPBROADCASTD 12(DX), Z3
+	VPBROADCASTD 16(DX), Z4
+	VPBROADCASTD 20(DX), Z5
+	VPBROADCASTD 24(DX), Z6
+	VPBROADCASTD 28(DX), Z7
+	JMP          stepTest
+
+step:
+	VMOVUPS     Z0, Z8
+	VMOVUPS     Z1, Z9
+	VMOVUPS     Z2, Z10
+	VMOVUPS     Z3, Z11
+	VMOVUPS     Z4, Z12
+	VMOVUPS     Z5, Z13
+	VPMULUDQ    constants<>+2112(SB), Z8, Z8
+	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPSRLQ      $0x20, Z10, Z14
+	VXORPS      Z14, Z9, Z9
+	VXORPS      Z9, Z12, Z9
+	VPSRLQ      $0x20, Z8, Z14
+	VXORPS      Z14, Z11, Z11
+	VXORPS      Z11, Z13, Z11
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z9, Z9
+	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPSRLQ      $0x20, Z11, Z14
+	VXORPS      Z14, Z10, Z10
+	VXORPS      Z10, Z12, Z10
+	VPSRLQ      $0x20, Z9, Z14
+	VXORPS      Z14, Z8, Z8
+	VXORPS      Z8, Z13, Z8
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z10, Z10
+	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPSRLQ      $0x20, Z8, Z14
+	VXORPS      Z14, Z11, Z11
+	VXORPS      Z11, Z12, Z11
+	VPSRLQ      $0x20, Z10, Z14
+	VXORPS      Z14, Z9, Z9
+	VXORPS      Z9, Z13, Z9
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z11, Z11
+	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPSRLQ      $0x20, Z9, Z14
+	VXORPS      Z14, Z8, Z8
+	VXORPS      Z8, Z12, Z8
+	VPSRLQ      $0x20, Z11, Z14
+	VXORPS      Z14, Z10, Z10
+	VXORPS      Z10, Z13, Z10
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z8, Z8
+	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPSRLQ      $0x20, Z10, Z14
+	VXORPS      Z14, Z9, Z9
+	VXORPS      Z9, Z12, Z9
+	VPSRLQ      $0x20, Z8, Z14
+	VXORPS      Z14, Z11, Z11
+	VXORPS      Z11, Z13, Z11
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z9, Z9
+	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPSRLQ      $0x20, Z11, Z14
+	VXORPS      Z14, Z10, Z10
+	VXORPS      Z10, Z12, Z10
+	VPSRLQ      $0x20, Z9, Z14
+	VXORPS      Z14, Z8, Z8
+	VXORPS      Z8, Z13, Z8
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z10, Z10
+	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPSRLQ      $0x20, Z8, Z14
+	VXORPS      Z14, Z11, Z11
+	VXORPS      Z11, Z12, Z11
+	VPSRLQ      $0x20, Z10, Z14
+	VXORPS      Z14, Z9, Z9
+	VXORPS      Z9, Z13, Z9
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z11, Z11
+	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPSRLQ      $0x20, Z9, Z14
+	VXORPS      Z14, Z8, Z8
+	VXORPS      Z8, Z12, Z8
+	VPSRLQ      $0x20, Z11, Z14
+	VXORPS      Z14, Z10, Z10
+	VXORPS      Z10, Z13, Z10
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z8, Z8
+	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPSRLQ      $0x20, Z10, Z14
+	VXORPS      Z14, Z9, Z9
+	VXORPS      Z9, Z12, Z9
+	VPSRLQ      $0x20, Z8, Z14
+	VXORPS      Z14, Z11, Z11
+	VXORPS      Z11, Z13, Z11
+	VPADDD      constants<>+2240(SB), Z12, Z12
+	VPADDD      constants<>+2304(SB), Z13, Z13
+	VPMULUDQ    constants<>+2112(SB), Z9, Z9
+	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPSRLQ      $0x20, Z11, Z14
+	VXORPS      Z14, Z10, Z10
+	VXORPS      Z10, Z12, Z10
+	VPSRLQ      $0x20, Z9, Z12
+	VXORPS      Z12, Z8, Z8
+	VXORPS      Z8, Z13, Z8
+	VPSLLQ      $0x20, Z10, Z10
+	VPSRLQ      $0x20, Z10, Z10
+	VPSLLQ      $0x20, Z11, Z11
+	VORPS       Z10, Z11, Z10
+	VPSLLQ      $0x20, Z8, Z8
+	VPSRLQ      $0x20, Z8, Z8
+	VPSLLQ      $0x20, Z9, Z9
+	VORPS       Z8, Z9, Z8
+	VPUNPCKLQDQ Z8, Z10, Z9
+	VPSRLD      $0x08, Z9, Z9
+	VPSUBD      Z9, Z6, Z9
+	VPSRAD      $0x1f, Z9, Z9
+	VANDPS      Z7, Z9, Z9
+	VMOVUPS     Z9, (AX)
+	VPUNPCKHQDQ Z8, Z10, Z8
+	VPSRLD      $0x08, Z8, Z8
+	VPSUBD      Z8, Z6, Z8
+	VPSRAD      $0x1f, Z8, Z8
+	VANDPS      Z7, Z8, Z8
+	VMOVUPS     Z8, 64(AX)
+	VPADDD      constants<>+2368(SB), Z0, Z0
+	ADDQ        $0x80, AX
+	SUBQ        $0x20, CX
+
+stepTest:
+	CMPQ CX, $0x20
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, FMA3
 TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-49
@@ -3339,6 +3501,164 @@ stepTest:
 	VZEROUPPER
 	RET
 
+DATA blocksAVX2<>+0(SB)/8, $0x0000000000000000
+DATA blocksAVX2<>+8(SB)/8, $0x0000000000000002
+DATA blocksAVX2<>+16(SB)/8, $0x0000000000000001
+DATA blocksAVX2<>+24(SB)/8, $0x0000000000000003
+GLOBL blocksAVX2<>(SB), RODATA|NOPTR, $32
+
+// func keepAVX2(dst *float32, n int, c *[8]uint32)
+// Requires: AVX, AVX2
+TEXT ·keepAVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         c+16(FP), DX
+	VPBROADCASTD (DX), Y0
+	VPADDD       blocksAVX2<>+0(SB), Y0, Y0
+	VPBROADCASTD 4(DX), Y1
+	VPBROADCASTD 8(DX), Y2
+	VPBROADCASTD 12(DX), Y3
+	VPBROADCASTD 16(DX), Y4
+	VPBROADCASTD 20(DX), Y5
+	VPBROADCASTD 24(DX), Y6
+	VPBROADCASTD 28(DX), Y7
+	JMP          stepTest
+
+step:
+	VMOVUPS     Y0, Y8
+	VMOVUPS     Y1, Y9
+	VMOVUPS     Y2, Y10
+	VMOVUPS     Y3, Y11
+	VMOVUPS     Y4, Y12
+	VMOVUPS     Y5, Y13
+	VPMULUDQ    constants<>+2112(SB), Y8, Y8
+	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPSRLQ      $0x20, Y10, Y14
+	VXORPS      Y14, Y9, Y9
+	VXORPS      Y9, Y12, Y9
+	VPSRLQ      $0x20, Y8, Y14
+	VXORPS      Y14, Y11, Y11
+	VXORPS      Y11, Y13, Y11
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y9, Y9
+	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPSRLQ      $0x20, Y11, Y14
+	VXORPS      Y14, Y10, Y10
+	VXORPS      Y10, Y12, Y10
+	VPSRLQ      $0x20, Y9, Y14
+	VXORPS      Y14, Y8, Y8
+	VXORPS      Y8, Y13, Y8
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y10, Y10
+	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPSRLQ      $0x20, Y8, Y14
+	VXORPS      Y14, Y11, Y11
+	VXORPS      Y11, Y12, Y11
+	VPSRLQ      $0x20, Y10, Y14
+	VXORPS      Y14, Y9, Y9
+	VXORPS      Y9, Y13, Y9
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y11, Y11
+	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPSRLQ      $0x20, Y9, Y14
+	VXORPS      Y14, Y8, Y8
+	VXORPS      Y8, Y12, Y8
+	VPSRLQ      $0x20, Y11, Y14
+	VXORPS      Y14, Y10, Y10
+	VXORPS      Y10, Y13, Y10
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y8, Y8
+	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPSRLQ      $0x20, Y10, Y14
+	VXORPS      Y14, Y9, Y9
+	VXORPS      Y9, Y12, Y9
+	VPSRLQ      $0x20, Y8, Y14
+	VXORPS      Y14, Y11, Y11
+	VXORPS      Y11, Y13, Y11
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y9, Y9
+	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPSRLQ      $0x20, Y11, Y14
+	VXORPS      Y14, Y10, Y10
+	VXORPS      Y10, Y12, Y10
+	VPSRLQ      $0x20, Y9, Y14
+	VXORPS      Y14, Y8, Y8
+	VXORPS      Y8, Y13, Y8
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y10, Y10
+	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPSRLQ      $0x20, Y8, Y14
+	VXORPS      Y14, Y11, Y11
+	VXORPS      Y11, Y12, Y11
+	VPSRLQ      $0x20, Y10, Y14
+	VXORPS      Y14, Y9, Y9
+	VXORPS      Y9, Y13, Y9
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y11, Y11
+	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPSRLQ      $0x20, Y9, Y14
+	VXORPS      Y14, Y8, Y8
+	VXORPS      Y8, Y12, Y8
+	VPSRLQ      $0x20, Y11, Y14
+	VXORPS      Y14, Y10, Y10
+	VXORPS      Y10, Y13, Y10
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y8, Y8
+	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPSRLQ      $0x20, Y10, Y14
+	VXORPS      Y14, Y9, Y9
+	VXORPS      Y9, Y12, Y9
+	VPSRLQ      $0x20, Y8, Y14
+	VXORPS      Y14, Y11, Y11
+	VXORPS      Y11, Y13, Y11
+	VPADDD      constants<>+2240(SB), Y12, Y12
+	VPADDD      constants<>+2304(SB), Y13, Y13
+	VPMULUDQ    constants<>+2112(SB), Y9, Y9
+	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPSRLQ      $0x20, Y11, Y14
+	VXORPS      Y14, Y10, Y10
+	VXORPS      Y10, Y12, Y10
+	VPSRLQ      $0x20, Y9, Y12
+	VXORPS      Y12, Y8, Y8
+	VXORPS      Y8, Y13, Y8
+	VPSLLQ      $0x20, Y10, Y10
+	VPSRLQ      $0x20, Y10, Y10
+	VPSLLQ      $0x20, Y11, Y11
+	VORPS       Y10, Y11, Y10
+	VPSLLQ      $0x20, Y8, Y8
+	VPSRLQ      $0x20, Y8, Y8
+	VPSLLQ      $0x20, Y9, Y9
+	VORPS       Y8, Y9, Y8
+	VPUNPCKLQDQ Y8, Y10, Y9
+	VPSRLD      $0x08, Y9, Y9
+	VPSUBD      Y9, Y6, Y9
+	VPSRAD      $0x1f, Y9, Y9
+	VANDPS      Y7, Y9, Y9
+	VMOVUPS     Y9, (AX)
+	VPUNPCKHQDQ Y8, Y10, Y8
+	VPSRLD      $0x08, Y8, Y8
+	VPSUBD      Y8, Y6, Y8
+	VPSRAD      $0x1f, Y8, Y8
+	VANDPS      Y7, Y8, Y8
+	VMOVUPS     Y8, 32(AX)
+	VPADDD      constants<>+2432(SB), Y0, Y0
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·transposeAAVX512(SB), NOSPLIT, $0-40
@@ -4335,4 +4655,100 @@ DATA constants<>+2096(SB)/4, $0x3e5b33b6
 DATA constants<>+2100(SB)/4, $0x3e5b33b6
 DATA constants<>+2104(SB)/4, $0x3e5b33b6
 DATA constants<>+2108(SB)/4, $0x3e5b33b6
-GLOBL constants<>(SB), RODATA|NOPTR, $2112
+DATA constants<>+2112(SB)/4, $0xd2511f53
+DATA constants<>+2116(SB)/4, $0xd2511f53
+DATA constants<>+2120(SB)/4, $0xd2511f53
+DATA constants<>+2124(SB)/4, $0xd2511f53
+DATA constants<>+2128(SB)/4, $0xd2511f53
+DATA constants<>+2132(SB)/4, $0xd2511f53
+DATA constants<>+2136(SB)/4, $0xd2511f53
+DATA constants<>+2140(SB)/4, $0xd2511f53
+DATA constants<>+2144(SB)/4, $0xd2511f53
+DATA constants<>+2148(SB)/4, $0xd2511f53
+DATA constants<>+2152(SB)/4, $0xd2511f53
+DATA constants<>+2156(SB)/4, $0xd2511f53
+DATA constants<>+2160(SB)/4, $0xd2511f53
+DATA constants<>+2164(SB)/4, $0xd2511f53
+DATA constants<>+2168(SB)/4, $0xd2511f53
+DATA constants<>+2172(SB)/4, $0xd2511f53
+DATA constants<>+2176(SB)/4, $0xcd9e8d57
+DATA constants<>+2180(SB)/4, $0xcd9e8d57
+DATA constants<>+2184(SB)/4, $0xcd9e8d57
+DATA constants<>+2188(SB)/4, $0xcd9e8d57
+DATA constants<>+2192(SB)/4, $0xcd9e8d57
+DATA constants<>+2196(SB)/4, $0xcd9e8d57
+DATA constants<>+2200(SB)/4, $0xcd9e8d57
+DATA constants<>+2204(SB)/4, $0xcd9e8d57
+DATA constants<>+2208(SB)/4, $0xcd9e8d57
+DATA constants<>+2212(SB)/4, $0xcd9e8d57
+DATA constants<>+2216(SB)/4, $0xcd9e8d57
+DATA constants<>+2220(SB)/4, $0xcd9e8d57
+DATA constants<>+2224(SB)/4, $0xcd9e8d57
+DATA constants<>+2228(SB)/4, $0xcd9e8d57
+DATA constants<>+2232(SB)/4, $0xcd9e8d57
+DATA constants<>+2236(SB)/4, $0xcd9e8d57
+DATA constants<>+2240(SB)/4, $0x9e3779b9
+DATA constants<>+2244(SB)/4, $0x9e3779b9
+DATA constants<>+2248(SB)/4, $0x9e3779b9
+DATA constants<>+2252(SB)/4, $0x9e3779b9
+DATA constants<>+2256(SB)/4, $0x9e3779b9
+DATA constants<>+2260(SB)/4, $0x9e3779b9
+DATA constants<>+2264(SB)/4, $0x9e3779b9
+DATA constants<>+2268(SB)/4, $0x9e3779b9
+DATA constants<>+2272(SB)/4, $0x9e3779b9
+DATA constants<>+2276(SB)/4, $0x9e3779b9
+DATA constants<>+2280(SB)/4, $0x9e3779b9
+DATA constants<>+2284(SB)/4, $0x9e3779b9
+DATA constants<>+2288(SB)/4, $0x9e3779b9
+DATA constants<>+2292(SB)/4, $0x9e3779b9
+DATA constants<>+2296(SB)/4, $0x9e3779b9
+DATA constants<>+2300(SB)/4, $0x9e3779b9
+DATA constants<>+2304(SB)/4, $0xbb67ae85
+DATA constants<>+2308(SB)/4, $0xbb67ae85
+DATA constants<>+2312(SB)/4, $0xbb67ae85
+DATA constants<>+2316(SB)/4, $0xbb67ae85
+DATA constants<>+2320(SB)/4, $0xbb67ae85
+DATA constants<>+2324(SB)/4, $0xbb67ae85
+DATA constants<>+2328(SB)/4, $0xbb67ae85
+DATA constants<>+2332(SB)/4, $0xbb67ae85
+DATA constants<>+2336(SB)/4, $0xbb67ae85
+DATA constants<>+2340(SB)/4, $0xbb67ae85
+DATA constants<>+2344(SB)/4, $0xbb67ae85
+DATA constants<>+2348(SB)/4, $0xbb67ae85
+DATA constants<>+2352(SB)/4, $0xbb67ae85
+DATA constants<>+2356(SB)/4, $0xbb67ae85
+DATA constants<>+2360(SB)/4, $0xbb67ae85
+DATA constants<>+2364(SB)/4, $0xbb67ae85
+DATA constants<>+2368(SB)/4, $0x00000008
+DATA constants<>+2372(SB)/4, $0x00000008
+DATA constants<>+2376(SB)/4, $0x00000008
+DATA constants<>+2380(SB)/4, $0x00000008
+DATA constants<>+2384(SB)/4, $0x00000008
+DATA constants<>+2388(SB)/4, $0x00000008
+DATA constants<>+2392(SB)/4, $0x00000008
+DATA constants<>+2396(SB)/4, $0x00000008
+DATA constants<>+2400(SB)/4, $0x00000008
+DATA constants<>+2404(SB)/4, $0x00000008
+DATA constants<>+2408(SB)/4, $0x00000008
+DATA constants<>+2412(SB)/4, $0x00000008
+DATA constants<>+2416(SB)/4, $0x00000008
+DATA constants<>+2420(SB)/4, $0x00000008
+DATA constants<>+2424(SB)/4, $0x00000008
+DATA constants<>+2428(SB)/4, $0x00000008
+DATA constants<>+2432(SB)/4, $0x00000004
+DATA constants<>+2436(SB)/4, $0x00000004
+DATA constants<>+2440(SB)/4, $0x00000004
+DATA constants<>+2444(SB)/4, $0x00000004
+DATA constants<>+2448(SB)/4, $0x00000004
+DATA constants<>+2452(SB)/4, $0x00000004
+DATA constants<>+2456(SB)/4, $0x00000004
+DATA constants<>+2460(SB)/4, $0x00000004
+DATA constants<>+2464(SB)/4, $0x00000004
+DATA constants<>+2468(SB)/4, $0x00000004
+DATA constants<>+2472(SB)/4, $0x00000004
+DATA constants<>+2476(SB)/4, $0x00000004
+DATA constants<>+2480(SB)/4, $0x00000004
+DATA constants<>+2484(SB)/4, $0x00000004
+DATA constants<>+2488(SB)/4, $0x00000004
+DATA constants<>+2492(SB)/4, $0x00000004
+GLOBL constants<>(SB), RODATA|NOPTR, $2496

@@ -42,6 +42,7 @@ func main() {
 		v.adamw()
 		v.squares()
 		v.max()
+		v.keep()
 	}
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
