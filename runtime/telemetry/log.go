@@ -25,6 +25,7 @@ type Record struct {
 type Log struct {
 	f    *os.File
 	path string
+	size int64 // of the whole lines
 }
 
 const maxLine = 64 << 10 // bytes; a longer line is none of ours
@@ -44,18 +45,21 @@ func OpenLog(path string, step int) (*Log, error) {
 		_ = f.Close() // the first error says more
 		return nil, fmt.Errorf("continue the training log %s: %w", path, err)
 	}
-	return &Log{f: f, path: path}, nil
+	return &Log{f, path, keep}, nil
 }
 
-// Write appends a line. It reaches the disk at the next Sync.
+// Write appends a line, or nothing where that fails. It reaches the disk at the next Sync.
 func (l *Log) Write(r Record) error {
 	line, err := json.Marshal(r)
 	if err == nil {
-		_, err = l.f.Write(append(line, '\n'))
+		if _, err = l.f.Write(append(line, '\n')); err != nil {
+			err = errors.Join(err, l.f.Truncate(l.size))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write the training log %s: %w", l.path, err)
 	}
+	l.size += int64(len(line)) + 1
 	return nil
 }
 

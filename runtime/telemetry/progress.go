@@ -21,7 +21,6 @@ type Progress struct {
 	width func() int
 	now   func() time.Time
 
-	total   int
 	first   int       // steps done when the clock started
 	started time.Time // zero until the first Update
 	shown   time.Time
@@ -34,6 +33,7 @@ type Progress struct {
 // Stats is what a Progress shows.
 type Stats struct {
 	Step            int
+	Steps           int // in all
 	Loss            float64
 	EvalLoss        float64 // NaN before the first evaluation
 	TokensPerSecond float64 // 0 where it is not known
@@ -44,9 +44,9 @@ const (
 	linesEvery  = 10 * time.Second       // between plain lines
 )
 
-// NewProgress returns the progress of a run of total steps, written to w.
-func NewProgress(w io.Writer, total int) *Progress {
-	p := &Progress{w: w, total: total, now: time.Now, width: func() int { return 80 }}
+// NewProgress returns the progress of a run, written to w.
+func NewProgress(w io.Writer) *Progress {
+	p := &Progress{w: w, now: time.Now, width: func() int { return 80 }}
 	f, ok := w.(*os.File)
 	if ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == "" {
 		p.bar = true
@@ -138,7 +138,7 @@ var dropOrder = [partCount]int{partPercent, partSpeed, partEval, partLeft, partL
 func (p *Progress) appendPart(b []byte, part int, now time.Time) []byte {
 	switch part {
 	case partPercent:
-		if p.total > 0 {
+		if p.last.Steps > 0 {
 			b = append(b, ' ')
 			b = strconv.AppendInt(b, int64(math.Floor(100*p.share())), 10)
 			b = append(b, '%')
@@ -163,7 +163,7 @@ func (p *Progress) appendPart(b []byte, part int, now time.Time) []byte {
 
 func (p *Progress) appendSteps(b []byte) []byte {
 	b = strconv.AppendInt(append(b, "step "...), int64(p.last.Step), 10)
-	return strconv.AppendInt(append(b, '/'), int64(p.total), 10)
+	return strconv.AppendInt(append(b, '/'), int64(p.last.Steps), 10)
 }
 
 func (p *Progress) appendPlain(b []byte, now time.Time) []byte {
@@ -200,7 +200,7 @@ func (p *Progress) appendBar(b []byte, now time.Time) []byte {
 		return b[:start+room] // the line is ASCII so far
 	}
 	size := min(room-used-1, barMax)
-	if size < barMin || p.total <= 0 {
+	if size < barMin || p.last.Steps <= 0 {
 		return b
 	}
 	// The bar goes between the steps and the rest. Behind it is written first, then turned to the front.
@@ -242,7 +242,7 @@ func reverse(b []byte) {
 }
 
 func (p *Progress) share() float64 {
-	return min(max(float64(p.last.Step)/float64(p.total), 0), 1)
+	return min(max(float64(p.last.Step)/float64(p.last.Steps), 0), 1)
 }
 
 // left estimates the time that the steps left will take; it needs a step after the clock's start.
@@ -251,6 +251,6 @@ func (p *Progress) left(now time.Time) (time.Duration, bool) {
 	if done <= 0 {
 		return 0, false
 	}
-	seconds := now.Sub(p.started).Seconds() / float64(done) * float64(max(p.total-p.last.Step, 0))
+	seconds := now.Sub(p.started).Seconds() / float64(done) * float64(max(p.last.Steps-p.last.Step, 0))
 	return time.Duration(min(seconds, 1e9) * float64(time.Second)), true
 }

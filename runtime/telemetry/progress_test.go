@@ -18,7 +18,7 @@ func (c *clock) now() time.Time { return c.t }
 func newTestProgress(width int) (*Progress, *bytes.Buffer, *clock) {
 	var out bytes.Buffer
 	c := &clock{time.Unix(1000, 0)}
-	p := NewProgress(&out, 5000)
+	p := NewProgress(&out)
 	p.now = c.now
 	if width > 0 {
 		p.bar, p.width = true, func() int { return width }
@@ -34,9 +34,9 @@ func lastLine(out *bytes.Buffer) string {
 
 func TestBar(t *testing.T) {
 	p, out, c := newTestProgress(100)
-	p.Update(Stats{Step: 1000, Loss: 3.5, EvalLoss: math.NaN()})
+	p.Update(Stats{Steps: 5000, Step: 1000, Loss: 3.5, EvalLoss: math.NaN()})
 	c.t = c.t.Add(10 * time.Second)
-	p.Update(Stats{Step: 1200, Loss: 2.34567, EvalLoss: 2.40118, TokensPerSecond: 12345})
+	p.Update(Stats{Steps: 5000, Step: 1200, Loss: 2.34567, EvalLoss: 2.40118, TokensPerSecond: 12345})
 	want := "step 1200/5000 ━━━━━━──────────────────── 24%  loss 2.3457  eval 2.4012  12.3k tokens/s  3m10s left"
 	if got := lastLine(out); got != want {
 		t.Errorf("bar\n got %q\nwant %q", got, want)
@@ -49,10 +49,10 @@ func TestBar(t *testing.T) {
 func TestBarFitsEveryWidth(t *testing.T) {
 	for width := range 200 {
 		for _, s := range []Stats{
-			{Step: 1, Loss: 9.2, EvalLoss: math.NaN()},
-			{Step: 4999, Loss: 1.5, EvalLoss: 1.6, TokensPerSecond: 99999},
-			{Step: 123456789012, Loss: 1.234e300, EvalLoss: -123456789, TokensPerSecond: 1e30},
-			{Step: 5000, Loss: math.Inf(1), EvalLoss: math.Inf(-1), TokensPerSecond: math.Inf(1)},
+			{Steps: 5000, Step: 1, Loss: 9.2, EvalLoss: math.NaN()},
+			{Steps: 5000, Step: 4999, Loss: 1.5, EvalLoss: 1.6, TokensPerSecond: 99999},
+			{Steps: 5000, Step: 123456789012, Loss: 1.234e300, EvalLoss: -123456789, TokensPerSecond: 1e30},
+			{Steps: 5000, Step: 5000, Loss: math.Inf(1), EvalLoss: math.Inf(-1), TokensPerSecond: math.Inf(1)},
 		} {
 			for _, color := range []bool{false, true} {
 				p, out, c := newTestProgress(max(width, 1))
@@ -81,14 +81,14 @@ func TestBarFitsEveryWidth(t *testing.T) {
 func TestPlainLinesComeAtIntervals(t *testing.T) {
 	p, out, c := newTestProgress(0)
 	nan := math.NaN()
-	p.Update(Stats{Step: 1, Loss: 5, EvalLoss: nan})
+	p.Update(Stats{Steps: 5000, Step: 1, Loss: 5, EvalLoss: nan})
 	for step := 2; step <= 120; step++ { // one a second
 		c.t = c.t.Add(time.Second)
 		eval := nan
 		if step >= 55 {
 			eval = 2
 		}
-		p.Update(Stats{Step: step, Loss: 5, EvalLoss: eval, TokensPerSecond: 100})
+		p.Update(Stats{Steps: 5000, Step: step, Loss: 5, EvalLoss: eval, TokensPerSecond: 100})
 	}
 	p.Message("saved")
 	p.Done()
@@ -109,7 +109,7 @@ func TestPlainLinesComeAtIntervals(t *testing.T) {
 func TestBarRedrawsTenTimesASecond(t *testing.T) {
 	p, out, c := newTestProgress(80)
 	for step := 1; step <= 1000; step++ { // one a millisecond
-		p.Update(Stats{Step: step, EvalLoss: math.NaN()})
+		p.Update(Stats{Steps: 5000, Step: step, EvalLoss: math.NaN()})
 		c.t = c.t.Add(time.Millisecond)
 	}
 	if n := strings.Count(out.String(), "\r"); n != 10 {
@@ -132,7 +132,7 @@ func TestUpdateAllocatesNothing(t *testing.T) {
 	update := func() {
 		step++
 		c.t = c.t.Add(time.Second)
-		p.Update(Stats{Step: step, Loss: 1.5, EvalLoss: 2, TokensPerSecond: 1e4})
+		p.Update(Stats{Steps: 5000, Step: step, Loss: 1.5, EvalLoss: 2, TokensPerSecond: 1e4})
 		out.Reset()
 	}
 	update()
@@ -147,7 +147,7 @@ func TestTerminalIsAskedOnlyOfTerminals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if NewProgress(f, 1).bar || NewProgress(&bytes.Buffer{}, 1).bar {
+	if NewProgress(f).bar || NewProgress(&bytes.Buffer{}).bar {
 		t.Error("a bar where there is no terminal")
 	}
 }
