@@ -12,7 +12,7 @@ type OpDef struct {
 	Args    []string // names of the arguments; "?" ends an optional one, "..." a repeated one
 	Into    []string // names of the gradients it adds to; "?" ends an optional one
 	Results []string // names of the results; "..." ends a repeated one
-	Attrs   []Attr
+	Attrs   []Attr // beside kernel, which any op may have: the kernel chosen for it
 	InPlace []int // the arguments whose memory the first result may take
 
 	// Shape gives the results' types, or says why the operands do not fit.

@@ -44,7 +44,7 @@ func attentionFLOPs(products float64) func(*Op) float64 {
 
 func attentionOps() []*OpDef {
 	common := attrs(need("int", "heads", "kv_heads", "head_dim"), need("float", "scale", "softcap?"), need("bool", "alibi?"),
-		need("patterns", "mask"), need("string", "kernel?"))
+		need("patterns", "mask"))
 	train := attrs(common, need("float", "dropout?"), need("int", "stream?"))
 	return []*OpDef{
 		{

@@ -253,7 +253,7 @@ func fits(names []string, vs []*Value, what string) error {
 
 func checkAttrs(def *OpDef, op *Op) error {
 	known := map[string]bool{}
-	for _, a := range def.Attrs {
+	for _, a := range append([]Attr{{"kernel", "string", true}}, def.Attrs...) {
 		known[a.Name] = true
 		v, ok := op.Attrs[a.Name]
 		if !ok {

@@ -27,7 +27,6 @@ type storage struct {
 	bytes       int // of one slot
 	slots       int
 	home        *ir.Block // the block whose ops its life is counted in
-	stacked     bool      // keeps an instance for each iteration
 	ring        bool      // passes from one iteration of a loop to the next
 	first, last int
 	members     []*ir.Value
@@ -117,6 +116,9 @@ func (p *planner) readAt(u *ir.Op, b *ir.Block) int {
 	if u == nil {
 		return 1 << 30
 	}
+	if u.Loop != nil && u.Loop.Body == b {
+		return p.when[u][1] // b's own loop yields it
+	}
 	if u.Block == b {
 		if u.Loop != nil {
 			return p.when[u][1] // the loop's start values and yields: until it ends
@@ -198,7 +200,7 @@ func (p *planner) inPlace(op *ir.Op, r *ir.Value) bool {
 	for _, i := range ir.Table[op.Kind].InPlace {
 		a := op.Args[i]
 		s := p.spots[a]
-		if a == nil || s == nil || a.Block != op.Block || p.foreign[a] || !a.Type.Same(r.Type) || p.lastUse(a, op.Block) > p.when[op][0] {
+		if s == nil || a.Block != op.Block || p.foreign[a] || s.in.ring && p.anyForeign(s.in) || !a.Type.Same(r.Type) || p.lastUse(a, op.Block) > p.when[op][0] {
 			continue
 		}
 		if p.overlapsLive(a, op) {
@@ -223,6 +225,16 @@ func (p *planner) inPlace(op *ir.Op, r *ir.Value) bool {
 func (p *planner) touch(a, b *ir.Value) bool {
 	s, t := p.spots[a], p.spots[b]
 	return s.loop == t.loop && s.shift == t.shift && s.column < t.column+b.Type.Cols() && t.column < s.column+a.Type.Cols()
+}
+
+// anyForeign says whether a later loop reads some value of s.
+func (p *planner) anyForeign(s *storage) bool {
+	for _, m := range s.members {
+		if p.foreign[m] {
+			return true
+		}
+	}
+	return false
 }
 
 // overlapsLive says whether a's memory holds another value that is read after op: the whole a is a view of, or a value
@@ -255,33 +267,19 @@ func (p *planner) loop(op *ir.Op) {
 		}
 		s, y := p.spots[c], l.Yield[i]
 		ys := p.spots[y]
-		switch n := l.Iterations(); {
+		switch {
 		case ys != nil && ys.in == s.in && ys.column == s.column && ys.shift == s.shift:
 			// The body writes the next value over this one: one slot.
-		case p.joins(l, i, y):
-			stacked := p.foreign[c]
-			for _, m := range ys.in.members {
-				stacked = stacked || p.foreign[m]
-			}
-			switch {
-			case stacked:
-				s.in.slots = n + 1
-			case p.lastUse(c, l.Body) < p.firstWrite(ys.in):
-				s.in.slots = 1
-			default:
-				s.in.slots = 2
-			}
+		case p.joins(op, i):
+			s.in.slots = p.ringSlots(l, c, y)
 			for _, m := range ys.in.members {
 				ms := p.spots[m]
-				ms.in, ms.loop, ms.shift = s.in, l, s.shift+1
+				ms.in, ms.loop, ms.shift = s.in, l, 1
 				s.in.members = append(s.in.members, m)
 			}
-		default: // copied at the end of each iteration
-			if p.foreign[c] {
-				s.in.slots = n
-			}
+		case p.foreign[c]: // the next value is copied at the end of each iteration
+			s.in.slots = l.Iterations()
 		}
-		s.in.stacked = s.in.slots > 2 || p.foreign[c]
 		if r := op.Results[i]; p.needs(r) {
 			p.put(r, &spot{in: s.in, stride: s.stride, shift: p.lastSlot(op, i)})
 		}
@@ -299,10 +297,27 @@ func (p *planner) lastSlot(op *ir.Op, i int) int {
 	return (n - 1) % s.in.slots
 }
 
-// joins says whether yield y of carry i may live in the carry's ring: a value of the body alone in its storage.
-func (p *planner) joins(l *ir.Loop, i int, y *ir.Value) bool {
+// ringSlots returns how many values of carry c, whose next is y, live at once: all where a later loop reads them, one
+// where c and what was written over it are dead before y is written, two in turns otherwise.
+func (p *planner) ringSlots(l *ir.Loop, c, y *ir.Value) int {
+	ring, next := p.spots[c].in, p.spots[y].in
+	if p.foreign[c] || p.anyForeign(next) {
+		return l.Iterations() + 1
+	}
+	for _, m := range ring.members {
+		if p.lastUse(m, l.Body) >= p.firstWrite(next) {
+			return 2
+		}
+	}
+	return 1
+}
+
+// joins says whether the next value of carry i may live in the carry's ring: a value of the body, alone in its storage.
+func (p *planner) joins(op *ir.Op, i int) bool {
+	l := op.Loop
+	y := l.Yield[i]
 	ys := p.spots[y]
-	if ys == nil || y.Block != l.Body || ys.in.ring || !p.whole(y) || l.Within != "" {
+	if ys == nil || y.Block != l.Body || ys.in.ring || !p.whole(y) {
 		return false
 	}
 	for j, other := range l.Yield {
@@ -315,7 +330,8 @@ func (p *planner) joins(l *ir.Loop, i int, y *ir.Value) bool {
 			return false
 		}
 	}
-	return true
+	// The last segment may be shorter than the others: where its loop's result is read, it must be in a known slot.
+	return l.Within == "" || !p.needs(op.Results[i]) || p.ringSlots(l, l.Carries[i], y) == 1
 }
 
 func (p *planner) firstWrite(s *storage) int {
@@ -377,7 +393,6 @@ func (p *planner) lifetimes() {
 	for _, s := range p.storages() {
 		for _, m := range s.members {
 			if p.foreign[m] && !s.ring {
-				s.stacked = true
 				l := m.Block.Loop.Loop
 				if s.home == m.Block {
 					s.home, s.slots = m.Block.Parent(), l.Iterations()
