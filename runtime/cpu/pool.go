@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"runtime"
-	"sync"
 	"sync/atomic"
 )
 
@@ -13,79 +12,144 @@ type task interface{ part(i int, s *scratch) }
 
 // Pool runs kernels on a fixed set of workers. One kernel runs at a time; a Pool is not for concurrent use.
 // A running kernel allocates nothing: its operands live in the Pool's kernel slots.
+//
+// Workers look out for the next kernel for some microseconds before they sleep, for kernels follow each other closely.
+// A kernel ends when its parts are done, not when every worker has seen it: a worker that wakes late is not waited for.
 type Pool struct {
-	workers int
-	next    atomic.Int64
-	parts   int
-	task    task
-	start   []chan struct{}
-	done    sync.WaitGroup
-	closed  bool
 	scratch []*scratch // one a worker; the caller's is the first
+	sleep   []sleeper  // one a worker but the caller
+	caller  sleeper
+	spins   int
+	closed  atomic.Bool
+
+	task  task
+	parts int
+
+	_ [64]byte // the counters below change often; keep them off the lines of what is only read
+	// todo counts the parts not yet taken in its low half, and runs in its high half, so that a worker which was held up
+	// cannot take a part of a later run by mistake.
+	todo    atomic.Uint64
+	_       [64]byte
+	pending atomic.Int64 // parts not yet done
+	_       [64]byte
 
 	kernels // operands of the kernel that runs now, one slot a kernel
 }
 
+// spinsBeforeSleep is about five microseconds of looking.
+const spinsBeforeSleep = 4000
+
 // NewPool starts a pool of the given number of workers, the caller counted as one; 0 means GOMAXPROCS.
 func NewPool(workers int) *Pool {
+	cores := runtime.GOMAXPROCS(0)
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = cores
 	}
-	p := &Pool{workers: workers, scratch: []*scratch{newScratch()}}
-	for range workers - 1 {
-		c := make(chan struct{}, 1)
-		s := newScratch()
-		p.start = append(p.start, c)
-		p.scratch = append(p.scratch, s)
-		go func() {
-			for range c {
-				p.drain(s)
-				p.done.Done()
-			}
-		}()
+	p := &Pool{sleep: make([]sleeper, workers-1)}
+	if workers <= cores {
+		p.spins = spinsBeforeSleep // with fewer cores, who looks out keeps another from working
+	}
+	p.caller.init()
+	for range workers {
+		p.scratch = append(p.scratch, newScratch())
+	}
+	for i := range p.sleep {
+		p.sleep[i].init()
+		go p.work(&p.sleep[i], p.scratch[i+1])
 	}
 	return p
 }
 
 // Close ends the workers. The pool must not be used afterwards; a second Close does nothing.
 func (p *Pool) Close() {
-	if p.closed {
-		return
-	}
-	p.closed = true
-	for _, c := range p.start {
-		close(c)
+	p.closed.Store(true)
+	for i := range p.sleep {
+		p.sleep[i].rouse()
 	}
 }
 
 // Workers returns the number of workers, the caller counted.
-func (p *Pool) Workers() int { return p.workers }
+func (p *Pool) Workers() int { return len(p.scratch) }
 
 // run computes parts 0..n-1 of t and returns when all are done.
 func (p *Pool) run(t task, n int) {
-	if n <= 1 || p.workers == 1 {
+	if n <= 1 || len(p.sleep) == 0 {
 		for i := range n {
 			t.part(i, p.scratch[0])
 		}
 		return
 	}
 	p.task, p.parts = t, n
-	p.next.Store(0)
-	p.done.Add(len(p.start))
-	for _, c := range p.start {
-		c <- struct{}{}
+	p.pending.Store(int64(n))
+	p.todo.Store((p.todo.Load()>>32+1)<<32 | uint64(n))
+	for i := range min(n-1, len(p.sleep)) {
+		p.sleep[i].rouse()
 	}
 	p.drain(p.scratch[0])
-	p.done.Wait()
+	p.caller.wait(p.spins, func() bool { return p.pending.Load() == 0 })
 	p.task = nil
 }
 
-func (p *Pool) drain(s *scratch) {
+// work is the life of a worker.
+func (p *Pool) work(me *sleeper, s *scratch) {
 	for {
-		i := int(p.next.Add(1)) - 1
-		if i >= p.parts {
+		me.wait(p.spins, func() bool { return uint32(p.todo.Load()) != 0 || p.closed.Load() })
+		if p.closed.Load() {
 			return
 		}
-		p.task.part(i, s)
+		p.drain(s)
+	}
+}
+
+// drain takes parts until none is left.
+func (p *Pool) drain(s *scratch) {
+	for {
+		todo := p.todo.Load()
+		left := uint32(todo)
+		if left == 0 {
+			return
+		}
+		if !p.todo.CompareAndSwap(todo, todo-1) {
+			continue
+		}
+		p.task.part(p.parts-int(left), s)
+		if p.pending.Add(-1) == 0 {
+			p.caller.rouse()
+		}
+	}
+}
+
+// sleeper lets one goroutine sleep until a condition holds, which whoever changes it follows with rouse.
+type sleeper struct {
+	asleep atomic.Bool
+	wake   chan struct{}
+}
+
+func (s *sleeper) init() { s.wake = make(chan struct{}, 1) }
+
+// wait returns once ready does: it looks spins times, then sleeps.
+func (s *sleeper) wait(spins int, ready func() bool) {
+	for range spins {
+		if ready() {
+			return
+		}
+	}
+	for {
+		s.asleep.Store(true)
+		// Now either this sees the condition or rouse sees the sleeper.
+		if ready() && s.asleep.CompareAndSwap(true, false) {
+			return
+		}
+		<-s.wake
+		if ready() {
+			return
+		}
+	}
+}
+
+// rouse wakes the goroutine if it sleeps.
+func (s *sleeper) rouse() {
+	if s.asleep.CompareAndSwap(true, false) {
+		s.wake <- struct{}{}
 	}
 }
