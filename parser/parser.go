@@ -76,6 +76,13 @@ func (d *decoder) settle(s *spec.Spec) (errs spec.Errors) {
 	case hasEpochs:
 		s.Train.Steps = 0
 	}
+	_, hasTrain := given("tokenizer.train")
+	if file, hasFile := given("tokenizer.file"); hasFile && hasTrain && s.Tokenizer.Train != "" {
+		errs = append(errs, &spec.Error{Pos: file, Text: "a tokenizer is trained or read from a file; give one of the two keys",
+			Notes: []spec.Note{{Pos: d.src.Pos["tokenizer.train"], Text: "the other is here"}}})
+	} else if hasFile {
+		s.Tokenizer.Train = ""
+	}
 	if s.Train.MicroBatch == 0 && s.Train.Context > 0 {
 		s.Train.MicroBatch = s.Train.Batch.Sequences(s.Train.Context)
 	}

@@ -19,8 +19,8 @@ import (
 // 1904.10509); a block makes them block-sparse.
 type Pattern struct {
 	Op    string    `call:"causal|window|global|stride|prefix|block"` // or "and", "or"; block(n) is read as window(1, block: n)
-	N     int       `arg:"n" min:"1" of:"window|global|stride|prefix|block"`
-	Block int       `arg:"block" default:"0" min:"0" of:"window|global|stride"` // positions are counted in blocks of this many; 0: singly
+	N     int       `arg:"n" min:"1" max:"2147483647" of:"window|global|stride|prefix|block"`
+	Block int       `arg:"block" default:"0" min:"0" max:"2147483647" of:"window|global|stride"` // positions are counted in blocks of this many; 0: singly
 	Args  []Pattern // of and, or
 }
 

@@ -33,14 +33,14 @@ type Spec struct {
 type Model struct {
 	Preset string `yaml:"preset" default:"llama"` // fills in whatever the spec leaves out; `tfc presets` lists them
 
-	VocabSize             int                 `yaml:"vocab_size" min:"1"`                                                                                       // tokens in the vocabulary
-	HiddenSize            int                 `yaml:"hidden_size" min:"1"`                                                                                      // width of the residual stream
+	VocabSize             int                 `yaml:"vocab_size" min:"1" max:"2147483647"`                                                                      // tokens in the vocabulary
+	HiddenSize            int                 `yaml:"hidden_size" min:"1" max:"2147483647"`                                                                     // width of the residual stream
 	NumLayers             int                 `yaml:"num_layers" min:"1" max:"10000"`                                                                           // transformer blocks
-	NumHeads              PerLayer[int]       `yaml:"num_heads" min:"1"`                                                                                        // query heads
-	NumKVHeads            PerLayer[int]       `yaml:"num_kv_heads" default:"num_heads" min:"1"`                                                                 // key and value heads: num_heads for multi-head, fewer for grouped-query, 1 for multi-query attention
-	HeadDim               int                 `yaml:"head_dim" default:"hidden_size / num_heads" min:"1"`                                                       // width of one head
-	IntermediateSize      PerLayer[int]       `yaml:"intermediate_size" default:"4 * hidden_size" min:"1"`                                                      // width inside the MLP
-	MaxPositionEmbeddings int                 `yaml:"max_position_embeddings" default:"1024" min:"1"`                                                           // longest sequence, in tokens
+	NumHeads              PerLayer[int]       `yaml:"num_heads" min:"1" max:"2147483647"`                                                                       // query heads
+	NumKVHeads            PerLayer[int]       `yaml:"num_kv_heads" default:"num_heads" min:"1" max:"2147483647"`                                                // key and value heads: num_heads for multi-head, fewer for grouped-query, 1 for multi-query attention
+	HeadDim               int                 `yaml:"head_dim" default:"hidden_size / num_heads" min:"1" max:"2147483647"`                                      // width of one head
+	IntermediateSize      PerLayer[int]       `yaml:"intermediate_size" default:"4 * hidden_size" min:"1" max:"2147483647"`                                     // width inside the MLP
+	MaxPositionEmbeddings int                 `yaml:"max_position_embeddings" default:"1024" min:"1" max:"2147483647"`                                          // longest sequence, in tokens
 	Norm                  Norm                `yaml:"norm" default:"rmsnorm"`                                                                                   // normalisation of the residual stream
 	NormPlacement         string              `yaml:"norm_placement" default:"pre" enum:"pre|post|both"`                                                        // before a sublayer, after its residual add, or before it and on its output
 	QKNorm                QKNorm              `yaml:"qk_norm" default:"none"`                                                                                   // normalisation of queries and keys before positions are applied
@@ -151,8 +151,8 @@ type Data struct {
 
 // Corpus is text files, or the built-in grammar of short stories.
 type Corpus struct {
-	Kind  string   `call:"stories" text:"files"`         // any text that is not stories(...) is a pattern of files, such as texts/*.txt
-	Count int      `arg:"count" default:"20000" min:"2"` // stories to tell
+	Kind  string   `call:"stories" text:"files"`                         // any text that is not stories(...) is a pattern of files, such as texts/*.txt
+	Count int      `arg:"count" default:"20000" min:"2" max:"100000000"` // stories to tell
 	Seed  uint64   `arg:"seed" default:"1"`
 	Files []string // patterns, relative to the spec's folder
 }
@@ -165,12 +165,12 @@ type EvalSplit struct {
 
 // Train says how to learn.
 type Train struct {
-	Steps         int           `yaml:"steps" default:"1000" min:"0"`                      // optimizer steps; 0 where epochs are given
-	Epochs        float64       `yaml:"epochs" default:"0" min:"0"`                        // passes over the text, instead of steps
-	Batch         Batch         `yaml:"batch" default:"16"`                                // sequences a step
-	MicroBatch    int           `yaml:"micro_batch" default:"0" min:"0"`                   // sequences at once; their gradients add up to the batch. 0: the whole batch
-	Context       int           `yaml:"context" default:"max_position_embeddings" min:"1"` // tokens in a training sequence
-	Precision     string        `yaml:"precision" default:"f32" enum:"f32|bf16|fp16"`      // of activations and products; f32 master weights always
+	Steps         int           `yaml:"steps" default:"1000" min:"0" max:"1000000000"`                      // optimizer steps; 0 where epochs are given
+	Epochs        float64       `yaml:"epochs" default:"0" min:"0"`                                         // passes over the text, instead of steps
+	Batch         Batch         `yaml:"batch" default:"16"`                                                 // sequences a step
+	MicroBatch    int           `yaml:"micro_batch" default:"0" min:"0" max:"2147483647"`                   // sequences at once; their gradients add up to the batch. 0: the whole batch
+	Context       int           `yaml:"context" default:"max_position_embeddings" min:"1" max:"2147483647"` // tokens in a training sequence
+	Precision     string        `yaml:"precision" default:"f32" enum:"f32|bf16|fp16"`                       // of activations and products; f32 master weights always
 	Optimizer     Optimizer     `yaml:"optimizer" default:"adamw"`
 	Schedule      Schedule      `yaml:"schedule" default:"warmup(5%) -> cosine(to: 0.1)"` // of the learning rate
 	Clip          float64       `yaml:"clip" default:"1" min:"0"`                         // largest norm of the whole gradient; 0 for none
@@ -184,7 +184,7 @@ type Train struct {
 // Batch is the sequences of one optimizer step, counted as such or in tokens.
 type Batch struct {
 	Kind string `call:"sequences|tokens" bare:"sequences"`
-	N    int    `arg:"n" min:"1"`
+	N    int    `arg:"n" min:"1" max:"2147483647"`
 }
 
 // Sequences returns the sequences of one step for sequences of context tokens.
@@ -260,8 +260,8 @@ type Generate struct {
 	TopK         int      `yaml:"top_k" default:"0" min:"0"`         // 0: no limit
 	TopP         float64  `yaml:"top_p" default:"1" min:"0" max:"1"`
 	Seed         uint64   `yaml:"seed" default:"1"`
-	Batch        int      `yaml:"batch" default:"1" min:"1"` // sequences written at once
-	Prompts      []string `yaml:"prompts"`                   // what `run` continues when training ends
+	Batch        int      `yaml:"batch" default:"1" min:"1" max:"65536"` // sequences written at once
+	Prompts      []string `yaml:"prompts"`                               // what `run` continues when training ends
 }
 
 // Target says what to build for.
