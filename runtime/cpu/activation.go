@@ -69,8 +69,7 @@ func gradRow(act Activation, dx, dy, x []float32) {
 		}
 	case GELUTanh:
 		for i, v := range x {
-			s := sigmoid32(v * (geluA + geluB*v*v))
-			dx[i] = dy[i] * (s + v*s*(1-s)*(geluA+geluC*v*v))
+			dx[i] = dy[i] * gated(v*(geluA+geluB*v*v), v*(geluA+geluC*v*v))
 		}
 	case ReLU:
 		for i, v := range x {
@@ -86,8 +85,15 @@ func gradRow(act Activation, dx, dy, x []float32) {
 		}
 	case SiLU:
 		for i, v := range x {
-			s := sigmoid32(v)
-			dx[i] = dy[i] * (s + v*s*(1-s))
+			dx[i] = dy[i] * gated(v, v)
 		}
 	}
+}
+
+// gated returns s + s*(1-s)*w for s = sigmoid(x), with 1-s = e^-x * s, which keeps its digits where s is near 1. e^-x is
+// kept finite.
+func gated(x, w float32) float32 {
+	e := exp32(min(-x, 88))
+	s := 1 / (1 + e)
+	return s + e*s*s*w
 }

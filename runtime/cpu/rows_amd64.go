@@ -60,7 +60,7 @@ func tanhWhole(dst, x *float32, n int, in, out float32) {
 }
 
 func applyVector(act Activation, row []float32) bool {
-	if active.rows == rowsPlain || act != GELU && act != GELUTanh && act != SiLU {
+	if active.rows == rowsPlain || act == None {
 		return false
 	}
 	n := len(row) &^ (rowStep - 1)
@@ -87,15 +87,23 @@ func applyWhole(act Activation, row *float32, n int) {
 		geluTanhAVX512(row, row, n)
 	case act == GELUTanh:
 		geluTanhAVX2(row, row, n)
-	case wide:
+	case act == ReLU && wide:
+		reluAVX512(row, row, n)
+	case act == ReLU:
+		reluAVX2(row, row, n)
+	case act == ReLU2 && wide:
+		relu2AVX512(row, row, n)
+	case act == ReLU2:
+		relu2AVX2(row, row, n)
+	case act == SiLU && wide:
 		siluAVX512(row, row, n)
-	default:
+	case act == SiLU:
 		siluAVX2(row, row, n)
 	}
 }
 
 func gradVector(act Activation, dx, dy, x []float32) bool {
-	if active.rows == rowsPlain || act != GELU && act != GELUTanh && act != SiLU {
+	if active.rows == rowsPlain || act == None {
 		return false
 	}
 	n := len(x) &^ (rowStep - 1)
@@ -123,9 +131,17 @@ func gradWhole(act Activation, dx, dy, x *float32, n int) {
 		geluTanhGradAVX512(dx, dy, x, n)
 	case act == GELUTanh:
 		geluTanhGradAVX2(dx, dy, x, n)
-	case wide:
+	case act == ReLU && wide:
+		reluGradAVX512(dx, dy, x, n)
+	case act == ReLU:
+		reluGradAVX2(dx, dy, x, n)
+	case act == ReLU2 && wide:
+		relu2GradAVX512(dx, dy, x, n)
+	case act == ReLU2:
+		relu2GradAVX2(dx, dy, x, n)
+	case act == SiLU && wide:
 		siluGradAVX512(dx, dy, x, n)
-	default:
+	case act == SiLU:
 		siluGradAVX2(dx, dy, x, n)
 	}
 }

@@ -77,6 +77,26 @@ func siluAVX512(dst *float32, x *float32, n int)
 //go:noescape
 func siluGradAVX512(dst *float32, dy *float32, x *float32, n int)
 
+// reluAVX512 writes dst = max(x, 0) over n elements, a multiple of 16.
+//
+//go:noescape
+func reluAVX512(dst *float32, x *float32, n int)
+
+// reluGradAVX512 writes dst = dy where x > 0, else 0 over n elements, a multiple of 16.
+//
+//go:noescape
+func reluGradAVX512(dst *float32, dy *float32, x *float32, n int)
+
+// relu2AVX512 writes dst = max(x, 0)² over n elements, a multiple of 16.
+//
+//go:noescape
+func relu2AVX512(dst *float32, x *float32, n int)
+
+// relu2GradAVX512 writes dst = dy*2*max(x, 0) over n elements, a multiple of 16.
+//
+//go:noescape
+func relu2GradAVX512(dst *float32, dy *float32, x *float32, n int)
+
 // adamwAVX512 updates n parameters, a multiple of 16; s is the second moment.
 //
 //go:noescape
@@ -166,6 +186,26 @@ func siluAVX2(dst *float32, x *float32, n int)
 //
 //go:noescape
 func siluGradAVX2(dst *float32, dy *float32, x *float32, n int)
+
+// reluAVX2 writes dst = max(x, 0) over n elements, a multiple of 8.
+//
+//go:noescape
+func reluAVX2(dst *float32, x *float32, n int)
+
+// reluGradAVX2 writes dst = dy where x > 0, else 0 over n elements, a multiple of 8.
+//
+//go:noescape
+func reluGradAVX2(dst *float32, dy *float32, x *float32, n int)
+
+// relu2AVX2 writes dst = max(x, 0)² over n elements, a multiple of 8.
+//
+//go:noescape
+func relu2AVX2(dst *float32, x *float32, n int)
+
+// relu2GradAVX2 writes dst = dy*2*max(x, 0) over n elements, a multiple of 8.
+//
+//go:noescape
+func relu2GradAVX2(dst *float32, dy *float32, x *float32, n int)
 
 // adamwAVX2 updates n parameters, a multiple of 8; s is the second moment.
 //

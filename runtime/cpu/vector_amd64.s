@@ -1719,48 +1719,49 @@ step:
 	VMOVUPS      (DX), Z0
 	VMOVUPS      (BX), Z1
 	VMULPS       Z1, Z1, Z2
-	VMOVUPS      constants<>+1984(SB), Z3
+	VMOVUPS      constants<>+2048(SB), Z3
 	VFMADD213PS  constants<>+1920(SB), Z3, Z2
 	VMULPS       Z1, Z2, Z2
-	VXORPS       constants<>+1792(SB), Z2, Z2
-	VMOVUPS      constants<>+0(SB), Z3
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+64(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z3, Z2
 	VMULPS       Z1, Z1, Z3
-	VMOVUPS      constants<>+2048(SB), Z4
+	VMOVUPS      constants<>+1984(SB), Z4
 	VFMADD213PS  constants<>+1920(SB), Z4, Z3
 	VMULPS       Z1, Z3, Z1
+	VXORPS       constants<>+1792(SB), Z1, Z1
+	VMOVUPS      constants<>+2112(SB), Z3
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      constants<>+0(SB), Z3
+	VMAXPS       Z1, Z3, Z1
+	VMOVUPS      constants<>+64(SB), Z3
+	VMINPS       Z1, Z3, Z1
+	VMULPS       constants<>+128(SB), Z1, Z3
+	VCVTPS2DQ    Z3, Z3
+	VCVTDQ2PS    Z3, Z4
+	VMOVUPS      Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z4, Z1
+	VFNMADD231PS constants<>+256(SB), Z4, Z1
+	VMOVUPS      constants<>+320(SB), Z4
+	VFMADD213PS  constants<>+384(SB), Z1, Z4
+	VFMADD213PS  constants<>+448(SB), Z1, Z4
+	VFMADD213PS  constants<>+512(SB), Z1, Z4
+	VFMADD213PS  constants<>+576(SB), Z1, Z4
+	VMULPS       Z1, Z1, Z5
+	VFMADD213PS  Z1, Z4, Z5
+	VPSRAD       $0x01, Z3, Z1
+	VPSUBD       Z1, Z3, Z3
+	VADDPS       constants<>+640(SB), Z5, Z4
+	VPADDD       constants<>+704(SB), Z1, Z1
+	VPSLLD       $0x17, Z1, Z1
+	VMULPS       Z1, Z4, Z1
+	VPADDD       constants<>+704(SB), Z3, Z3
+	VPSLLD       $0x17, Z3, Z3
+	VMULPS       Z3, Z1, Z1
 	VMOVUPS      constants<>+640(SB), Z3
-	VSUBPS       Z2, Z3, Z3
-	VMULPS       Z3, Z2, Z3
-	VMULPS       Z1, Z3, Z1
-	VADDPS       Z2, Z1, Z1
+	VADDPS       constants<>+640(SB), Z1, Z4
+	VDIVPS       Z4, Z3, Z3
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VMULPS       Z2, Z1, Z1
+	VADDPS       Z3, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -1839,6 +1840,8 @@ step:
 	VMOVUPS      (DX), Z0
 	VMOVUPS      (BX), Z1
 	VXORPS       constants<>+1792(SB), Z1, Z2
+	VMOVUPS      constants<>+2112(SB), Z3
+	VMINPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+0(SB), Z3
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
@@ -1866,19 +1869,122 @@ step:
 	VPSLLD       $0x17, Z3, Z3
 	VMULPS       Z3, Z2, Z2
 	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+640(SB), Z3
-	VSUBPS       Z2, Z3, Z3
-	VMULPS       Z3, Z2, Z3
-	VMULPS       Z1, Z3, Z1
-	VADDPS       Z2, Z1, Z1
+	VADDPS       constants<>+640(SB), Z2, Z4
+	VDIVPS       Z4, Z3, Z3
+	VMULPS       Z3, Z2, Z2
+	VMULPS       Z3, Z2, Z2
+	VMULPS       Z1, Z2, Z1
+	VADDPS       Z3, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
 	ADDQ         $0x40, BX
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func reluAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·reluAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ n+16(FP), CX
+	MOVQ x+8(FP), DX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Z0
+	VXORPS  Z1, Z1, Z1
+	VMAXPS  Z0, Z1, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func reluGradAVX512(dst *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·reluGradAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ dy+8(FP), DX
+	MOVQ x+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VXORPS  Z2, Z2, Z2
+	VPSUBD  Z1, Z2, Z2
+	VANDNPS Z2, Z1, Z2
+	VPSRAD  $0x1f, Z2, Z2
+	VANDPS  Z0, Z2, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func relu2AVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·relu2AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ n+16(FP), CX
+	MOVQ x+8(FP), DX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Z0
+	VXORPS  Z1, Z1, Z1
+	VMAXPS  Z0, Z1, Z0
+	VMULPS  Z0, Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func relu2GradAVX512(dst *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·relu2GradAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ dy+8(FP), DX
+	MOVQ x+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VXORPS  Z2, Z2, Z2
+	VMAXPS  Z1, Z2, Z1
+	VADDPS  Z1, Z1, Z1
+	VMULPS  Z0, Z1, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -2014,98 +2120,98 @@ step:
 	VMOVUPS     Z3, Z11
 	VMOVUPS     Z4, Z12
 	VMOVUPS     Z5, Z13
-	VPMULUDQ    constants<>+2112(SB), Z8, Z8
-	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPMULUDQ    constants<>+2240(SB), Z10, Z10
 	VPSRLQ      $0x20, Z10, Z14
 	VXORPS      Z14, Z9, Z9
 	VXORPS      Z9, Z12, Z9
 	VPSRLQ      $0x20, Z8, Z14
 	VXORPS      Z14, Z11, Z11
 	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z9, Z9
-	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPMULUDQ    constants<>+2240(SB), Z11, Z11
 	VPSRLQ      $0x20, Z11, Z14
 	VXORPS      Z14, Z10, Z10
 	VXORPS      Z10, Z12, Z10
 	VPSRLQ      $0x20, Z9, Z14
 	VXORPS      Z14, Z8, Z8
 	VXORPS      Z8, Z13, Z8
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z10, Z10
-	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPMULUDQ    constants<>+2240(SB), Z8, Z8
 	VPSRLQ      $0x20, Z8, Z14
 	VXORPS      Z14, Z11, Z11
 	VXORPS      Z11, Z12, Z11
 	VPSRLQ      $0x20, Z10, Z14
 	VXORPS      Z14, Z9, Z9
 	VXORPS      Z9, Z13, Z9
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z11, Z11
-	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPMULUDQ    constants<>+2240(SB), Z9, Z9
 	VPSRLQ      $0x20, Z9, Z14
 	VXORPS      Z14, Z8, Z8
 	VXORPS      Z8, Z12, Z8
 	VPSRLQ      $0x20, Z11, Z14
 	VXORPS      Z14, Z10, Z10
 	VXORPS      Z10, Z13, Z10
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z8, Z8
-	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPMULUDQ    constants<>+2240(SB), Z10, Z10
 	VPSRLQ      $0x20, Z10, Z14
 	VXORPS      Z14, Z9, Z9
 	VXORPS      Z9, Z12, Z9
 	VPSRLQ      $0x20, Z8, Z14
 	VXORPS      Z14, Z11, Z11
 	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z9, Z9
-	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPMULUDQ    constants<>+2240(SB), Z11, Z11
 	VPSRLQ      $0x20, Z11, Z14
 	VXORPS      Z14, Z10, Z10
 	VXORPS      Z10, Z12, Z10
 	VPSRLQ      $0x20, Z9, Z14
 	VXORPS      Z14, Z8, Z8
 	VXORPS      Z8, Z13, Z8
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z10, Z10
-	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPMULUDQ    constants<>+2240(SB), Z8, Z8
 	VPSRLQ      $0x20, Z8, Z14
 	VXORPS      Z14, Z11, Z11
 	VXORPS      Z11, Z12, Z11
 	VPSRLQ      $0x20, Z10, Z14
 	VXORPS      Z14, Z9, Z9
 	VXORPS      Z9, Z13, Z9
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z11, Z11
-	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPMULUDQ    constants<>+2240(SB), Z9, Z9
 	VPSRLQ      $0x20, Z9, Z14
 	VXORPS      Z14, Z8, Z8
 	VXORPS      Z8, Z12, Z8
 	VPSRLQ      $0x20, Z11, Z14
 	VXORPS      Z14, Z10, Z10
 	VXORPS      Z10, Z13, Z10
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z8, Z8
-	VPMULUDQ    constants<>+2176(SB), Z10, Z10
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z8, Z8
+	VPMULUDQ    constants<>+2240(SB), Z10, Z10
 	VPSRLQ      $0x20, Z10, Z14
 	VXORPS      Z14, Z9, Z9
 	VXORPS      Z9, Z12, Z9
 	VPSRLQ      $0x20, Z8, Z14
 	VXORPS      Z14, Z11, Z11
 	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2240(SB), Z12, Z12
-	VPADDD      constants<>+2304(SB), Z13, Z13
-	VPMULUDQ    constants<>+2112(SB), Z9, Z9
-	VPMULUDQ    constants<>+2176(SB), Z11, Z11
+	VPADDD      constants<>+2304(SB), Z12, Z12
+	VPADDD      constants<>+2368(SB), Z13, Z13
+	VPMULUDQ    constants<>+2176(SB), Z9, Z9
+	VPMULUDQ    constants<>+2240(SB), Z11, Z11
 	VPSRLQ      $0x20, Z11, Z14
 	VXORPS      Z14, Z10, Z10
 	VXORPS      Z10, Z12, Z10
@@ -2132,7 +2238,7 @@ step:
 	VPSRAD      $0x1f, Z8, Z8
 	VANDPS      Z7, Z8, Z8
 	VMOVUPS     Z8, 64(AX)
-	VPADDD      constants<>+2368(SB), Z0, Z0
+	VPADDD      constants<>+2432(SB), Z0, Z0
 	ADDQ        $0x80, AX
 	SUBQ        $0x20, CX
 
@@ -3229,48 +3335,49 @@ step:
 	VMOVUPS      (DX), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y1, Y1, Y2
-	VMOVUPS      constants<>+1984(SB), Y3
+	VMOVUPS      constants<>+2048(SB), Y3
 	VFMADD213PS  constants<>+1920(SB), Y3, Y2
 	VMULPS       Y1, Y2, Y2
-	VXORPS       constants<>+1792(SB), Y2, Y2
-	VMOVUPS      constants<>+0(SB), Y3
-	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+64(SB), Y3
-	VMINPS       Y2, Y3, Y2
-	VMULPS       constants<>+128(SB), Y2, Y3
-	VCVTPS2DQ    Y3, Y3
-	VCVTDQ2PS    Y3, Y4
-	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y4, Y2
-	VFNMADD231PS constants<>+256(SB), Y4, Y2
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y2, Y4
-	VFMADD213PS  constants<>+448(SB), Y2, Y4
-	VFMADD213PS  constants<>+512(SB), Y2, Y4
-	VFMADD213PS  constants<>+576(SB), Y2, Y4
-	VMULPS       Y2, Y2, Y5
-	VFMADD213PS  Y2, Y4, Y5
-	VPSRAD       $0x01, Y3, Y2
-	VPSUBD       Y2, Y3, Y3
-	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y2, Y2
-	VPSLLD       $0x17, Y2, Y2
-	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+704(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y2, Y2
-	VMOVUPS      constants<>+640(SB), Y3
-	VADDPS       constants<>+640(SB), Y2, Y2
-	VDIVPS       Y2, Y3, Y2
 	VMULPS       Y1, Y1, Y3
-	VMOVUPS      constants<>+2048(SB), Y4
+	VMOVUPS      constants<>+1984(SB), Y4
 	VFMADD213PS  constants<>+1920(SB), Y4, Y3
 	VMULPS       Y1, Y3, Y1
+	VXORPS       constants<>+1792(SB), Y1, Y1
+	VMOVUPS      constants<>+2112(SB), Y3
+	VMINPS       Y1, Y3, Y1
+	VMOVUPS      constants<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      constants<>+64(SB), Y3
+	VMINPS       Y1, Y3, Y1
+	VMULPS       constants<>+128(SB), Y1, Y3
+	VCVTPS2DQ    Y3, Y3
+	VCVTDQ2PS    Y3, Y4
+	VMOVUPS      Y1, Y1
+	VFNMADD231PS constants<>+192(SB), Y4, Y1
+	VFNMADD231PS constants<>+256(SB), Y4, Y1
+	VMOVUPS      constants<>+320(SB), Y4
+	VFMADD213PS  constants<>+384(SB), Y1, Y4
+	VFMADD213PS  constants<>+448(SB), Y1, Y4
+	VFMADD213PS  constants<>+512(SB), Y1, Y4
+	VFMADD213PS  constants<>+576(SB), Y1, Y4
+	VMULPS       Y1, Y1, Y5
+	VFMADD213PS  Y1, Y4, Y5
+	VPSRAD       $0x01, Y3, Y1
+	VPSUBD       Y1, Y3, Y3
+	VADDPS       constants<>+640(SB), Y5, Y4
+	VPADDD       constants<>+704(SB), Y1, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y1, Y4, Y1
+	VPADDD       constants<>+704(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMULPS       Y3, Y2, Y3
-	VMULPS       Y1, Y3, Y1
-	VADDPS       Y2, Y1, Y1
+	VADDPS       constants<>+640(SB), Y1, Y4
+	VDIVPS       Y4, Y3, Y3
+	VMULPS       Y3, Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VMULPS       Y2, Y1, Y1
+	VADDPS       Y3, Y1, Y1
 	VMULPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         $0x20, DX
@@ -3349,6 +3456,8 @@ step:
 	VMOVUPS      (DX), Y0
 	VMOVUPS      (BX), Y1
 	VXORPS       constants<>+1792(SB), Y1, Y2
+	VMOVUPS      constants<>+2112(SB), Y3
+	VMINPS       Y2, Y3, Y2
 	VMOVUPS      constants<>+0(SB), Y3
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      constants<>+64(SB), Y3
@@ -3376,19 +3485,122 @@ step:
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
-	VADDPS       constants<>+640(SB), Y2, Y2
-	VDIVPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+640(SB), Y3
-	VSUBPS       Y2, Y3, Y3
-	VMULPS       Y3, Y2, Y3
-	VMULPS       Y1, Y3, Y1
-	VADDPS       Y2, Y1, Y1
+	VADDPS       constants<>+640(SB), Y2, Y4
+	VDIVPS       Y4, Y3, Y3
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y1
+	VADDPS       Y3, Y1, Y1
 	VMULPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, AX
 	SUBQ         $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func reluAVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·reluAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ n+16(FP), CX
+	MOVQ x+8(FP), DX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Y0
+	VXORPS  Y1, Y1, Y1
+	VMAXPS  Y0, Y1, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func reluGradAVX2(dst *float32, dy *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·reluGradAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ dy+8(FP), DX
+	MOVQ x+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VXORPS  Y2, Y2, Y2
+	VPSUBD  Y1, Y2, Y2
+	VANDNPS Y2, Y1, Y2
+	VPSRAD  $0x1f, Y2, Y2
+	VANDPS  Y0, Y2, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func relu2AVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·relu2AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ n+16(FP), CX
+	MOVQ x+8(FP), DX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Y0
+	VXORPS  Y1, Y1, Y1
+	VMAXPS  Y0, Y1, Y0
+	VMULPS  Y0, Y0, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func relu2GradAVX2(dst *float32, dy *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·relu2GradAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ dy+8(FP), DX
+	MOVQ x+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VXORPS  Y2, Y2, Y2
+	VMAXPS  Y1, Y2, Y1
+	VADDPS  Y1, Y1, Y1
+	VMULPS  Y0, Y1, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
 
 stepTest:
 	CMPQ CX, $0x08
@@ -3531,98 +3743,98 @@ step:
 	VMOVUPS     Y3, Y11
 	VMOVUPS     Y4, Y12
 	VMOVUPS     Y5, Y13
-	VPMULUDQ    constants<>+2112(SB), Y8, Y8
-	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPMULUDQ    constants<>+2240(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y9, Y9
-	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPMULUDQ    constants<>+2240(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y13, Y8
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y10, Y10
-	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPMULUDQ    constants<>+2240(SB), Y8, Y8
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y12, Y11
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y13, Y9
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y11, Y11
-	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPMULUDQ    constants<>+2240(SB), Y9, Y9
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y12, Y8
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y13, Y10
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y8, Y8
-	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPMULUDQ    constants<>+2240(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y9, Y9
-	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPMULUDQ    constants<>+2240(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y13, Y8
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y10, Y10
-	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPMULUDQ    constants<>+2240(SB), Y8, Y8
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y12, Y11
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y13, Y9
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y11, Y11
-	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPMULUDQ    constants<>+2240(SB), Y9, Y9
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y12, Y8
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y13, Y10
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y8, Y8
-	VPMULUDQ    constants<>+2176(SB), Y10, Y10
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y8, Y8
+	VPMULUDQ    constants<>+2240(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2240(SB), Y12, Y12
-	VPADDD      constants<>+2304(SB), Y13, Y13
-	VPMULUDQ    constants<>+2112(SB), Y9, Y9
-	VPMULUDQ    constants<>+2176(SB), Y11, Y11
+	VPADDD      constants<>+2304(SB), Y12, Y12
+	VPADDD      constants<>+2368(SB), Y13, Y13
+	VPMULUDQ    constants<>+2176(SB), Y9, Y9
+	VPMULUDQ    constants<>+2240(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
@@ -3649,7 +3861,7 @@ step:
 	VPSRAD      $0x1f, Y8, Y8
 	VANDPS      Y7, Y8, Y8
 	VMOVUPS     Y8, 32(AX)
-	VPADDD      constants<>+2432(SB), Y0, Y0
+	VPADDD      constants<>+2496(SB), Y0, Y0
 	ADDQ        $0x40, AX
 	SUBQ        $0x10, CX
 
@@ -4655,100 +4867,116 @@ DATA constants<>+2096(SB)/4, $0x3e5b33b6
 DATA constants<>+2100(SB)/4, $0x3e5b33b6
 DATA constants<>+2104(SB)/4, $0x3e5b33b6
 DATA constants<>+2108(SB)/4, $0x3e5b33b6
-DATA constants<>+2112(SB)/4, $0xd2511f53
-DATA constants<>+2116(SB)/4, $0xd2511f53
-DATA constants<>+2120(SB)/4, $0xd2511f53
-DATA constants<>+2124(SB)/4, $0xd2511f53
-DATA constants<>+2128(SB)/4, $0xd2511f53
-DATA constants<>+2132(SB)/4, $0xd2511f53
-DATA constants<>+2136(SB)/4, $0xd2511f53
-DATA constants<>+2140(SB)/4, $0xd2511f53
-DATA constants<>+2144(SB)/4, $0xd2511f53
-DATA constants<>+2148(SB)/4, $0xd2511f53
-DATA constants<>+2152(SB)/4, $0xd2511f53
-DATA constants<>+2156(SB)/4, $0xd2511f53
-DATA constants<>+2160(SB)/4, $0xd2511f53
-DATA constants<>+2164(SB)/4, $0xd2511f53
-DATA constants<>+2168(SB)/4, $0xd2511f53
-DATA constants<>+2172(SB)/4, $0xd2511f53
-DATA constants<>+2176(SB)/4, $0xcd9e8d57
-DATA constants<>+2180(SB)/4, $0xcd9e8d57
-DATA constants<>+2184(SB)/4, $0xcd9e8d57
-DATA constants<>+2188(SB)/4, $0xcd9e8d57
-DATA constants<>+2192(SB)/4, $0xcd9e8d57
-DATA constants<>+2196(SB)/4, $0xcd9e8d57
-DATA constants<>+2200(SB)/4, $0xcd9e8d57
-DATA constants<>+2204(SB)/4, $0xcd9e8d57
-DATA constants<>+2208(SB)/4, $0xcd9e8d57
-DATA constants<>+2212(SB)/4, $0xcd9e8d57
-DATA constants<>+2216(SB)/4, $0xcd9e8d57
-DATA constants<>+2220(SB)/4, $0xcd9e8d57
-DATA constants<>+2224(SB)/4, $0xcd9e8d57
-DATA constants<>+2228(SB)/4, $0xcd9e8d57
-DATA constants<>+2232(SB)/4, $0xcd9e8d57
-DATA constants<>+2236(SB)/4, $0xcd9e8d57
-DATA constants<>+2240(SB)/4, $0x9e3779b9
-DATA constants<>+2244(SB)/4, $0x9e3779b9
-DATA constants<>+2248(SB)/4, $0x9e3779b9
-DATA constants<>+2252(SB)/4, $0x9e3779b9
-DATA constants<>+2256(SB)/4, $0x9e3779b9
-DATA constants<>+2260(SB)/4, $0x9e3779b9
-DATA constants<>+2264(SB)/4, $0x9e3779b9
-DATA constants<>+2268(SB)/4, $0x9e3779b9
-DATA constants<>+2272(SB)/4, $0x9e3779b9
-DATA constants<>+2276(SB)/4, $0x9e3779b9
-DATA constants<>+2280(SB)/4, $0x9e3779b9
-DATA constants<>+2284(SB)/4, $0x9e3779b9
-DATA constants<>+2288(SB)/4, $0x9e3779b9
-DATA constants<>+2292(SB)/4, $0x9e3779b9
-DATA constants<>+2296(SB)/4, $0x9e3779b9
-DATA constants<>+2300(SB)/4, $0x9e3779b9
-DATA constants<>+2304(SB)/4, $0xbb67ae85
-DATA constants<>+2308(SB)/4, $0xbb67ae85
-DATA constants<>+2312(SB)/4, $0xbb67ae85
-DATA constants<>+2316(SB)/4, $0xbb67ae85
-DATA constants<>+2320(SB)/4, $0xbb67ae85
-DATA constants<>+2324(SB)/4, $0xbb67ae85
-DATA constants<>+2328(SB)/4, $0xbb67ae85
-DATA constants<>+2332(SB)/4, $0xbb67ae85
-DATA constants<>+2336(SB)/4, $0xbb67ae85
-DATA constants<>+2340(SB)/4, $0xbb67ae85
-DATA constants<>+2344(SB)/4, $0xbb67ae85
-DATA constants<>+2348(SB)/4, $0xbb67ae85
-DATA constants<>+2352(SB)/4, $0xbb67ae85
-DATA constants<>+2356(SB)/4, $0xbb67ae85
-DATA constants<>+2360(SB)/4, $0xbb67ae85
-DATA constants<>+2364(SB)/4, $0xbb67ae85
-DATA constants<>+2368(SB)/4, $0x00000008
-DATA constants<>+2372(SB)/4, $0x00000008
-DATA constants<>+2376(SB)/4, $0x00000008
-DATA constants<>+2380(SB)/4, $0x00000008
-DATA constants<>+2384(SB)/4, $0x00000008
-DATA constants<>+2388(SB)/4, $0x00000008
-DATA constants<>+2392(SB)/4, $0x00000008
-DATA constants<>+2396(SB)/4, $0x00000008
-DATA constants<>+2400(SB)/4, $0x00000008
-DATA constants<>+2404(SB)/4, $0x00000008
-DATA constants<>+2408(SB)/4, $0x00000008
-DATA constants<>+2412(SB)/4, $0x00000008
-DATA constants<>+2416(SB)/4, $0x00000008
-DATA constants<>+2420(SB)/4, $0x00000008
-DATA constants<>+2424(SB)/4, $0x00000008
-DATA constants<>+2428(SB)/4, $0x00000008
-DATA constants<>+2432(SB)/4, $0x00000004
-DATA constants<>+2436(SB)/4, $0x00000004
-DATA constants<>+2440(SB)/4, $0x00000004
-DATA constants<>+2444(SB)/4, $0x00000004
-DATA constants<>+2448(SB)/4, $0x00000004
-DATA constants<>+2452(SB)/4, $0x00000004
-DATA constants<>+2456(SB)/4, $0x00000004
-DATA constants<>+2460(SB)/4, $0x00000004
-DATA constants<>+2464(SB)/4, $0x00000004
-DATA constants<>+2468(SB)/4, $0x00000004
-DATA constants<>+2472(SB)/4, $0x00000004
-DATA constants<>+2476(SB)/4, $0x00000004
-DATA constants<>+2480(SB)/4, $0x00000004
-DATA constants<>+2484(SB)/4, $0x00000004
-DATA constants<>+2488(SB)/4, $0x00000004
-DATA constants<>+2492(SB)/4, $0x00000004
-GLOBL constants<>(SB), RODATA|NOPTR, $2496
+DATA constants<>+2112(SB)/4, $0x42b00000
+DATA constants<>+2116(SB)/4, $0x42b00000
+DATA constants<>+2120(SB)/4, $0x42b00000
+DATA constants<>+2124(SB)/4, $0x42b00000
+DATA constants<>+2128(SB)/4, $0x42b00000
+DATA constants<>+2132(SB)/4, $0x42b00000
+DATA constants<>+2136(SB)/4, $0x42b00000
+DATA constants<>+2140(SB)/4, $0x42b00000
+DATA constants<>+2144(SB)/4, $0x42b00000
+DATA constants<>+2148(SB)/4, $0x42b00000
+DATA constants<>+2152(SB)/4, $0x42b00000
+DATA constants<>+2156(SB)/4, $0x42b00000
+DATA constants<>+2160(SB)/4, $0x42b00000
+DATA constants<>+2164(SB)/4, $0x42b00000
+DATA constants<>+2168(SB)/4, $0x42b00000
+DATA constants<>+2172(SB)/4, $0x42b00000
+DATA constants<>+2176(SB)/4, $0xd2511f53
+DATA constants<>+2180(SB)/4, $0xd2511f53
+DATA constants<>+2184(SB)/4, $0xd2511f53
+DATA constants<>+2188(SB)/4, $0xd2511f53
+DATA constants<>+2192(SB)/4, $0xd2511f53
+DATA constants<>+2196(SB)/4, $0xd2511f53
+DATA constants<>+2200(SB)/4, $0xd2511f53
+DATA constants<>+2204(SB)/4, $0xd2511f53
+DATA constants<>+2208(SB)/4, $0xd2511f53
+DATA constants<>+2212(SB)/4, $0xd2511f53
+DATA constants<>+2216(SB)/4, $0xd2511f53
+DATA constants<>+2220(SB)/4, $0xd2511f53
+DATA constants<>+2224(SB)/4, $0xd2511f53
+DATA constants<>+2228(SB)/4, $0xd2511f53
+DATA constants<>+2232(SB)/4, $0xd2511f53
+DATA constants<>+2236(SB)/4, $0xd2511f53
+DATA constants<>+2240(SB)/4, $0xcd9e8d57
+DATA constants<>+2244(SB)/4, $0xcd9e8d57
+DATA constants<>+2248(SB)/4, $0xcd9e8d57
+DATA constants<>+2252(SB)/4, $0xcd9e8d57
+DATA constants<>+2256(SB)/4, $0xcd9e8d57
+DATA constants<>+2260(SB)/4, $0xcd9e8d57
+DATA constants<>+2264(SB)/4, $0xcd9e8d57
+DATA constants<>+2268(SB)/4, $0xcd9e8d57
+DATA constants<>+2272(SB)/4, $0xcd9e8d57
+DATA constants<>+2276(SB)/4, $0xcd9e8d57
+DATA constants<>+2280(SB)/4, $0xcd9e8d57
+DATA constants<>+2284(SB)/4, $0xcd9e8d57
+DATA constants<>+2288(SB)/4, $0xcd9e8d57
+DATA constants<>+2292(SB)/4, $0xcd9e8d57
+DATA constants<>+2296(SB)/4, $0xcd9e8d57
+DATA constants<>+2300(SB)/4, $0xcd9e8d57
+DATA constants<>+2304(SB)/4, $0x9e3779b9
+DATA constants<>+2308(SB)/4, $0x9e3779b9
+DATA constants<>+2312(SB)/4, $0x9e3779b9
+DATA constants<>+2316(SB)/4, $0x9e3779b9
+DATA constants<>+2320(SB)/4, $0x9e3779b9
+DATA constants<>+2324(SB)/4, $0x9e3779b9
+DATA constants<>+2328(SB)/4, $0x9e3779b9
+DATA constants<>+2332(SB)/4, $0x9e3779b9
+DATA constants<>+2336(SB)/4, $0x9e3779b9
+DATA constants<>+2340(SB)/4, $0x9e3779b9
+DATA constants<>+2344(SB)/4, $0x9e3779b9
+DATA constants<>+2348(SB)/4, $0x9e3779b9
+DATA constants<>+2352(SB)/4, $0x9e3779b9
+DATA constants<>+2356(SB)/4, $0x9e3779b9
+DATA constants<>+2360(SB)/4, $0x9e3779b9
+DATA constants<>+2364(SB)/4, $0x9e3779b9
+DATA constants<>+2368(SB)/4, $0xbb67ae85
+DATA constants<>+2372(SB)/4, $0xbb67ae85
+DATA constants<>+2376(SB)/4, $0xbb67ae85
+DATA constants<>+2380(SB)/4, $0xbb67ae85
+DATA constants<>+2384(SB)/4, $0xbb67ae85
+DATA constants<>+2388(SB)/4, $0xbb67ae85
+DATA constants<>+2392(SB)/4, $0xbb67ae85
+DATA constants<>+2396(SB)/4, $0xbb67ae85
+DATA constants<>+2400(SB)/4, $0xbb67ae85
+DATA constants<>+2404(SB)/4, $0xbb67ae85
+DATA constants<>+2408(SB)/4, $0xbb67ae85
+DATA constants<>+2412(SB)/4, $0xbb67ae85
+DATA constants<>+2416(SB)/4, $0xbb67ae85
+DATA constants<>+2420(SB)/4, $0xbb67ae85
+DATA constants<>+2424(SB)/4, $0xbb67ae85
+DATA constants<>+2428(SB)/4, $0xbb67ae85
+DATA constants<>+2432(SB)/4, $0x00000008
+DATA constants<>+2436(SB)/4, $0x00000008
+DATA constants<>+2440(SB)/4, $0x00000008
+DATA constants<>+2444(SB)/4, $0x00000008
+DATA constants<>+2448(SB)/4, $0x00000008
+DATA constants<>+2452(SB)/4, $0x00000008
+DATA constants<>+2456(SB)/4, $0x00000008
+DATA constants<>+2460(SB)/4, $0x00000008
+DATA constants<>+2464(SB)/4, $0x00000008
+DATA constants<>+2468(SB)/4, $0x00000008
+DATA constants<>+2472(SB)/4, $0x00000008
+DATA constants<>+2476(SB)/4, $0x00000008
+DATA constants<>+2480(SB)/4, $0x00000008
+DATA constants<>+2484(SB)/4, $0x00000008
+DATA constants<>+2488(SB)/4, $0x00000008
+DATA constants<>+2492(SB)/4, $0x00000008
+DATA constants<>+2496(SB)/4, $0x00000004
+DATA constants<>+2500(SB)/4, $0x00000004
+DATA constants<>+2504(SB)/4, $0x00000004
+DATA constants<>+2508(SB)/4, $0x00000004
+DATA constants<>+2512(SB)/4, $0x00000004
+DATA constants<>+2516(SB)/4, $0x00000004
+DATA constants<>+2520(SB)/4, $0x00000004
+DATA constants<>+2524(SB)/4, $0x00000004
+DATA constants<>+2528(SB)/4, $0x00000004
+DATA constants<>+2532(SB)/4, $0x00000004
+DATA constants<>+2536(SB)/4, $0x00000004
+DATA constants<>+2540(SB)/4, $0x00000004
+DATA constants<>+2544(SB)/4, $0x00000004
+DATA constants<>+2548(SB)/4, $0x00000004
+DATA constants<>+2552(SB)/4, $0x00000004
+DATA constants<>+2556(SB)/4, $0x00000004
+GLOBL constants<>(SB), RODATA|NOPTR, $2560

@@ -255,22 +255,48 @@ func (v isa) activations() {
 		return v.mul(v.sigmoid(v.mul(v.geluInner(in[0], geluB), in[0])), in[0])
 	})
 	v.rowKernel("geluTanhGrad", "writes dst = dy times the derivative of geluTanh", dyx, nil, func(in []vector) vector {
-		s := v.sigmoid(v.mul(v.geluInner(in[1], geluB), in[1]))
-		return v.mul(v.gated(s, v.mul(v.geluInner(in[1], geluC), in[1])), in[0])
+		inner := v.mul(v.geluInner(in[1], geluC), in[1])
+		return v.mul(v.gated(v.mul(v.geluInner(in[1], geluB), in[1]), inner), in[0])
 	})
 	v.rowKernel("silu", "writes dst = x*sigmoid(x)", x, nil, func(in []vector) vector {
 		return v.mul(v.sigmoid(in[0]), in[0])
 	})
 	v.rowKernel("siluGrad", "writes dst = dy times the derivative of silu", dyx, nil, func(in []vector) vector {
-		return v.mul(v.gated(v.sigmoid(in[1]), in[1]), in[0])
+		return v.mul(v.gated(in[1], in[1]), in[0])
+	})
+	v.rowKernel("relu", "writes dst = max(x, 0)", x, nil, func(in []vector) vector { return v.relu(in[0]) })
+	v.rowKernel("reluGrad", "writes dst = dy where x > 0, else 0", dyx, nil, func(in []vector) vector {
+		// As integers, x > 0 where -x is negative and x is not.
+		zero, mask := v.vec(), v.vec()
+		clear(zero)
+		VPSUBD(in[1], zero, mask)
+		VANDNPS(mask, in[1], mask)
+		VPSRAD(Imm(31), mask, mask)
+		return v.binary(VANDPS, in[0], mask)
+	})
+	v.rowKernel("relu2", "writes dst = max(x, 0)²", x, nil, func(in []vector) vector {
+		r := v.relu(in[0])
+		return v.mul(r, r)
+	})
+	v.rowKernel("relu2Grad", "writes dst = dy*2*max(x, 0)", dyx, nil, func(in []vector) vector {
+		r := v.relu(in[1])
+		return v.mul(v.add(r, r), in[0])
 	})
 }
 
-// gated returns s + s*(1-s)*w.
-func (v isa) gated(s, w vector) vector {
-	d := v.sub(v.load(number(1)), s)
-	r := v.mul(v.mul(s, d), w)
-	return v.add(r, s)
+// relu returns max(x, 0) and keeps a NaN.
+func (v isa) relu(x vector) vector {
+	zero := v.vec()
+	clear(zero)
+	return v.binary(VMAXPS, x, zero)
+}
+
+// gated returns s + s*(1-s)*w for s = sigmoid(x), with 1-s = e^-x * s, which keeps its digits where s is near 1. e^-x is
+// kept finite.
+func (v isa) gated(x, w vector) vector {
+	e := v.expOf(v.atMost(v.binary(VXORPS, bitsOf(1<<31), x), 88))
+	s := v.div(v.load(number(1)), v.add(e, number(1)))
+	return v.add(v.mul(v.mul(v.mul(e, s), s), w), s)
 }
 
 // adamw writes the AdamW update; the order of c is that of AdamWStep.factors in package cpu.
