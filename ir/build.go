@@ -458,7 +458,7 @@ func (b *build) head(x *Value) *Value {
 func (b *build) loss(x, targets, n *Value) *Value {
 	logits := b.head(b.finalNorm(x))
 	b.at("vocab_size")
-	return b.Op("cross_entropy", []string{"part"}, []*Value{logits, targets, n}, nil).Result()
+	return b.Op("cross_entropy", []string{"part", "row_losses"}, []*Value{logits, targets, n}, nil).Result()
 }
 
 // family names a parameter of the current group's layers.

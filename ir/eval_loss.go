@@ -21,8 +21,9 @@ func divisor(n *Tensor) float64 {
 }
 
 // softmaxLoss gives the summed loss of logits against targets, and the gradient of each logit, both divided by n.
-func softmaxLoss(logits, targets, n *Tensor) (loss float64, d *Tensor) {
-	d = logits.like()
+// rows holds the loss of each row.
+func softmaxLoss(logits, targets, n *Tensor) (loss float64, rows, d *Tensor) {
+	d, rows = logits.like(), targets.like()
 	for r, target := range targets.Data {
 		if target < 0 {
 			continue
@@ -34,23 +35,24 @@ func softmaxLoss(logits, targets, n *Tensor) (loss float64, d *Tensor) {
 		for _, v := range row {
 			sum += math.Exp(v - top)
 		}
-		loss += top + math.Log(sum) - row[int(target)]
+		rows.Data[r] = top + math.Log(sum) - row[int(target)]
+		loss += rows.Data[r]
 		for c, v := range row {
 			d.row(r)[c] = math.Exp(v-top) / sum / divisor(n)
 		}
 		d.row(r)[int(target)] -= 1 / divisor(n)
 	}
-	return loss / divisor(n), d
+	return loss / divisor(n), rows, d
 }
 
 func evalCrossEntropy(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	loss, _ := softmaxLoss(in[0], in[1], in[2])
-	return one(Scalar(loss))
+	loss, rows, _ := softmaxLoss(in[0], in[1], in[2])
+	return []*Tensor{Scalar(loss), rows}
 }
 
 func evalCrossEntropyGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	_, d := softmaxLoss(in[0], in[1], in[2])
-	return one(d)
+	_, rows, d := softmaxLoss(in[0], in[1], in[2])
+	return []*Tensor{d, rows}
 }
 
 // headLogits gives the logits of the output head, and the derivative of each by the product of its row and weight.
@@ -77,13 +79,13 @@ func headLogits(op *Op, in []*Tensor) (logits, slopes *Tensor) {
 
 func evalHeadLoss(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	logits, _ := headLogits(op, in)
-	loss, _ := softmaxLoss(logits, in[3], in[4])
-	return one(Scalar(loss))
+	loss, rows, _ := softmaxLoss(logits, in[3], in[4])
+	return []*Tensor{Scalar(loss), rows}
 }
 
 func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	logits, slopes := headLogits(op, in)
-	loss, d := softmaxLoss(logits, in[3], in[4])
+	loss, rows, d := softmaxLoss(logits, in[3], in[4])
 	for i := range d.Data {
 		d.Data[i] *= slopes.Data[i]
 	}
@@ -96,7 +98,7 @@ func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		}
 		e.addGrad(op.Into[1], db)
 	}
-	return []*Tensor{Scalar(loss), dx}
+	return []*Tensor{Scalar(loss), dx, rows}
 }
 
 func evalZeroGrads(e *evaluator, op *Op, in []*Tensor) []*Tensor {

@@ -43,11 +43,7 @@ func gradAddNorm(kind string) func(*Gradient, *Op, []*Value) []*Value {
 			dsum = g.Op(kind, []string{dName(sum)}, []*Value{d[1], sum, op.Args[2], op.Results[2], d[0]},
 				copyAttrs(op, "eps", "offset"), op.Args[2:]...).Result()
 		}
-		db := dsum
-		if by := op.Float("by"); by != 0 {
-			db = g.Op("scale", []string{dName(op.Args[1])}, []*Value{dsum}, Attrs{"by": by}).Result()
-		}
-		return append([]*Value{dsum, db}, make([]*Value, len(op.Args)-2)...)
+		return append([]*Value{dsum, dsum}, make([]*Value, len(op.Args)-2)...)
 	}
 }
 

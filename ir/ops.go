@@ -11,9 +11,9 @@ type OpDef struct {
 	Doc     string
 	Args    []string // names of the arguments; "?" ends an optional one, "..." a repeated one
 	Into    []string // names of the gradients it adds to; "?" ends an optional one
-	Results []string // names of the results; "..." ends a repeated one
-	Attrs   []Attr // beside kernel, which any op may have: the kernel chosen for it
-	InPlace []int // the arguments whose memory the first result may take
+	Results []string // names of the results; "..." ends a repeated one, "!" one that the kernel writes even if nobody reads it
+	Attrs   []Attr   // beside kernel, which any op may have: the kernel chosen for it
+	InPlace []int    // the arguments whose memory the first result may take
 
 	// Shape gives the results' types, or says why the operands do not fit.
 	Shape func(op *Op) ([]Type, error)

@@ -50,7 +50,7 @@ func attentionOps() []*OpDef {
 		{
 			Kind: "attention", Doc: "scaled dot-product attention over [B,T] sequences under a mask, grouped-query where kv_heads < heads; " +
 				"lse is the log of each row's softmax sum, kept for the gradient",
-			Args: []string{"q", "k", "v", "seed?", "step?"}, Results: []string{"o", "lse"}, Attrs: train,
+			Args: []string{"q", "k", "v", "seed?", "step?"}, Results: []string{"o", "lse!"}, Attrs: train,
 			Shape: func(op *Op) ([]Type, error) {
 				return []Type{op.Args[0].Type, lseType(op)}, attentionShape(op)
 			},
@@ -79,15 +79,18 @@ func attentionOps() []*OpDef {
 	}
 }
 
+// rowType is one f32 for each row of x: the losses that a loss sums.
+func rowType(x *Value) Type { return Type{F32, x.Type.Dims[:len(x.Type.Dims)-1]} }
+
 func lossOps() []*OpDef {
 	logitsShape := func(op *Op) ([]Type, error) {
 		if op.Args[1].Type.DType != I32 {
 			return nil, fmt.Errorf("targets %v are %v, want i32", op.Args[1], op.Args[1].Type)
 		}
-		return []Type{scalar(F32)}, wantRows(op.Args[1], op.Args[0])
+		return []Type{scalar(F32), rowType(op.Args[0])}, wantRows(op.Args[1], op.Args[0])
 	}
 	headShape := func(op *Op) ([]Type, error) {
-		return []Type{scalar(F32)}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
+		return []Type{scalar(F32), rowType(op.Args[0])}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
 			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantRows(op.Args[3], op.Args[0]))
 	}
 	headFLOPs := func(products float64) func(*Op) float64 {
@@ -110,37 +113,41 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "cross_entropy", Doc: "sum over rows of -log softmax(logits)[target], divided by n where given; negative targets are left out",
-			Args: []string{"logits", "targets", "n?"}, Results: []string{"loss"}, Shape: logitsShape,
+			Args: []string{"logits", "targets", "n?"}, Results: []string{"loss", "rows!"}, Shape: logitsShape,
 			FLOPs: func(op *Op) float64 { return 5 * float64(op.Args[0].Type.Elems()) }, Eval: evalCrossEntropy,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
-				dx := g.Op("cross_entropy_grad", []string{"d_" + op.Args[0].Name}, op.Args, nil)
+				dx := g.Op("cross_entropy_grad", []string{"d_" + op.Args[0].Name, op.Results[1].Name}, op.Args, nil)
 				return []*Value{dx.Result(), nil, nil}
 			},
 		},
 		{
 			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), in tiles: logits are never stored",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss"}, Attrs: need("float", "scale?", "softcap?"),
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!"}, Attrs: need("float", "scale?", "softcap?"),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
-				at := g.Op("head_loss_grad", []string{op.Results[0].Name, "d_" + op.Args[0].Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
-				g.Func.Replace(op.Results[0], at.Results[0])
+				loss, rows := op.Results[0], op.Results[1]
+				g.Free(loss.Name)
+				g.Free(rows.Name)
+				at := g.Op("head_loss_grad", []string{loss.Name, "d_" + op.Args[0].Name, rows.Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
+				g.Func.Replace(loss, at.Results[0])
 				op.Remove()
 				return []*Value{at.Results[1], nil, nil, nil, nil}
 			},
 		},
 		{
 			Kind: "cross_entropy_grad", Doc: "gradient of cross_entropy: (softmax(logits) - onehot(target)) / n",
-			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits"}, InPlace: []int{0},
-			Shape: sameAs(0), FLOPs: perElement(5), Eval: evalCrossEntropyGrad, NoGrad: true,
+			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits", "rows!"}, InPlace: []int{0},
+			Shape: func(op *Op) ([]Type, error) { return []Type{op.Args[0].Type, rowType(op.Args[0])}, nil },
+			FLOPs: perElement(5), Eval: evalCrossEntropyGrad, NoGrad: true,
 		},
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x"},
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!"},
 			Attrs: need("float", "scale?", "softcap?"),
 			Shape: func(op *Op) ([]Type, error) {
-				t, err := headShape(op)
-				return append(t, op.Args[0].Type), err
+				_, err := headShape(op)
+				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0])}, err
 			},
 			FLOPs: headFLOPs(3), Eval: evalHeadLossGrad, NoGrad: true,
 		},
@@ -150,8 +157,8 @@ func lossOps() []*OpDef {
 func fusedOps() []*OpDef {
 	return []*OpDef{
 		{
-			Kind: "add_layernorm", Doc: "sum = a + by * b and its LayerNorm, in one pass",
-			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "by?"), InPlace: []int{0},
+			Kind: "add_layernorm", Doc: "sum = a + b and its LayerNorm, in one pass",
+			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {
@@ -162,8 +169,8 @@ func fusedOps() []*OpDef {
 			FLOPs: perElement(9), Eval: evalAddNorm(evalLayerNorm), Grad: gradAddNorm("layernorm_grad"),
 		},
 		{
-			Kind: "add_rmsnorm", Doc: "sum = a + by * b and its RMSNorm, in one pass",
-			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "offset?", "by?"), InPlace: []int{0},
+			Kind: "add_rmsnorm", Doc: "sum = a + b and its RMSNorm, in one pass",
+			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y", "stats"}, Attrs: need("float", "eps", "offset?"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {

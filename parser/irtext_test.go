@@ -18,6 +18,7 @@ model:
   intermediate_size: "[24, 24, 32]"
   max_position_embeddings: 12
   attention: "[causal, causal & window(3), causal]"
+tokenizer: tokenizer.json
 train: {batch: 4, micro_batch: 2, context: 8}
 `
 

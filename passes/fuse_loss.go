@@ -43,8 +43,10 @@ func fuseLoss(f *ir.Func, _ Options) (int, error) {
 		b := ir.NewBuilder(f, f.Body)
 		b.Before(loss)
 		b.Pos, b.By = loss.Pos, "fuse-loss"
+		rows := loss.Results[1]
 		b.Free(loss.Result().Name)
-		fused := b.Op("head_loss", []string{loss.Result().Name}, []*ir.Value{lin.Args[0], lin.Args[1], bias, loss.Args[1], loss.Args[2]}, attrs)
+		b.Free(rows.Name)
+		fused := b.Op("head_loss", []string{loss.Result().Name, rows.Name}, []*ir.Value{lin.Args[0], lin.Args[1], bias, loss.Args[1], loss.Args[2]}, attrs)
 		f.Replace(loss.Result(), fused.Result())
 		for _, op := range append(chain, loss) {
 			op.Remove()

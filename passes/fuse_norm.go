@@ -7,7 +7,7 @@ func fuseNorm(f *ir.Func, _ Options) (int, error) {
 	n := 0
 	for _, norm := range opsOf(f, "layernorm", "rmsnorm") {
 		add := norm.Args[0].Op
-		if add == nil || add.Kind != "add" || add.Block != norm.Block || norm.Int("group") > 0 {
+		if add == nil || add.Kind != "add" || add.Float("by") != 0 || add.Block != norm.Block || norm.Int("group") > 0 {
 			continue
 		}
 		b := ir.NewBuilder(f, f.Body)
@@ -19,13 +19,7 @@ func fuseNorm(f *ir.Func, _ Options) (int, error) {
 			names = append(names, v.Name)
 			b.Free(v.Name)
 		}
-		attrs := ir.Attrs{"eps": norm.Float("eps")}
-		for k, v := range map[string]float64{"offset": norm.Float("offset"), "by": add.Float("by")} {
-			if v != 0 {
-				attrs[k] = v
-			}
-		}
-		fused := b.Op("add_"+norm.Kind, names, append([]*ir.Value{add.Args[0], add.Args[1]}, norm.Args[1:]...), attrs)
+		fused := b.Op("add_"+norm.Kind, names, append([]*ir.Value{add.Args[0], add.Args[1]}, norm.Args[1:]...), norm.Attrs)
 		for i, v := range olds {
 			f.Replace(v, fused.Results[i])
 		}

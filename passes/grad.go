@@ -30,7 +30,6 @@ func grad(f *ir.Func, o Options) (int, error) {
 	b.AtEnd(block)
 	if loss.Kind == "head_loss" {
 		b.Before(loss)
-		b.Free(loss.Result().Name)
 	}
 	b.Pos = loss.Pos
 	seeds := ir.Table[loss.Kind].Grad(d.g, loss, nil)

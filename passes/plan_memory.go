@@ -2,6 +2,7 @@ package passes
 
 import (
 	"sort"
+	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
 )
@@ -73,9 +74,22 @@ func newPlanner(f *ir.Func) *planner {
 	return p
 }
 
-// needs says whether v takes memory: it is read by some op, and has rows.
+// needs says whether v takes memory: it has rows, and some op reads it or its kernel cannot do without it.
 func (p *planner) needs(v *ir.Value) bool {
-	return v.Block != nil && len(v.Type.Dims) > 0 && len(p.uses[v]) > 0
+	return v.Block != nil && len(v.Type.Dims) > 0 && (len(p.uses[v]) > 0 || workspace(v))
+}
+
+func workspace(v *ir.Value) bool {
+	if v.Op == nil || v.Op.Loop != nil {
+		return false
+	}
+	names := ir.Table[v.Op.Kind].Results
+	for i, r := range v.Op.Results {
+		if r == v && i < len(names) {
+			return strings.HasSuffix(names[i], "!")
+		}
+	}
+	return false
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
