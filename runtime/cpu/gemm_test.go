@@ -85,7 +85,7 @@ func TestGemm(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		s := poisonedScratch()
-		for n := range 500 {
+		for n := range 300 {
 			pick := func() int { return sizes[r.IntN(len(sizes))] }
 			m, n, k := pick(), pick(), []int{0, 1, 2, 15, 16, 17, 64, 100, 383, 385, 800}[n%11]
 			transA, transB := r.IntN(2) == 1, r.IntN(2) == 1

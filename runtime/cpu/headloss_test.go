@@ -61,7 +61,7 @@ var headCases = []headCase{
 	{33, 129, 31, true, Head{Scale: 0.7}},
 	{12, 50, 64, true, Head{Softcap: 5}},
 	{40, 257, 17, false, Head{Scale: 2.5, Softcap: 3}},
-	{150, 140000, 2, false, Head{}}, // more than one tile
+	{70, 140000, 2, false, Head{}}, // more than one tile
 }
 
 func (c headCase) operands(seed uint64) (x, w Mat, bias []float32, targets []int32) {
@@ -81,7 +81,7 @@ func (c headCase) operands(seed uint64) (x, w Mat, bias []float32, targets []int
 }
 
 func TestHeadLoss(t *testing.T) {
-	if HeadTileRows(150, 140000) >= 150 {
+	if HeadTileRows(70, 140000) >= 70 {
 		t.Fatal("the last case has one tile")
 	}
 	eachVariant(t, func(t *testing.T) {
