@@ -292,7 +292,7 @@ func (p *planner) loop(op *ir.Op) {
 				s.in.members = append(s.in.members, m)
 			}
 		case p.foreign[c]: // the next value is copied at the end of each iteration
-			s.in.slots = l.Iterations()
+			s.in.slots = l.Iterations() + 1
 		}
 		if r := op.Results[i]; p.needs(r) {
 			p.put(r, &spot{in: s.in, stride: s.stride, shift: p.lastSlot(op, i)})
@@ -303,12 +303,7 @@ func (p *planner) loop(op *ir.Op) {
 
 // lastSlot returns the slot that holds carry i's value when the loop has ended.
 func (p *planner) lastSlot(op *ir.Op, i int) int {
-	s, ys := p.spots[op.Loop.Carries[i]], p.spots[op.Loop.Yield[i]]
-	n := op.Loop.Iterations()
-	if ys != nil && ys.in == s.in && ys.shift != s.shift {
-		return n % s.in.slots
-	}
-	return (n - 1) % s.in.slots
+	return op.Loop.Iterations() % p.spots[op.Loop.Carries[i]].in.slots
 }
 
 // ringSlots returns how many values of carry c, whose next is y, live at once: all where a later loop reads them, one
