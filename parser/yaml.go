@@ -25,6 +25,7 @@ const (
 // document is a YAML file: its tree and its text, so that every place in a scalar has a line and a column.
 type document struct {
 	src  *spec.Source
+	node *yaml.Node // the document, which has comments of its own
 	root *yaml.Node
 }
 
@@ -41,14 +42,14 @@ func readYAML(file string, text []byte) (*document, spec.Errors) {
 	}
 	d.src.Lines = splitLines(string(text))
 	shielded := shield(string(text))
-	root, err := decodeYAML(shielded)
+	node, err := decodeYAML(shielded)
 	if err != nil {
 		return d, spec.Errors{d.syntaxError(shielded, err)}
 	}
-	if errs := d.checkTree(root); errs != nil {
+	if errs := d.checkTree(node); errs != nil {
 		return d, errs
 	}
-	d.root = root
+	d.node, d.root = node, node.Content[0]
 	return d, nil
 }
 
@@ -70,7 +71,7 @@ func decodeYAML(text string) (*yaml.Node, error) {
 	if len(doc.Content) == 0 {
 		return nil, io.EOF
 	}
-	return doc.Content[0], nil
+	return &doc, nil
 }
 
 // splitLines splits a text into lines without their ends.
@@ -207,7 +208,7 @@ func (d *document) checkTree(root *yaml.Node) (errs spec.Errors) {
 			walk(c, depth+1)
 		}
 	}
-	walk(root, 1)
+	walk(root, 0)
 	return errs
 }
 

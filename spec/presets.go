@@ -7,3 +7,8 @@ import "embed"
 //
 //go:embed presets/*.yaml
 var PresetFiles embed.FS
+
+// LanguageFiles holds the Go files of the language's types, whose comments document the keys in the JSON Schema.
+//
+//go:embed spec.go pattern.go
+var LanguageFiles embed.FS
