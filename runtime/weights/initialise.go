@@ -101,12 +101,7 @@ func logUnit(x float64) float64 {
 		m, e = 2*m, e-1
 	}
 	s := (m - 1) / (m + 1)
-	s2 := s * s
-	sum := 0.0
-	for k := 21; k >= 1; k -= 2 { // s^2 < 0.03: the next term is below 1e-17
-		sum = float64(sum*s2) + 1/float64(k)
-	}
-	return float64(float64(e)*math.Ln2) + float64(2*s*sum)
+	return float64(float64(e)*math.Ln2) + float64(2*s*horner(&atanhSeries, s*s))
 }
 
 // sincosTurn returns the sine and cosine of u turns, u in [0, 1), by their Taylor series within a quarter turn.
@@ -114,13 +109,7 @@ func logUnit(x float64) float64 {
 func sincosTurn(u float64) (sin, cos float64) {
 	quarter := math.Floor(4 * u)
 	x := (4*u - quarter) * (math.Pi / 2)
-	x2 := x * x
-	sin, cos = 1, 1
-	for k := 22.0; k >= 2; k -= 2 { // Horner's rule on 1 - x²/(2·3)·(1 - x²/(4·5)·(…))
-		sin = 1 - float64(x2/(k*(k+1))*sin)
-		cos = 1 - float64(x2/((k-1)*k)*cos)
-	}
-	sin *= x
+	sin, cos = x*horner(&sinSeries, x*x), horner(&cosSeries, x*x)
 	switch quarter {
 	case 1:
 		return cos, -sin
@@ -130,4 +119,23 @@ func sincosTurn(u float64) (sin, cos float64) {
 		return -cos, sin
 	}
 	return sin, cos
+}
+
+// The coefficients of atanh(s)/s in s², and of sin(x)/x and cos(x) in x².
+var atanhSeries, sinSeries, cosSeries = func() (a, s, c [11]float64) {
+	factorial := 1.0 // of 2i, with its sign
+	for i := range a {
+		a[i], s[i], c[i] = 1/float64(2*i+1), 1/(factorial*float64(2*i+1)), 1/factorial
+		factorial *= -float64((2*i + 1) * (2*i + 2))
+	}
+	return a, s, c
+}()
+
+// horner evaluates a polynomial, constant term first.
+func horner(coefficients *[11]float64, x float64) float64 {
+	sum := 0.0
+	for i := len(coefficients) - 1; i >= 0; i-- {
+		sum = float64(sum*x) + coefficients[i]
+	}
+	return sum
 }
