@@ -9,7 +9,7 @@ type Head struct {
 }
 
 // headTileFloats is the number of logits that the head loss holds at a time, beyond 64 rows of them.
-const headTileFloats = 8 << 20
+const headTileFloats = 4 << 20
 
 // HeadTileRows returns how many rows of logits HeadLoss and HeadLossGrad hold at a time, for the given problem. They keep
 // HeadTileRows*vocab floats in the Pool.

@@ -5,12 +5,13 @@ import "unsafe"
 // The product kernels in plain Go, for machines without vector kernels. They take pointers as the vector kernels do.
 
 func tile4x4(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
-	as := unsafe.Slice(a, 4*k)
+	as, bs := panels(k, a, b, ldb)
 	var c00, c01, c02, c03, c10, c11, c12, c13, c20, c21, c22, c23, c30, c31, c32, c33 float32
-	for ; len(as) >= 4; as = as[4:] {
-		x := (*[4]float32)(unsafe.Pointer(b))
+	for l := range k {
+		x := bs[l*(ldb/4):][:4]
 		b0, b1, b2, b3 := x[0], x[1], x[2], x[3]
-		a0, a1, a2, a3 := as[0], as[1], as[2], as[3]
+		y := as[l*4:][:4]
+		a0, a1, a2, a3 := y[0], y[1], y[2], y[3]
 		c00 += a0 * b0
 		c01 += a0 * b1
 		c02 += a0 * b2
@@ -27,7 +28,6 @@ func tile4x4(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
 		c31 += a3 * b1
 		c32 += a3 * b2
 		c33 += a3 * b3
-		b = offset(b, ldb)
 	}
 	store4(c, add, c00, c01, c02, c03)
 	store4(offset(c, ldc), add, c10, c11, c12, c13)
@@ -36,20 +36,24 @@ func tile4x4(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
 }
 
 func tile1x4(k int, a, b *float32, ldb int, c *float32, _ int, add bool) {
-	as := unsafe.Slice(a, 4*k)
+	as, bs := panels(k, a, b, ldb)
 	var c0, c1, c2, c3 float32
-	for ; len(as) >= 4; as = as[4:] {
-		x := (*[4]float32)(unsafe.Pointer(b))
-		c0 += as[0] * x[0]
-		c1 += as[0] * x[1]
-		c2 += as[0] * x[2]
-		c3 += as[0] * x[3]
-		b = offset(b, ldb)
+	for l := range k {
+		x := bs[l*(ldb/4):][:4]
+		c0 += as[l*4] * x[0]
+		c1 += as[l*4] * x[1]
+		c2 += as[l*4] * x[2]
+		c3 += as[l*4] * x[3]
 	}
 	store4(c, add, c0, c1, c2, c3)
 }
 
-// offset moves p by a number of bytes. Past the end of a panel the result is not used.
+// panels views k steps of a, packed, and of b.
+func panels(k int, a, b *float32, ldb int) (as, bs []float32) {
+	return unsafe.Slice(a, 4*k), unsafe.Slice(b, (k-1)*(ldb/4)+4)
+}
+
+// offset moves p by a number of bytes.
 func offset(p *float32, bytes int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointer(p), bytes)) }
 
 func store4(c *float32, add bool, c0, c1, c2, c3 float32) {

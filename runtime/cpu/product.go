@@ -27,7 +27,7 @@ const (
 	productN  = 2048    // columns of B packed at once
 	packGroup = 4       // panels of B that one part packs
 	wantParts = 16      // parts that a product is cut in where it has room
-	smallWork = 1 << 15 // multiplications too few to wake a worker for
+	smallWork = 1 << 16 // multiplications too few to wake a worker for
 )
 
 // run computes C = op(A)*op(B), plus C with add, and y by the epilogue.
