@@ -92,6 +92,9 @@ func attentionCases(f func(name string, a AttentionParams, r *rand.Rand)) {
 		hd := heads[n%len(heads)]
 		a := AttentionParams{Batch: 1 + n%3%2, T: lengths[n%len(lengths)], Heads: hd[0], KVHeads: hd[1], HeadDim: dims[n%len(dims)],
 			Mask: masks[n%len(masks)], Key: rng.Key{Seed: uint64(n), Stream: 3}}
+		if n%14 == 3 { // several spans
+			a.T, a.HeadDim, a.Batch = 290, 4, 1
+		}
 		a.Scale = float32(1 / math.Sqrt(float64(a.HeadDim)))
 		if n%7 == 1 || n%7 == 3 {
 			a.Softcap = 2.5
@@ -182,6 +185,7 @@ func TestAttentionCached(t *testing.T) {
 		join(span(1, 0, 65), span(0, 131, 132)), // a prompt beside a token
 		join(span(1, 65, 66), span(0, 132, 133), span(2, 2, 33)),
 		{{2, 33}, {0, 133}, {2, 34}, {1, 66}, {0, 134}}, // rows of a slot apart
+		{{1, 60}, {1, 50}, {0, 51}, {2, 30}},            // runs that end for one reason alone
 		span(1, 40, 50),                                 // back to an earlier position
 		span(0, 0, 20),                                  // another sequence in an old slot
 	}
@@ -208,6 +212,8 @@ func TestAttentionCached(t *testing.T) {
 			cache := Cache{K: make([]float32, slots*maxT*width), V: make([]float32, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
 			fill(cache.K, nan)
 			fill(cache.V, nan)
+			kept := NewPool(2) // sees all calls, as in a server
+			defer kept.Close()
 			for c, rows := range calls {
 				var positions, at []int32
 				stored := map[int]int{}
@@ -220,6 +226,9 @@ func TestAttentionCached(t *testing.T) {
 				_, q, k, v := projected(r, &b)
 				o := poisoned(q.Rows, q.Cols)
 				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, cache, positions, at, &a) }, o.Data)
+				again := poisoned(o.Rows, o.Cols)
+				AttentionCached(kept, again, q, k, v, cache, positions, at, &a)
+				near(t, "o on a used pool", dense(again), dense(o), 0)
 
 				for n, row := range rows {
 					to := (row.slot*maxT + row.position) * width
