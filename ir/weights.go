@@ -1,0 +1,73 @@
+package ir
+
+import "github.com/tfc-dev/tfc/spec"
+
+// Weight says where one weight lives: in the contiguous float32 buffer of a program, and in a Hugging Face file.
+type Weight struct {
+	Name   string // layers.3.q.weight
+	Shape  []int
+	Offset int // of its first element in the buffer
+	Decay  bool
+	Init   Init
+
+	File           string // the tensor of the file that holds it; see spec.Placement for the rest
+	FileTransposed bool
+	FileRows       int
+	FileRow        int
+	FileGroup      int
+	FileStride     int
+}
+
+// Size returns the number of elements.
+func (w Weight) Size() int {
+	n := 1
+	for _, d := range w.Shape {
+		n *= d
+	}
+	return n
+}
+
+// weightAlign is where weights start, in elements: a cache line. The parts of a packed weight follow each other closely.
+const weightAlign = 16
+
+// WeightTable lays out the weights of f, which must have all of the model's: first those that decay, family by family
+// and layer by layer, the parts of a packed weight side by side so that it is one matrix.
+func WeightTable(s *spec.Spec, f *Func) []Weight {
+	part := map[*Param]bool{}
+	for _, p := range f.Params {
+		for _, q := range p.Parts {
+			part[q] = true
+		}
+	}
+	var table []Weight
+	at := 0
+	for _, decay := range []bool{true, false} {
+		for _, p := range f.Params {
+			if p.Cache || part[p] || p.Decay != decay {
+				continue
+			}
+			for i := range p.Members() {
+				at = (at + weightAlign - 1) / weightAlign * weightAlign
+				for _, q := range p.Leaves() {
+					w := Weight{Name: q.Member(p.From + i), Shape: q.Type.Shape(), Offset: at, Decay: decay, Init: q.Init}
+					w.place(s)
+					table = append(table, w)
+					at += w.Size()
+				}
+			}
+		}
+	}
+	return table
+}
+
+// place fills in where the weight is in a file: where the model's family has it, or under its own name.
+func (w *Weight) place(s *spec.Spec) {
+	w.File = w.Name
+	if s.HF == nil {
+		return
+	}
+	if p, ok := s.HF.Place(w.Name, &s.Model); ok {
+		w.File, w.FileTransposed = p.File, p.Transposed
+		w.FileRows, w.FileRow, w.FileGroup, w.FileStride = p.Rows, p.Row, p.Group, p.Stride
+	}
+}
