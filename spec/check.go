@@ -27,7 +27,15 @@ func Check(s *Spec) Errors {
 	return c.errs.Sort()
 }
 
-// rule is one thing that a spec must keep. Its name is the name of its example among the error tests.
+// Rules lists the names of the rules; the error tests have an example of each under its name.
+func Rules() (names []string) {
+	for _, r := range slices.Concat(lengthRules, rules) {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// rule is one thing that a spec must keep.
 type rule struct {
 	name  string
 	check func(*checker)
@@ -71,22 +79,35 @@ type checker struct {
 	m    *Model
 	t    *Train
 	errs Errors
+
+	given bool // the last error stands at a value that the spec gives
 }
+
+var settingPath = regexp.MustCompile(`^[^.\[]*(\.[^.\[]*)?`)
 
 // fail reports an error at the value at path.
 func (c *checker) fail(path, format string, args ...any) *Error {
+	if c.s.Source != nil {
+		_, c.given = c.s.Source.Pos[settingPath.FindString(path)]
+	}
 	e := &Error{Pos: c.s.Source.At(path), Text: fmt.Sprintf(format, args...)}
 	c.errs = append(c.errs, e)
 	return e
 }
 
-// note points an error to the value at path too, where the spec has it.
+// note points an error to the value at path too, where the spec has it. An error at a value that the spec does not
+// give itself moves there.
 func (c *checker) note(e *Error, path, format string, args ...any) {
 	if c.s.Source == nil {
 		return
 	}
-	if p, ok := c.s.Source.Pos[path]; ok && p != e.Pos {
+	p, ok := c.s.Source.Pos[path]
+	switch {
+	case !ok || p == e.Pos:
+	case c.given:
 		e.Notes = append(e.Notes, Note{p, fmt.Sprintf(format, args...)})
+	default:
+		e.Pos = p
 	}
 }
 
@@ -174,7 +195,7 @@ func checkRotated(c *checker) {
 	layers(c.m.Positions, "model.positions", func(l int, path string) {
 		p := c.m.Positions[l]
 		if n := p.Rotated(c.m.HeadDim); p.Kind == "rope" && (n%2 != 0 || n < 2) {
-			e := c.fail(path, "rope turns pairs, and %g of a head of %d is %d numbers; make that even and at least 2", p.Fraction, c.m.HeadDim, n)
+			e := c.fail(path, "rope turns numbers in pairs, and of a head's %d it would turn %d; change head_dim or fraction", c.m.HeadDim, n)
 			c.note(e, "model.head_dim", "head_dim is here")
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -55,7 +56,7 @@ func (s *Spec) describe(paths []string) string {
 // configFunctions compute what config.json says in another way than a spec.
 var configFunctions = map[string]func(*Model) any{
 	"activation":        func(m *Model) any { return activationName(m) },
-	"query_scalar":      func(m *Model) any { return 1 / (m.AttentionMultiplier * m.AttentionMultiplier) },
+	"query_scalar":      func(m *Model) any { return queryScalar(m) },
 	"rope_parameters":   func(m *Model) any { return ropeParameters(m) },
 	"rope_scaling":      func(m *Model) any { return ropeScaling(m) },
 	"rope_theta":        func(m *Model) any { return ropeTheta(m) },
@@ -67,6 +68,15 @@ var configFunctions = map[string]func(*Model) any{
 	"layer_types":       func(m *Model) any { return m.layerKinds("full_attention", "sliding_attention") },
 	"attention_layers":  func(m *Model) any { return m.layerKinds("global", "local") },
 	"attention_types":   func(m *Model) any { return []any{[]any{m.layerKinds("global", "local"), 1}} },
+}
+
+// queryScalar is what the scale of q·k is one over the root of, without the rounding of the root.
+func queryScalar(m *Model) float64 {
+	x := 1 / (m.AttentionMultiplier * m.AttentionMultiplier)
+	if n := math.Round(x); math.Abs(x-n) < 1e-9*n {
+		return n
+	}
+	return x
 }
 
 // orNull is how config.json leaves a cap out.

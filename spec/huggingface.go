@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,16 +29,11 @@ type HuggingFace struct {
 // Compare fills in Differs: what m has otherwise than fixed, the same model with the settings that the family has fixed.
 func (h *HuggingFace) Compare(m, fixed *Model) {
 	h.Differs = slices.DeleteFunc(m.Differences(fixed), func(path string) bool {
-		return slices.Contains(h.Free, path)
+		return h.varies(path, m.Settings()[path])
 	})
 	for path, v := range m.Settings() {
 		if _, byLayer := v.([]any); byLayer && path != "attention" {
 			h.Differs = append(h.Differs, path)
-		}
-	}
-	if _, gated := m.Gated(); !slices.Contains(h.Differs, "activation") {
-		if _, want := fixed.Gated(); gated != want {
-			h.Differs = append(h.Differs, "activation")
 		}
 	}
 	if !h.saysAttention(m) {
@@ -45,6 +41,17 @@ func (h *HuggingFace) Compare(m, fixed *Model) {
 	}
 	slices.Sort(h.Differs)
 	h.Differs = slices.Compact(h.Differs)
+}
+
+// varies says whether config.json can say that the setting at path has a value.
+func (h *HuggingFace) varies(path string, value any) bool {
+	for _, free := range h.Free {
+		name, values, limited := strings.Cut(free, "=")
+		if name == path {
+			return !limited || slices.Contains(strings.Split(values, "|"), fmt.Sprint(value))
+		}
+	}
+	return false
 }
 
 // saysAttention says whether config.json can express the attention of all layers.
