@@ -45,14 +45,14 @@ func (c *valueContext) call(v reflect.Value, t *term) bool {
 	kind, names := constructors(v.Type())
 	if bare := kind.Tag.Get("bare"); bare != "" && (t.op != "call" || !slices.Contains(names, t.text)) {
 		v.FieldByIndex(kind.Index).SetString(bare)
-		return c.argument(v, arguments(v.Type(), bare)[0], t, c.path)
+		return c.argument(v, arguments(v.Type(), bare)[0], t, c.path, c.key())
 	}
 	if t.op != "call" {
-		c.fail(t.off, "%s must be %s, not %s", c.key(), quoteList(names), clip(t.String()))
+		c.fail(t.off, "%s must be %s, not %s", c.key(), enumerate(names, "or"), clip(t.String()))
 		return false
 	}
 	if !slices.Contains(names, t.text) {
-		e := c.fail(t.off, "unknown %s %q; it is %s", c.noun(), clip(t.text), quoteList(names))
+		e := c.fail(t.off, "unknown %s %q; it is %s", c.noun(), clip(t.text), enumerate(names, "or"))
 		e.Suggestion = suggestWord(t.text, names)
 		return false
 	}
@@ -89,7 +89,7 @@ func (c *valueContext) call(v reflect.Value, t *term) bool {
 			continue
 		}
 		given[name.text] = name.off
-		ok = c.argument(v, fields[at], a, c.path+"."+name.text) && ok
+		ok = c.argument(v, fields[at], a, c.path+"."+name.text, name.text+" of "+t.text) && ok
 	}
 	for _, f := range fields {
 		name := f.Tag.Get("arg")
@@ -103,8 +103,8 @@ func (c *valueContext) call(v reflect.Value, t *term) bool {
 			continue
 		}
 		inner := *c
-		inner.s = source{defaultNode(text), fromDefault}
-		inner.path, inner.tag = c.path+"."+name, f.Tag
+		inner.s = source{defaultNode(text), fromDefault, nil}
+		inner.path, inner.tag, inner.label = c.path+"."+name, f.Tag, name+" of "+t.text
 		tm, _ := inner.parse()
 		ok = inner.term(v.FieldByIndex(f.Index), tm) && ok
 	}
@@ -112,18 +112,19 @@ func (c *valueContext) call(v reflect.Value, t *term) bool {
 }
 
 // argument decodes one argument into its field.
-func (c *valueContext) argument(v reflect.Value, f reflect.StructField, t *term, path string) bool {
+func (c *valueContext) argument(v reflect.Value, f reflect.StructField, t *term, path, label string) bool {
 	inner := *c
-	inner.path, inner.tag = path, f.Tag
+	inner.path, inner.tag, inner.label = path, f.Tag, label
 	if c.s.from == fromSpec {
 		c.d.src.Pos[path] = c.d.doc.within(c.s.node, t.off)
 	}
 	return inner.term(v.FieldByIndex(f.Index), t)
 }
 
-// noun is what the value is called in errors: the key, without a layer's number.
+// noun is the kind of thing that the value is: its key, without a layer's number and what it belongs to.
 func (c *valueContext) noun() string {
 	key, _, _ := strings.Cut(c.key(), "[")
+	key, _, _ = strings.Cut(key, " of ")
 	return key
 }
 
@@ -159,7 +160,7 @@ func wanted(t reflect.Type, tag reflect.StructTag) string {
 		return "true or false"
 	case reflect.String:
 		if enum := tag.Get("enum"); enum != "" {
-			return quoteList(strings.Split(enum, "|"))
+			return enumerate(strings.Split(enum, "|"), "or")
 		}
 		return "text"
 	case reflect.Slice:
@@ -167,9 +168,9 @@ func wanted(t reflect.Type, tag reflect.StructTag) string {
 	}
 	kind, names := constructors(t)
 	if kind.Tag.Get("bare") != "" {
-		return "a number or " + quoteList(names)
+		return "a number or " + enumerate(names, "or")
 	}
-	return quoteList(names)
+	return enumerate(names, "or")
 }
 
 // pattern decodes an attention pattern.
@@ -186,11 +187,7 @@ func (c *valueContext) pattern(t *term) (spec.Pattern, bool) {
 		return p, ok
 	case "call":
 		var p spec.Pattern
-		inner := *c
-		if c.s.from == fromSpec {
-			c.d.src.Pos[c.path] = c.d.doc.within(c.s.node, t.off)
-		}
-		if !inner.call(reflect.ValueOf(&p).Elem(), t) {
+		if !c.call(reflect.ValueOf(&p).Elem(), t) {
 			return p, false
 		}
 		if p.Op == "block" {
@@ -224,9 +221,9 @@ func (c *valueContext) schedule(v reflect.Value, t *term) bool {
 // Pattern reads an attention pattern alone, as Pattern.String writes it. Its numbers may be arithmetic without names.
 func Pattern(text string) (spec.Pattern, error) {
 	src := &spec.Source{Lines: splitLines(text), Pos: map[string]spec.Pos{}}
-	d := &decoder{doc: &document{src: src}, src: src}
+	d := newDecoder(&document{src: src}, src)
 	n := &yaml.Node{Kind: yaml.ScalarNode, Value: text, Line: 1, Column: 1}
-	c := &valueContext{d: d, s: source{n, fromSpec}, path: "pattern", layer: -1}
+	c := &valueContext{d: d, s: source{n, fromSpec, nil}, path: "pattern", layer: -1}
 	t, ok := c.parse()
 	if !ok {
 		return spec.Pattern{}, d.errs.Err()

@@ -16,7 +16,12 @@ type decoder struct {
 	doc   *document
 	src   *spec.Source
 	errs  spec.Errors
-	stack []*entry // being decoded, for cycles
+	stack []*entry        // being decoded, for cycles
+	round map[*entry]bool // cycles told, by the key that closes them
+}
+
+func newDecoder(doc *document, src *spec.Source) *decoder {
+	return &decoder{doc: doc, src: src, round: map[*entry]bool{}}
 }
 
 // author says who wrote a value. What the user wrote goes before the preset, the preset before the default.
@@ -32,6 +37,7 @@ const (
 type source struct {
 	node *yaml.Node
 	from author
+	key  *yaml.Node // the key before it, nil without one
 }
 
 // entry is a key of a mapping: its field, the texts for it, best first, and how far it is decoded.
@@ -75,7 +81,7 @@ func (d *decoder) spec() *spec.Spec {
 		d.fail(d.doc.at(root), "a spec is a mapping with the key model, not %s", kindName(root))
 		return s
 	}
-	top := d.scope(reflect.ValueOf(s).Elem(), []source{{root, fromSpec}}, nil, "")
+	top := d.scope(reflect.ValueOf(s).Elem(), []source{{root, fromSpec, nil}}, nil, "")
 	d.decode(top.entries["name"], top)
 
 	model := top.entries["model"]
@@ -87,7 +93,7 @@ func (d *decoder) spec() *spec.Spec {
 	if preset != nil {
 		hf := *preset.huggingFace
 		s.HF = &hf
-		model.sources = append(model.sources, source{preset.model, fromPreset})
+		model.sources = append(model.sources, source{preset.model, fromPreset, nil})
 	}
 	inner := d.section(model, nil)
 	if len(d.errs) == 0 {
@@ -104,8 +110,8 @@ func (d *decoder) spec() *spec.Spec {
 // fixed decodes the model section again with the settings that the preset's family has fixed.
 func (d *decoder) fixed(sources []source, fixed *yaml.Node) *spec.Model {
 	var m spec.Model
-	again := &decoder{doc: d.doc, src: &spec.Source{File: d.src.File, Pos: map[string]spec.Pos{}}}
-	again.section(&entry{path: "model", value: reflect.ValueOf(&m).Elem(), sources: slices.Insert(slices.Clone(sources), 0, source{fixed, fromPreset})}, nil)
+	again := newDecoder(d.doc, &spec.Source{File: d.src.File, Pos: map[string]spec.Pos{}})
+	again.section(&entry{path: "model", value: reflect.ValueOf(&m).Elem(), sources: slices.Insert(slices.Clone(sources), 0, source{fixed, fromPreset, nil})}, nil)
 	return &m
 }
 
@@ -119,7 +125,7 @@ func (d *decoder) preset(model *yaml.Node) *preset {
 		for i := 0; i+1 < len(model.Content); i += 2 {
 			if key, v := model.Content[i], model.Content[i+1]; key.Value == "preset" && v.Kind == yaml.ScalarNode {
 				if presets()[v.Value] == nil {
-					e := d.fail(d.doc.at(v), "unknown preset %q; there are %s", v.Value, quoteList(presetNames()))
+					e := d.fail(d.doc.at(v), "unknown preset %q; there are %s", v.Value, enumerate(presetNames(), "and"))
 					e.Suggestion = closest(v.Value, presetNames())
 					return nil
 				}
@@ -141,10 +147,15 @@ func (d *decoder) section(e *entry, around *scope) *scope {
 	return sc
 }
 
-// record notes where the user wrote the value.
+// record notes where the user wrote the value; the place of a mapping is its key's.
 func (d *decoder) record(e *entry) {
-	if len(e.sources) > 0 && e.sources[0].from == fromSpec {
-		d.src.Pos[e.path] = d.doc.at(e.sources[0].node)
+	if len(e.sources) == 0 || e.sources[0].from != fromSpec {
+		return
+	}
+	s := e.sources[0]
+	d.src.Pos[e.path] = d.doc.at(s.node)
+	if s.node.Kind == yaml.MappingNode && s.key != nil {
+		d.src.Pos[e.path] = d.doc.at(s.key)
 	}
 }
 
@@ -212,7 +223,7 @@ func (d *decoder) keys(sc *scope, s source, keys []string, path string) {
 		}
 		first[k.Value] = k
 		if e := sc.entries[k.Value]; e != nil {
-			e.sources = append(e.sources, source{v, s.from})
+			e.sources = append(e.sources, source{v, s.from, k})
 			continue
 		}
 		where := "a spec"
@@ -243,7 +254,7 @@ func (d *decoder) decode(e *entry, sc *scope) bool {
 func (d *decoder) decodeValue(e *entry, sc *scope) bool {
 	d.record(e)
 	if text, ok := e.field.Tag.Lookup("default"); ok {
-		e.sources = append(e.sources, source{defaultNode(text), fromDefault})
+		e.sources = append(e.sources, source{defaultNode(text), fromDefault, nil})
 	}
 	if isMapping(e.field.Type) {
 		inner := d.scope(e.value, e.sources, sc, e.path)

@@ -76,7 +76,7 @@ func (c *valueContext) function(t *term) (num, bool) {
 			names = append(names, name)
 		}
 		sort.Strings(names)
-		e := c.fail(t.off, "unknown function %q in arithmetic; there are %s", t.text, quoteList(names))
+		e := c.fail(t.off, "unknown function %q in arithmetic; there are %s", t.text, enumerate(names, "and"))
 		e.Suggestion = closest(t.text, names)
 		return num{}, false
 	}
@@ -113,7 +113,10 @@ func (c *valueContext) name(t *term) (num, bool) {
 		return num{}, false
 	}
 	if e.state == 1 {
-		c.fail(t.off, "%s", c.d.cycle(e))
+		if !c.d.round[e] {
+			c.fail(t.off, "%s, and that is a circle", c.d.cycle(e))
+		}
+		c.d.round[e] = true
 		return num{}, false
 	}
 	if !c.d.decode(e, sc) {

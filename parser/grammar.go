@@ -138,16 +138,10 @@ func parseExpression(text string) (*term, *syntaxFault) {
 		return tree.term(), nil
 	}
 	var unexpected *participle.UnexpectedTokenError
-	var perr participle.Error
-	switch {
-	case errors.As(err, &unexpected) && unexpected.Unexpected.EOF():
-		return nil, &syntaxFault{len(text), "the expression ends too soon"}
-	case errors.As(err, &unexpected):
+	if errors.As(err, &unexpected) && !unexpected.Unexpected.EOF() {
 		return nil, &syntaxFault{unexpected.Unexpected.Pos.Offset, fmt.Sprintf("unexpected %q in an expression", unexpected.Unexpected.Value)}
-	case errors.As(err, &perr):
-		return nil, &syntaxFault{min(perr.Position().Offset, len(text)), "not an expression: " + perr.Message()}
 	}
-	return nil, &syntaxFault{0, "not an expression: " + err.Error()}
+	return nil, &syntaxFault{len(text), "the expression ends too soon"}
 }
 
 // infix joins terms by one operator that takes any number of operands.

@@ -31,7 +31,7 @@ func Load(path string) (*spec.Spec, error) {
 func Parse(file string, text []byte) (*spec.Spec, error) {
 	doc, errs := readYAML(file, text)
 	if errs == nil {
-		d := &decoder{doc: doc, src: doc.src}
+		d := newDecoder(doc, doc.src)
 		s := d.spec()
 		if errs = append(d.errs, d.settle(s)...); len(errs) == 0 {
 			errs = spec.Check(s)
@@ -68,7 +68,7 @@ func (d *decoder) settle(s *spec.Spec) (errs spec.Errors) {
 	switch {
 	case hasSteps && hasEpochs:
 		first, second := steps, epochs
-		if second.Line < first.Line {
+		if second.Line < first.Line || second.Line == first.Line && second.Col < first.Col {
 			first, second = second, first
 		}
 		errs = append(errs, &spec.Error{Pos: second, Text: "steps and epochs both say how long to train; give one",
@@ -95,10 +95,10 @@ func (d *decoder) settle(s *spec.Spec) (errs spec.Errors) {
 	return errs
 }
 
-// quoteList writes words as "a, b or c".
-func quoteList(words []string) string {
+// enumerate writes words as "a, b or c", with the last two joined by link.
+func enumerate(words []string, link string) string {
 	if len(words) == 1 {
 		return words[0]
 	}
-	return fmt.Sprintf("%s or %s", strings.Join(words[:len(words)-1], ", "), words[len(words)-1])
+	return fmt.Sprintf("%s %s %s", strings.Join(words[:len(words)-1], ", "), link, words[len(words)-1])
 }

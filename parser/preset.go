@@ -91,8 +91,8 @@ func readPreset(file string, text []byte) (*preset, spec.Errors) {
 	if p.model == nil || p.fixed == nil {
 		return nil, spec.Errors{{Pos: spec.Pos{File: file, Line: 1, Col: 1}, Text: "a preset has the sections model and fixed"}}
 	}
-	d := &decoder{doc: doc, src: doc.src}
-	sc := d.scope(reflect.ValueOf(&top).Elem(), []source{{&root, fromSpec}}, nil, "")
+	d := newDecoder(doc, doc.src)
+	sc := d.scope(reflect.ValueOf(&top).Elem(), []source{{&root, fromSpec, nil}}, nil, "")
 	for _, e := range sc.order {
 		d.decode(e, sc)
 	}

@@ -89,6 +89,13 @@ func closest(word string, words []string) string {
 			best, least = w, n
 		}
 	}
+	if best == "" && len(word) >= 3 {
+		for _, w := range words {
+			if strings.HasPrefix(w, word+"_") {
+				return w
+			}
+		}
+	}
 	return best
 }
 

@@ -19,12 +19,21 @@ type valueContext struct {
 	sc    *scope
 	path  string
 	tag   reflect.StructTag
-	layer int   // of a per-layer value, -1 otherwise
-	root  *term // the whole expression
+	label string // what errors call the value, where the path does not say it
+	layer int    // of a per-layer value, -1 otherwise
+	root  *term  // the whole expression
 }
 
-// key is the last part of the path.
-func (c *valueContext) key() string { return c.path[strings.LastIndexByte(c.path, '.')+1:] }
+// key is what errors call the value: the path in its section, or the label.
+func (c *valueContext) key() string {
+	if c.label != "" {
+		return c.label
+	}
+	if _, key, ok := strings.Cut(c.path, "."); ok {
+		return key
+	}
+	return c.path
+}
 
 // fail reports an error at byte off of the value. A value that the user did not write is reported at the last of the
 // keys it was computed from that the user did write, with notes at the others.
@@ -36,7 +45,13 @@ func (c *valueContext) fail(off int, format string, args ...any) *spec.Error {
 	if c.s.from == fromPreset {
 		whose = "from the preset"
 	}
-	e := c.d.fail(c.d.src.At(c.path), "%s (%s): %s", c.key(), whose, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if strings.HasPrefix(text, c.key()) {
+		text += " (" + whose + ")"
+	} else {
+		text = fmt.Sprintf("%s (%s): %s", c.key(), whose, text)
+	}
+	e := c.d.fail(c.d.src.At(c.path), "%s", text)
 	if c.root != nil {
 		var places []spec.Pos
 		for _, n := range c.root.bareNames() {
@@ -167,7 +182,7 @@ func (c *valueContext) word(v reflect.Value, text string, off int) bool {
 		words := strings.Split(enum, "|")
 		if !slices.Contains(words, text) {
 			key, _, _ := strings.Cut(c.key(), "[")
-			e := c.fail(off, "%s cannot be %q; it is %s", key, clip(text), quoteList(words))
+			e := c.fail(off, "%s cannot be %q; it is %s", key, clip(text), enumerate(words, "or"))
 			e.Suggestion = suggestWord(text, words)
 			return false
 		}
@@ -396,15 +411,10 @@ func (c *valueContext) term(v reflect.Value, t *term) bool {
 			ok = c.term(v.Index(i), a) && ok
 		}
 		return ok
-	case reflect.String, reflect.Bool:
-		if t.op != "call" || t.open {
-			c.fail(t.off, "%s must be a word, not %s", c.key(), clip(t.String()))
-			return false
-		}
-		if v.Kind() == reflect.Bool {
-			return c.boolean(v, t.text, t.off)
-		}
-		return c.word(v, t.text, t.off)
+	case reflect.Bool:
+		return c.boolean(v, t.String(), t.off)
+	case reflect.String:
+		return c.word(v, t.String(), t.off)
 	}
 	return c.call(v, t)
 }

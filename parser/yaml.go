@@ -286,13 +286,13 @@ var yamlMessage = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 
 // yamlWords says in a user's words what the YAML parser means.
 var yamlWords = []struct{ has, text string }{
-	{"mapping values are not allowed", "a second ':' on a line; put text that has ': ' in quotes"},
+	{"mapping values are not allowed", "no ':' can stand here: text that has ': ' needs quotes, or the line above lacks its ':'"},
 	{"cannot start any token", "a value cannot start with this character; put it in quotes, and indent with spaces, not tabs"},
 	{"unknown anchor", "aliases (*name) are not allowed; write the value again, or quote a text that starts with *"},
-	{"did not find expected alphabetic or numeric", "a value cannot start with * or & unless it is in quotes"},
-	{"did not find expected ',' or ']'", "this list has no ',' or ']' where one must come"},
-	{"did not find expected ',' or '}'", "this mapping has no ',' or '}' where one must come"},
-	{"did not find expected key", "this fits no mapping around it; check the indentation, and put an expression that starts with '[' in quotes"},
+	{"did not find expected alphabetic or numeric", "a value cannot start with * or &, and nothing can follow a list; put the whole value in quotes, as \"*.txt\" or \"[a, b] * 4\""},
+	{"did not find expected ',' or ']'", "this list is not closed, or a ',' is missing in it"},
+	{"did not find expected ',' or '}'", "this mapping is not closed, or a ',' is missing in it"},
+	{"did not find expected key", "this fits no mapping around it; check the indentation, and put a value that starts with '[' or a quote in quotes as a whole"},
 	{"could not find expected ':'", "a key needs a ':' after it"},
 	{"did not find expected '-' indicator", "this fits no list around it; check the indentation"},
 	{"found unexpected end of stream", "a quote is opened and never closed"},
@@ -329,6 +329,16 @@ func (d *document) syntaxError(text string, err error) *spec.Error {
 		before, rs := strings.Join(lines[:p.Line-1], ""), []rune(lines[p.Line-1])
 		p.Col = shortest(len(rs), func(n int) bool { return fails(before + string(rs[:n])) })
 	}
+	switch {
+	case strings.Contains(m[2], "did not find expected ','"):
+		p = d.opening(lines, p)
+	case strings.Contains(m[2], "unknown anchor"):
+		rs := []rune(lines[p.Line-1])
+		for p.Col > 1 && rs[min(p.Col, len(rs))-1] != '*' {
+			p.Col--
+		}
+	}
+	p.File = d.src.File
 	e := &spec.Error{Pos: p, Text: "YAML: " + strings.TrimSpace(m[2])}
 	for _, w := range yamlWords {
 		if strings.Contains(m[2], w.has) {
@@ -337,6 +347,39 @@ func (d *document) syntaxError(text string, err error) *spec.Error {
 		}
 	}
 	return e
+}
+
+// opening returns the place of the innermost bracket that is open at p, or p.
+func (d *document) opening(lines []string, p spec.Pos) spec.Pos {
+	var open []spec.Pos
+	quote := rune(0)
+	for i, line := range lines[:p.Line] {
+		rs := []rune(line)
+		if i == p.Line-1 {
+			rs = rs[:min(p.Col, len(rs))]
+		}
+		for j, r := range rs {
+			if quote == 0 && startsComment(rs, j) {
+				break
+			}
+			switch {
+			case quote != 0:
+				if r == quote {
+					quote = 0
+				}
+			case (r == '"' || r == '\'') && j > 0 && strings.ContainsRune(" [{,:", rs[j-1]):
+				quote = r
+			case r == '[' || r == '{':
+				open = append(open, spec.Pos{Line: i + 1, Col: j + 1})
+			case (r == ']' || r == '}') && len(open) > 0:
+				open = open[:len(open)-1]
+			}
+		}
+	}
+	if len(open) == 0 {
+		return p
+	}
+	return open[len(open)-1]
 }
 
 // shortest returns the least n in 1..most for which fails holds, when it holds from there on.
