@@ -437,7 +437,7 @@ func (b *build) head(x *Value) *Value {
 	b.at("vocab_size")
 	w := b.params["wte"]
 	if !m.TieWordEmbeddings {
-		w = b.weight("head.weight", m.Init.Weights, b.dim("V"), b.dim("D"))
+		w = b.weight("head", m.Init.Weights, b.dim("V"), b.dim("D"))
 	}
 	logits := b.Op("linear", []string{"logits"}, []*Value{x, w, nil, nil}, nil).Result()
 	if m.Bias.Head {
