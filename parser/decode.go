@@ -310,8 +310,11 @@ func kindName(n *yaml.Node) string {
 
 // clip shortens a text for a message.
 func clip(s string) string {
-	if rs := []rune(s); len(rs) > 40 {
-		return string(rs[:40]) + "…"
+	n := 0
+	for i := range s {
+		if n++; n > 40 {
+			return s[:i] + "…"
+		}
 	}
 	return s
 }

@@ -33,6 +33,7 @@ func Format(text []byte) ([]byte, error) {
 }
 
 func formatOnce(text string) (string, error) {
+	text, tail := cutTail(text)
 	doc, errs := readYAML("", []byte(text))
 	if errs != nil {
 		return "", errs.Err()
@@ -43,11 +44,28 @@ func formatOnce(text string) (string, error) {
 		f.b.WriteByte('\n')
 	}
 	f.block(doc.root, reflect.TypeFor[spec.Spec](), 0)
-	if doc.node.FootComment != "" {
-		f.b.WriteByte('\n')
-	}
 	f.comments(0, doc.node.FootComment)
-	return f.b.String(), nil
+	out := strings.TrimRight(f.b.String(), "\n") + "\n"
+	if tail != "" {
+		out += "\n" + tail
+	}
+	return out, nil
+}
+
+// cutTail splits off the comments that end a text and stand at the margin: they are about the whole, and stay last.
+func cutTail(text string) (head, tail string) {
+	lines := strings.Split(strings.TrimRight(text, " \t\r\n"), "\n")
+	n := len(lines)
+	for n > 0 && (strings.HasPrefix(lines[n-1], "#") || strings.TrimSpace(lines[n-1]) == "") {
+		n--
+	}
+	var b strings.Builder
+	for _, line := range lines[n:] {
+		if line = strings.TrimSpace(line); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	return strings.Join(lines[:n], "\n") + "\n", b.String()
 }
 
 // sameComments checks that no comment got lost.

@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -22,11 +23,14 @@ func Schema() []byte {
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "tfc spec"
 	root["required"] = []string{"model"}
-	text, err := json.MarshalIndent(root, "", "  ")
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(root); err != nil {
 		panic("parser: " + err.Error())
 	}
-	return append(text, '\n')
+	return b.Bytes()
 }
 
 type object = map[string]any
@@ -85,6 +89,9 @@ func (g *schemaMaker) mapping(t reflect.Type) object {
 		doc := g.docs[t.Name()+"."+f.Name]
 		if doc == "" {
 			doc = g.docs[f.Type.Name()]
+		}
+		if more, ok := s["description"].(string); ok {
+			doc += "; " + more
 		}
 		if doc != "" {
 			s["description"] = doc
