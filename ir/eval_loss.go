@@ -80,7 +80,7 @@ func headLogits(op *Op, in []*Tensor) (logits, slopes *Tensor) {
 func evalHeadLoss(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	logits, _ := headLogits(op, in)
 	loss, rows, _ := softmaxLoss(logits, in[3], in[4])
-	return []*Tensor{Scalar(loss), rows}
+	return []*Tensor{Scalar(loss), rows, headTileOf(op, 2)}
 }
 
 func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
@@ -98,7 +98,7 @@ func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		}
 		e.addGrad(op.Into[1], db)
 	}
-	return []*Tensor{Scalar(loss), dx, rows}
+	return []*Tensor{Scalar(loss), dx, rows, headTileOf(op, 3)}
 }
 
 func evalZeroGrads(e *evaluator, op *Op, in []*Tensor) []*Tensor {
@@ -150,3 +150,6 @@ func evalAdamW(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	})
 	return nil
 }
+
+// headTileOf is the tile of a head loss, of which nothing is read.
+func headTileOf(op *Op, result int) *Tensor { return NewTensor(op.Results[result].Type.Shape()...) }

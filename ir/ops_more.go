@@ -82,6 +82,22 @@ func attentionOps() []*OpDef {
 // rowType is one f32 for each row of x: the losses that a loss sums.
 func rowType(x *Value) Type { return Type{F32, x.Type.Dims[:len(x.Type.Dims)-1]} }
 
+// headTile is how many logits the head loss holds at once, beyond minHeadRows rows of them: few enough for a cache of
+// some megabytes, enough rows for its products to run at speed.
+const (
+	headTile    = 1 << 22
+	minHeadRows = 64
+)
+
+// tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x.
+func tileType(x, w *Value) Type {
+	n, v := x.Type.Rows(), w.Type.Dims[0]
+	most := max(minHeadRows, headTile/max(v.Size, 1))
+	tiles := max(1, (n+most-1)/most)
+	r := (n + tiles - 1) / tiles
+	return Type{F32, []Dim{{fmt.Sprint(r), r}, v}}
+}
+
 func lossOps() []*OpDef {
 	logitsShape := func(op *Op) ([]Type, error) {
 		if op.Args[1].Type.DType != I32 {
@@ -90,7 +106,7 @@ func lossOps() []*OpDef {
 		return []Type{scalar(F32), rowType(op.Args[0])}, wantRows(op.Args[1], op.Args[0])
 	}
 	headShape := func(op *Op) ([]Type, error) {
-		return []Type{scalar(F32), rowType(op.Args[0])}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
+		return []Type{scalar(F32), rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
 			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantRows(op.Args[3], op.Args[0]))
 	}
 	headFLOPs := func(products float64) func(*Op) float64 {
@@ -121,15 +137,16 @@ func lossOps() []*OpDef {
 			},
 		},
 		{
-			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), in tiles: logits are never stored",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!"}, Attrs: need("float", "scale?", "softcap?"),
+			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), the logits of a tile of rows at a time",
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: need("float", "scale?", "softcap?"),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
-				loss, rows := op.Results[0], op.Results[1]
-				g.Free(loss.Name)
-				g.Free(rows.Name)
-				at := g.Op("head_loss_grad", []string{loss.Name, "d_" + op.Args[0].Name, rows.Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
+				loss, rows, tile := op.Results[0], op.Results[1], op.Results[2]
+				for _, v := range op.Results {
+					g.Free(v.Name)
+				}
+				at := g.Op("head_loss_grad", []string{loss.Name, "d_" + op.Args[0].Name, rows.Name, tile.Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
 				g.Func.Replace(loss, at.Results[0])
 				op.Remove()
 				return []*Value{at.Results[1], nil, nil, nil, nil}
@@ -143,11 +160,11 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!"},
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!", "tile!"},
 			Attrs: need("float", "scale?", "softcap?"),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
-				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0])}, err
+				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, err
 			},
 			FLOPs: headFLOPs(3), Eval: evalHeadLossGrad, NoGrad: true,
 		},

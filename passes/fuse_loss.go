@@ -44,9 +44,10 @@ func fuseLoss(f *ir.Func, _ Options) (int, error) {
 		b.Before(loss)
 		b.Pos, b.By = loss.Pos, "fuse-loss"
 		rows := loss.Results[1]
+		b.Free(loss.Args[0].Name) // the tile takes the name of the logits
 		b.Free(loss.Result().Name)
 		b.Free(rows.Name)
-		fused := b.Op("head_loss", []string{loss.Result().Name, rows.Name}, []*ir.Value{lin.Args[0], lin.Args[1], bias, loss.Args[1], loss.Args[2]}, attrs)
+		fused := b.Op("head_loss", []string{loss.Result().Name, rows.Name, "logits"}, []*ir.Value{lin.Args[0], lin.Args[1], bias, loss.Args[1], loss.Args[2]}, attrs)
 		f.Replace(loss.Result(), fused.Result())
 		for _, op := range append(chain, loss) {
 			op.Remove()

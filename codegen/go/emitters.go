@@ -149,11 +149,11 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			b.Add(e.kernel("CrossEntropyGrad", op, e.out(op, 1), e.out(op, 0), e.arg(op, 0), e.arg(op, 1), e.share(op.Args[2])))
 		},
 		"head_loss": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("HeadLoss", op, e.out(op, 1), jen.Nil(), e.arg(op, 0), e.weight(op, 1), e.weight(op, 2), e.arg(op, 3), head(op)))
+			b.Add(e.kernel("HeadLoss", op, e.out(op, 1), jen.Nil(), e.out(op, 2), e.arg(op, 0), e.weight(op, 1), e.weight(op, 2), e.arg(op, 3), head(op)))
 			e.loss(b, op, 1, op.Args[4])
 		},
 		"head_loss_grad": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("HeadLossGrad", op, e.out(op, 2), e.out(op, 1), e.into(op, 0), e.into(op, 1), e.arg(op, 0), e.weight(op, 1), e.weight(op, 2), e.arg(op, 3), head(op), e.share(op.Args[4])))
+			b.Add(e.kernel("HeadLossGrad", op, e.out(op, 2), e.out(op, 3), e.out(op, 1), e.into(op, 0), e.into(op, 1), e.arg(op, 0), e.weight(op, 1), e.weight(op, 2), e.arg(op, 3), head(op), e.share(op.Args[4])))
 			e.loss(b, op, 2, op.Args[4])
 		},
 		"zero_grads": func(e *emitter, b *jen.Group, op *ir.Op) {

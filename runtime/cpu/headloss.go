@@ -8,17 +8,6 @@ type Head struct {
 	Softcap float32 // 0: none; else logits become Softcap*tanh(logits/Softcap)
 }
 
-// headTileFloats is the number of logits that the head loss holds at a time, beyond 64 rows of them.
-const headTileFloats = 4 << 20
-
-// HeadTileRows returns how many rows of logits HeadLoss and HeadLossGrad hold at a time, for the given problem. They keep
-// HeadTileRows*vocab floats in the Pool.
-func HeadTileRows(rows, vocab int) int {
-	most := max(64, headTileFloats/max(1, vocab))
-	tiles := max(1, ceil(rows, most))
-	return ceil(rows, tiles)
-}
-
 // headRows computes losses, and gradients with respect to logits, row by row.
 type headRows struct {
 	losses, lse []float32 // lse may be nil
@@ -31,25 +20,14 @@ type headRows struct {
 	each        int
 }
 
-// headTile is the memory of the logits of one row tile.
-type headTile struct{ data []float32 }
-
-func (t *headTile) mat(rows, cols int) Mat {
-	if len(t.data) < rows*cols {
-		t.data = make([]float32, rows*cols)
-	}
-	return NewMat(t.data, rows, cols)
-}
-
 // HeadLoss computes the cross-entropy of the output head on x [rows, D] with weights w [V, D] and bias [V] (nil: none):
 // losses[r] = lse[r] - logit of targets[r], where lse[r], the logarithm of the sum of exponentials of row r, is kept
-// unless lse is nil. A row with a negative target has loss 0; other targets are below V. Logits live a tile of
-// rows at a time.
-func HeadLoss(p *Pool, losses, lse []float32, x, w Mat, bias []float32, targets []int32, h Head) {
-	each := HeadTileRows(x.Rows, w.Rows)
-	for from := 0; from < x.Rows; from += each {
-		to := min(from+each, x.Rows)
-		logits := p.headTile.mat(to-from, w.Rows)
+// unless lse is nil. A row with a negative target has loss 0; other targets are below V. The logits of as many rows as
+// tile [any, V] has live in it at a time.
+func HeadLoss(p *Pool, losses, lse []float32, tile, x, w Mat, bias []float32, targets []int32, h Head) {
+	for from := 0; from < x.Rows; from += tile.Rows {
+		to := min(from+tile.Rows, x.Rows)
+		logits := tile.RowRange(0, to-from)
 		Linear(p, logits, x.RowRange(from, to), w, Epilogue{Bias: bias})
 		t := headRows{losses: losses[from:to], logits: logits, targets: targets[from:to], head: h, raw: true}
 		if lse != nil {
@@ -60,13 +38,12 @@ func HeadLoss(p *Pool, losses, lse []float32, x, w Mat, bias []float32, targets 
 }
 
 // HeadLossGrad computes the losses of HeadLoss and the gradient of gradScale times their sum: dx is written, and the
-// gradients of w and bias are added to dw and dbias (nil: none). The logits of a tile of rows are computed once and turn
-// into their gradient in place. dx may be x.
-func HeadLossGrad(p *Pool, losses []float32, dx, dw Mat, dbias []float32, x, w Mat, bias []float32, targets []int32, h Head, gradScale float32) {
-	each := HeadTileRows(x.Rows, w.Rows)
-	for from := 0; from < x.Rows; from += each {
-		to := min(from+each, x.Rows)
-		logits := p.headTile.mat(to-from, w.Rows)
+// gradients of w and bias are added to dw and dbias (nil: none). The logits of as many rows as tile [any, V] has are
+// computed once, in it, and turn into their gradient in place. dx may be x.
+func HeadLossGrad(p *Pool, losses []float32, tile, dx, dw Mat, dbias []float32, x, w Mat, bias []float32, targets []int32, h Head, gradScale float32) {
+	for from := 0; from < x.Rows; from += tile.Rows {
+		to := min(from+tile.Rows, x.Rows)
+		logits := tile.RowRange(0, to-from)
 		rows := x.RowRange(from, to)
 		Linear(p, logits, rows, w, Epilogue{Bias: bias})
 		t := headRows{losses: losses[from:to], logits: logits, grad: logits, targets: targets[from:to], head: h, raw: true, gradScale: gradScale}

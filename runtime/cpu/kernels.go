@@ -17,5 +17,4 @@ type kernels struct {
 	gradNorm        gradNorm
 	adamw           adamw
 	headRows        headRows
-	headTile        headTile // logits of one tile of rows
 }
