@@ -65,21 +65,29 @@ type evaluator struct {
 	stack []*Block                   // the blocks being run, outermost first
 	index map[*Block]int             // the index of each loop body's last iteration
 	axes  map[string]int             // the current index of the innermost loop over each axis
+	arena *arena                     // where EvalPlanned keeps the values that have a place; nil for Eval
 }
 
 // Eval runs f on inputs by name, in float64, changing state as f says, and returns f's results. An input with an
 // axis has its instances along a leading axis. It follows the ops one by one, element by element: slow and plain.
 func Eval(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, err error) {
-	e := &evaluator{f: f, state: state, env: map[*Value]map[int]*Tensor{}, index: map[*Block]int{}, axes: map[string]int{}}
-	for _, in := range f.Inputs {
+	return newEvaluator(f, state).run(inputs)
+}
+
+func newEvaluator(f *Func, state *State) *evaluator {
+	return &evaluator{f: f, state: state, env: map[*Value]map[int]*Tensor{}, index: map[*Block]int{}, axes: map[string]int{}}
+}
+
+func (e *evaluator) run(inputs map[string]*Tensor) (results []*Tensor, err error) {
+	for _, in := range e.f.Inputs {
 		t := inputs[in.Name]
 		if t == nil {
-			return nil, fmt.Errorf("%s: no input %s", f.Name, in.Name)
+			return nil, fmt.Errorf("%s: no input %s", e.f.Name, in.Name)
 		}
 		e.env[in] = map[int]*Tensor{0: t}
 	}
-	e.block(f.Body)
-	for _, r := range f.Results {
+	e.block(e.f.Body)
+	for _, r := range e.f.Results {
 		results = append(results, e.get(r))
 	}
 	return results, nil
@@ -89,23 +97,39 @@ func (e *evaluator) block(b *Block) {
 	e.stack = append(e.stack, b)
 	defer func() { e.stack = e.stack[:len(e.stack)-1] }()
 	for _, op := range b.Ops {
+		if e.arena != nil {
+			e.arena.begin(op)
+		}
 		if op.Loop != nil {
 			e.loop(op)
-			continue
+		} else {
+			e.op(op)
 		}
-		in := make([]*Tensor, len(op.Args))
-		for i, a := range op.Args {
-			if a != nil {
-				in[i] = e.get(a)
-			}
+		if e.arena != nil {
+			e.arena.end(op)
 		}
-		out := Table[op.Kind].Eval(e, op, in)
-		if len(out) != len(op.Results) {
-			panic(fmt.Sprintf("ir: eval of %s gave %d results, want %d", op.Kind, len(out), len(op.Results)))
+	}
+}
+
+func (e *evaluator) op(op *Op) {
+	in := make([]*Tensor, len(op.Args))
+	for i, a := range op.Args {
+		if a != nil {
+			in[i] = e.get(a)
 		}
-		for i, r := range op.Results {
-			e.set(r, out[i])
+	}
+	out := Table[op.Kind].Eval(e, op, in)
+	if len(out) != len(op.Results) {
+		panic(fmt.Sprintf("ir: eval of %s gave %d results, want %d", op.Kind, len(out), len(op.Results)))
+	}
+	if e.arena != nil {
+		e.arena.check(e, op)
+		if op.Kind == "split" {
+			return // views: nothing is written
 		}
+	}
+	for i, r := range op.Results {
+		e.set(r, out[i])
 	}
 }
 
@@ -114,25 +138,45 @@ func (e *evaluator) loop(op *Op) {
 	carried := make([]*Tensor, len(op.Args))
 	for i, a := range op.Args {
 		carried[i] = e.get(a)
+		if e.arena != nil {
+			e.arena.carry(e, l, i, 0, carried[i])
+		}
 	}
-	outer := e.axes[l.Axis]
-	for _, i := range l.Indices(outer) {
+	outer, nested := e.axes[l.Axis]
+	for k, i := range l.Indices(outer) {
 		e.index[l.Body], e.axes[l.Axis] = i, i
 		for c, v := range l.Carries {
-			e.set(v, carried[c])
+			if e.arena == nil || !e.arena.has(v) {
+				e.set(v, carried[c])
+			}
 		}
 		e.block(l.Body)
+		e.stack = append(e.stack, l.Body)
 		for c, y := range l.Yield {
 			carried[c] = e.get(y)
+			if e.arena != nil {
+				e.arena.carry(e, l, c, k+1, carried[c])
+			}
 		}
+		e.stack = e.stack[:len(e.stack)-1]
 	}
-	e.axes[l.Axis] = outer
+	if nested {
+		e.axes[l.Axis] = outer
+	} else {
+		delete(e.axes, l.Axis)
+	}
 	for i, r := range op.Results {
-		e.set(r, carried[i])
+		if e.arena == nil || !e.arena.has(r) {
+			e.set(r, carried[i])
+		}
 	}
 }
 
 func (e *evaluator) set(v *Value, t *Tensor) {
+	if e.arena != nil && len(v.Type.Dims) > 0 {
+		e.arena.write(e, v, t)
+		return
+	}
 	m := e.env[v]
 	if m == nil {
 		m = map[int]*Tensor{}
@@ -152,6 +196,9 @@ func (e *evaluator) get(v *Value) *Tensor {
 			return &Tensor{Shape: t.Shape[1:], Data: t.Data[i*n : (i+1)*n]}
 		}
 		return t
+	}
+	if e.arena != nil && len(v.Type.Dims) > 0 {
+		return e.arena.read(e, v)
 	}
 	if v.Block.Loop != nil && !e.running(v.Block) {
 		// v belongs to an earlier loop: its instance at the index of the loop that runs now in that loop's place.

@@ -40,3 +40,24 @@ func (l *Loop) Iteration(i int) int {
 
 // Iterations returns the most iterations one run of the loop makes.
 func (l *Loop) Iterations() int { return (l.To - l.From + l.Step - 1) / l.Step }
+
+// Times numbers the starts and ends of f's ops in the order of the text, a loop's body once: the clock that the lives of
+// buffers are counted in. An op that is no loop starts and ends at the same time.
+func Times(f *Func) map[*Op][2]int {
+	when := map[*Op][2]int{}
+	clock := 0
+	var number func(b *Block)
+	number = func(b *Block) {
+		for _, op := range b.Ops {
+			start := clock
+			clock++
+			if op.Loop != nil {
+				number(op.Loop.Body)
+				clock++
+			}
+			when[op] = [2]int{start, clock - 1}
+		}
+	}
+	number(f.Body)
+	return when
+}

@@ -51,26 +51,14 @@ type planner struct {
 }
 
 func newPlanner(f *ir.Func) *planner {
-	p := &planner{f: f, uses: f.Uses(), foreign: map[*ir.Value]bool{}, when: map[*ir.Op][2]int{}, spots: map[*ir.Value]*spot{}}
-	clock := 0
-	var number func(b *ir.Block)
-	number = func(b *ir.Block) {
-		for _, op := range b.Ops {
-			start := clock
-			clock++
-			if op.Loop != nil {
-				number(op.Loop.Body)
-				clock++
-			}
-			p.when[op] = [2]int{start, clock - 1}
-			for _, a := range op.Args {
-				if a != nil && a.Block != nil && !a.Block.Encloses(op.Block) {
-					p.foreign[a] = true
-				}
+	p := &planner{f: f, uses: f.Uses(), foreign: map[*ir.Value]bool{}, when: ir.Times(f), spots: map[*ir.Value]*spot{}}
+	f.Walk(func(op *ir.Op) {
+		for _, a := range op.Args {
+			if a != nil && a.Block != nil && !a.Block.Encloses(op.Block) {
+				p.foreign[a] = true
 			}
 		}
-	}
-	number(f.Body)
+	})
 	return p
 }
 

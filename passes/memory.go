@@ -1,0 +1,82 @@
+package passes
+
+import "github.com/tfc-dev/tfc/ir"
+
+// Category is a share of the memory of a run.
+type Category struct {
+	Name  string
+	Bytes int
+}
+
+// weightElems counts the elements of f's weights, each once however they are packed, and of its key-value caches.
+func weightElems(f *ir.Func) (weights, caches int) {
+	for _, p := range f.Params {
+		switch n := p.Type.Elems() * p.Members(); {
+		case p.Cache:
+			caches += n
+		case len(p.Parts) == 0:
+			weights += n
+		}
+	}
+	return weights, caches
+}
+
+// fixed returns what f holds whatever its plan: all in f32, weights and, in training, their gradients and AdamW's two
+// moments; in generation the key-value caches.
+func fixed(f *ir.Func) []Category {
+	weights, caches := weightElems(f)
+	list := []Category{{"weights", 4 * weights}}
+	if f.Name == "train" {
+		list = append(list, Category{"gradients", 4 * weights}, Category{"moments", 8 * weights})
+	}
+	if caches > 0 {
+		list = append(list, Category{"caches", 4 * caches})
+	}
+	return list
+}
+
+// FixedBytes returns the bytes that f needs beside its arena: 16 for each element of the weights in training.
+func FixedBytes(f *ir.Func) int { return sum(fixed(f)) }
+
+func sum(list []Category) int {
+	n := 0
+	for _, c := range list {
+		n += c.Bytes
+	}
+	return n
+}
+
+// Memory says what the memory of a run of f, which has a plan, is for: weights, gradients, moments and caches, as far as
+// f has them; the activations of the forward loops that are kept for the backward loops, at their most; and the rest of
+// the arena. The categories add up to the run's peak.
+func Memory(f *ir.Func) []Category {
+	list := fixed(f)
+	kept := keptBytes(f)
+	if f.Name == "train" {
+		list = append(list, Category{"activations kept for backward", kept})
+	}
+	return append(list, Category{"temporaries", f.Plan.Bytes - kept})
+}
+
+// keptBytes returns the most bytes that live at one time in buffers which another loop than their own reads.
+func keptBytes(f *ir.Func) int {
+	kept := map[*ir.Buffer]bool{}
+	f.Walk(func(op *ir.Op) {
+		for _, a := range op.Args {
+			if a != nil && a.Block != nil && !a.Block.Encloses(op.Block) && len(a.Type.Dims) > 0 {
+				kept[f.Plan.Places[a].Buffer] = true
+			}
+		}
+	})
+	most := 0
+	for b := range kept {
+		n := 0
+		for c := range kept {
+			if c.First <= b.First && b.First <= c.Last {
+				n += c.Bytes()
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
