@@ -444,3 +444,28 @@ func TestProgramsAgreeWithEval(t *testing.T) {
 		t.Run(ps[i].name, func(t *testing.T) { compareAnswers(t, got, reference(t, ps[i].spec, ps[i].job)) })
 	}
 }
+
+// TestPassesOff switches each pass off that may be, in turn, then all of them: the same results come out.
+func TestPassesOff(t *testing.T) {
+	s, text := featureSpec(t, "  bias: true\n  dropout: 0.1\n  logit_softcap: 10", ", checkpointing: full")
+	j := randomJob(s, 7, 3)
+	all := map[string]bool{}
+	names := []string{"none"}
+	offs := []map[string]bool{nil}
+	for _, p := range passes.Pipeline {
+		if !p.Required {
+			all[p.Name] = true
+			names = append(names, p.Name)
+			offs = append(offs, map[string]bool{p.Name: true})
+		}
+	}
+	names, offs = append(names, "all"), append(offs, all)
+	var ps []*program
+	for i, off := range offs {
+		ps = append(ps, &program{names[i], s, compile(t, s, text, off, fmt.Sprintf("check/p%d", i)), j})
+	}
+	want := reference(t, s, j)
+	for i, got := range runAll(t, ps) {
+		t.Run(names[i], func(t *testing.T) { compareAnswers(t, got, want) })
+	}
+}
