@@ -212,9 +212,11 @@ func (d *document) checkTree(root *yaml.Node) (errs spec.Errors) {
 	return errs
 }
 
-// at returns the place where a node starts.
+// at returns the place where a node starts. YAML has nodes without a text behind the last line.
 func (d *document) at(n *yaml.Node) spec.Pos {
-	return spec.Pos{File: d.src.File, Line: n.Line, Col: n.Column}
+	line := min(max(1, n.Line), len(d.src.Lines))
+	col := min(max(1, n.Column), utf8.RuneCountInString(d.src.Lines[line-1])+1)
+	return spec.Pos{File: d.src.File, Line: line, Col: col}
 }
 
 // within returns the place of byte off of a scalar's value. Spaces apart, the characters of a value and those of its
@@ -227,14 +229,15 @@ func (d *document) within(n *yaml.Node, off int) spec.Pos {
 		}
 	}
 	line, col := n.Line, n.Column
+	end := d.at(n) // after the last character seen
 	style := n.Style &^ yaml.FlowStyle
 	switch style {
 	case yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle:
 		col++
+		end.Col++
 	case yaml.LiteralStyle, yaml.FoldedStyle:
 		line, col = line+1, 1
 	}
-	end := spec.Pos{File: d.src.File, Line: line, Col: col}
 	for line <= len(d.src.Lines) {
 		rs := []rune(d.src.Lines[line-1])
 		for col <= len(rs) {
