@@ -1,0 +1,87 @@
+// Package compile takes a spec through the whole compiler: ir.Build, the passes and the generator, in memory. It also
+// explains what the passes did and where memory goes.
+package compile
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	gogen "github.com/tfc-dev/tfc/codegen/go"
+	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/passes"
+	"github.com/tfc-dev/tfc/spec"
+)
+
+// ManifestFile is the file of a package that lists the others.
+const ManifestFile = "manifest.json"
+
+// Manifest is what ManifestFile says, as far as a later build needs it.
+type Manifest struct {
+	Tfc   string            `json:"tfc"`   // version that wrote the package
+	Files map[string]string `json:"files"` // SHA-256 of every other file, by path
+}
+
+// Func compiles one job of s: its function after the pass named last (after all, where last is empty). watch, if not
+// nil, sees the function as built, with a nil pass, and after each pass. An error says that the program cannot fit the
+// options.
+func Func(s *spec.Spec, job string, o passes.Options, last string, watch func(p *passes.Pass, f *ir.Func, rewrites int)) (*ir.Func, error) {
+	f := ir.Build(s, job)
+	if watch != nil {
+		watch(nil, f, 0)
+	}
+	if err := passes.Run(f, o, last, watch); err != nil {
+		return nil, fmt.Errorf("%s: %w", job, err)
+	}
+	return f, nil
+}
+
+// Package writes the Go package of s for the CPU, to be imported as importPath. version is that of tfc, for the
+// manifest. The same arguments give the same bytes.
+func Package(s *spec.Spec, importPath, version string) ([]gogen.File, error) {
+	p := gogen.Program{
+		Spec: s, SpecText: []byte(strings.Join(s.Source.Lines, "\n")), Funcs: map[string]*ir.Func{},
+		ImportPath: importPath, Version: version,
+	}
+	for _, job := range ir.Jobs {
+		f, err := Func(s, job, passes.OptionsFor(s, ir.TargetNamed("cpu")), "", nil)
+		if err != nil {
+			return nil, err
+		}
+		p.Funcs[job] = f
+	}
+	files, err := gogen.Generate(p)
+	if err != nil {
+		return nil, err
+	}
+	return files, listFiles(files)
+}
+
+// listFiles adds the hashes of all files to the manifest among them.
+func listFiles(files []gogen.File) error {
+	var manifest *gogen.File
+	hashes := map[string]string{}
+	for i := range files {
+		if files[i].Path == ManifestFile {
+			manifest = &files[i]
+			continue
+		}
+		hashes[files[i].Path] = Hash(files[i].Data)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(manifest.Data, &m); err != nil {
+		return fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	m["files"] = hashes
+	data, err := json.MarshalIndent(m, "", "  ")
+	manifest.Data = append(data, '\n')
+	return err
+}
+
+// Hash is the SHA-256 of a file's data, as the manifest writes it.
+func Hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
