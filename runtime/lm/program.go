@@ -12,7 +12,8 @@ type StepParams struct {
 // Trainer is the compiled training code of one model on one device. A Trainer is used by one goroutine at a time.
 type Trainer interface {
 	// Step learns from one batch: tokens and targets are [micro-batches, sequences, context], a target of -100 is not
-	// learned. It returns the mean loss over the targets learned and the norm of the gradient before clipping.
+	// learned. It returns the mean loss over the targets learned and the norm of the gradient before clipping. Where
+	// either is not finite, weights and moments stay as they were.
 	Step(tokens, targets []int32, p StepParams) (loss, gradNorm float32)
 	// Loss returns the summed loss of one micro-batch, [sequences, context], and the number of targets it counts.
 	Loss(tokens, targets []int32) (sum float64, targetCount int)

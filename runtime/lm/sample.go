@@ -106,7 +106,7 @@ func (s *sampler) drawFirst(logits []float32, o GenerateOptions, u, sum float64)
 		}
 	}
 	mass, kept := 0.0, 0
-	for kept < n && (byMass || kept < taken) && (kept == 0 || mass < p*sum) {
+	for kept < n && (byMass || kept < taken) && mass < p*sum {
 		if kept == taken {
 			take()
 		}

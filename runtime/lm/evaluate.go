@@ -1,0 +1,83 @@
+package lm
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"github.com/tfc-dev/tfc/runtime/data"
+)
+
+// EvalOptions says what a model is evaluated on. The zero value means all of the text that the spec holds out.
+type EvalOptions struct {
+	Root    string   // folder that the data's paths start from; the current one when empty
+	Data    []string // patterns of text files, instead of the text held out
+	Batches int      // micro-batches, at most; 0: all
+}
+
+// EvalResult is how well a model predicts a text.
+type EvalResult struct {
+	Loss       float64 // mean of -ln(probability) over the tokens
+	Perplexity float64 // e^Loss
+	Tokens     int64   // predicted
+}
+
+// Evaluate returns the loss of the model on held-out text. The sums have a fixed order: the same weights and text give
+// the same bits.
+func (m *Model) Evaluate(ctx context.Context, o EvalOptions) (EvalResult, error) {
+	release, err := m.acquire()
+	if err != nil {
+		return EvalResult{}, err
+	}
+	defer release()
+	if o.Batches < 0 {
+		return EvalResult{}, inputError("the number of batches is %d; it must not be negative (0: all)", o.Batches)
+	}
+	if m.tokenizer == nil {
+		return EvalResult{}, errNoTokenizer()
+	}
+	var text *data.Text
+	if len(o.Data) > 0 {
+		text, err = data.Files(ctx, o.Root, o.Data, nil)
+		err = textError(ctx, err)
+	} else if _, text, err = texts(ctx, m.cfg.Data, o.Root, nil); err == nil && text == nil {
+		err = inputError("the spec holds out no text (data.eval): say which text to evaluate on")
+	}
+	if err != nil {
+		return EvalResult{}, err
+	}
+	batches, err := m.heldOut(ctx, text, "")
+	if err != nil {
+		return EvalResult{}, err
+	}
+	t := m.cfg.NewTrainer(m.weights, 0)
+	defer t.Close()
+	return evaluate(ctx, t, batches, o.Batches)
+}
+
+var errEval = errors.New("the loss is not finite: the model's weights are damaged, or its training diverged")
+
+// evaluate sums the loss over the first micro-batches, or all where limit is 0.
+func evaluate(ctx context.Context, t Trainer, batches evaluation, limit int) (EvalResult, error) {
+	sum, count, n := 0.0, 0, 0
+	for tokens, targets := range batches {
+		if limit > 0 && n == limit {
+			break
+		}
+		n++
+		if err := ctx.Err(); err != nil {
+			return EvalResult{}, err
+		}
+		s, c := t.Loss(tokens, targets)
+		sum += s
+		count += c
+	}
+	if count == 0 {
+		return EvalResult{}, fileError("the text held out has no token to predict: hold out more (data.eval)")
+	}
+	loss := sum / float64(count)
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return EvalResult{}, errEval
+	}
+	return EvalResult{Loss: loss, Perplexity: math.Exp(loss), Tokens: int64(count)}, nil
+}
