@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/tfc-dev/tfc/runtime/internal/disk"
-	"golang.org/x/text/unicode/norm"
 )
 
 // EndOfText is the token that ends a document in tokenizers made by Train.
@@ -164,29 +163,4 @@ func (e *encoder) word(word string) {
 		t.words[string([]byte(word))] = ids // a copy: the word must not keep the whole text in memory
 		t.mu.Unlock()
 	}
-}
-
-// toNFC returns Unicode's normal form C (UAX 15). golang.org/x/text breaks up runs of more than 30 combining characters,
-// which normal form C proper does not, so it serves as the quick check and as the tables.
-func toNFC(text string) string {
-	if norm.NFC.IsNormalString(text) {
-		return text
-	}
-	var chars []rune
-	var classes []uint8
-	for i := 0; i < len(text); {
-		p := norm.NFC.PropertiesString(text[i:])
-		size := max(p.Size(), 1) // 0 for bytes that are no UTF-8
-		parts := p.Decomposition()
-		if parts == nil {
-			parts = []byte(text[i : i+size])
-		}
-		i += size
-		for _, c := range norm.NFD.String(string(parts)) { // Hangul decomposes by rule
-			chars = append(chars, c)
-			classes = append(classes, norm.NFC.PropertiesString(string(c)).CCC())
-		}
-	}
-	order(chars, classes)
-	return compose(chars, classes)
 }
