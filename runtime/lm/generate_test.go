@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/tfc-dev/tfc/runtime/tokenizer"
 )
 
 // trained returns a model that has learned a little, and so has a tokenizer.
@@ -27,9 +29,9 @@ func calls(m *Model) []string { return m.generator.(*fakeGenerator).calls }
 func TestStreamIsGenerate(t *testing.T) {
 	m := trained(t, fakeConfig(nil))
 	multi := 0
-	for seed := range uint64(20) {
+	for seed := range uint64(60) {
 		// A model that knows little writes bytes of any kind.
-		o := GenerateOptions{Temperature: 3, Seed: seed}
+		o := GenerateOptions{Temperature: 3, Seed: seed, MaxNewTokens: int(seed%4) * 5}
 		batch, err := m.GenerateBatch(t.Context(), []string{"The 猫"}, o)
 		if err != nil {
 			t.Fatal(err)
@@ -145,19 +147,61 @@ func TestWhyItStops(t *testing.T) {
 	if c := generate(prompt, GenerateOptions{MaxNewTokens: fakeContext - len(prompt)}); c.Stop != StopLength && c.Stop != StopEnd {
 		t.Errorf("%+v", c)
 	}
-	// A model that always ends.
-	m.weights[0] = 0
-	for i := range m.weights[fakeVocab*fakeHidden:] {
-		m.weights[fakeVocab*fakeHidden+i] = 0
-	}
-	for j := range fakeHidden {
-		for token := range fakeVocab {
-			m.weights[token*fakeHidden+j] = 1
-		}
-		m.weights[(fakeVocab+int(end))*fakeHidden+j] = 100
-	}
+	onlyWrites(m, end)
 	if c := generate(prompt, GenerateOptions{}); c.Stop != StopEnd || len(c.Tokens) != 0 || c.Text != "" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// onlyWrites makes a model that always writes one token.
+func onlyWrites(m *Model, token int32) {
+	for i := range m.weights {
+		m.weights[i] = 0
+		if i < fakeVocab*fakeHidden {
+			m.weights[i] = 1
+		}
+	}
+	for j := range fakeHidden {
+		m.weights[(fakeVocab+int(token))*fakeHidden+j] = 100
+	}
+}
+
+// An answer that ends within a character says so.
+func TestHalfACharacter(t *testing.T) {
+	m := trained(t, fakeConfig(nil))
+	half := m.Tokenizer().Encode("\xe7\x8c") // of 猫
+	onlyWrites(m, half[0])
+	o := GenerateOptions{MaxNewTokens: 1}
+	text, err := m.Generate(t.Context(), "The", o)
+	if err != nil || text != "\uFFFD" {
+		t.Errorf("%q, %v", text, err)
+	}
+	for piece, err := range m.Stream(t.Context(), "The", o) {
+		if err != nil || piece != "\uFFFD" {
+			t.Errorf("%q, %v", piece, err)
+		}
+	}
+}
+
+// A vocabulary may have rows behind the tokenizer's last token; they are never picked.
+func TestRowsThatAreNoTokens(t *testing.T) {
+	small, err := tokenizer.Train(t.Context(), slices.Values([]string{"a b a b"}), tokenizer.Options{VocabSize: 258})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := fakeRoot(t)
+	if err := small.Save(filepath.Join(root, "small.json")); err != nil {
+		t.Fatal(err)
+	}
+	cfg := fakeConfig(nil)
+	cfg.Tokenizer.File = "small.json"
+	m := fakeModel(t, cfg, 1)
+	mustTrain(t, m, t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: root, Steps: 1})
+	for seed := range uint64(5) {
+		out, err := m.GenerateBatch(t.Context(), []string{"a"}, GenerateOptions{Temperature: 100, Seed: seed})
+		if err != nil || int(slices.Max(out[0].Tokens)) >= small.VocabSize() {
+			t.Errorf("tokens %v of %d, %v", out[0].Tokens, small.VocabSize(), err)
+		}
 	}
 }
 
