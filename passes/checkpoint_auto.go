@@ -2,6 +2,7 @@ package passes
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -11,14 +12,14 @@ import (
 
 // candidate is one way to run all backward loops of a function.
 type candidate struct {
-	segment int      // layers in a segment; 0 where there are none
+	segment int      // layers in a segment; at most 1 where there are no segments
 	loops   []stages // by pair
 }
 
 // stages is what one pair of loops does: the first layers under one policy, the rest under another. Within segments
 // there are no first layers.
 type stages struct {
-	layers      int
+	layers      int // fewer than the loop has
 	first, rest *policy
 }
 
@@ -27,26 +28,23 @@ type stages struct {
 type search struct {
 	f       *ir.Func
 	fixed   int
-	fronts  [][]policy // by pair: the policies worth having
-	layers  []int      // by pair
-	forward []float64  // by pair: seconds of one layer's forward pass
-	tries   int        // plans made
-	bytes   map[string]int
+	fronts  [][]policy     // by pair: the policies worth having
+	hulls   [][]int        // by pair: those of them on the hull
+	layers  []int          // by pair
+	forward []float64      // by pair: seconds of one layer's forward pass
+	places  *planner       // of f, where all is kept
+	tries   int            // plans made
+	bytes   map[string]int // by candidate: what it needs
+	beside  int            // the least that a plan needed beside what it keeps
 }
 
 func newSearch(f *ir.Func, ps []pair, t *ir.Target) *search {
-	s := &search{f: f, fixed: FixedBytes(f), bytes: map[string]int{}}
-	plan := newPlanner(f)
-	plan.share(f.Body)
-	storage := func(v *ir.Value) (any, int) {
-		// What the carry's ring holds beside the carry is overwritten in the next layer: kept, it would take memory of its own.
-		if at := plan.spots[v]; at != nil && (v.Op == nil || !at.in.ring) {
-			return at.in, at.in.bytes
-		}
-		return v, roundUp(v.Type.Elems()*v.Type.DType.Bytes(), align)
-	}
+	s := &search{f: f, fixed: FixedBytes(f), places: newPlanner(f), bytes: map[string]int{}, beside: math.MaxInt}
+	s.places.share(f.Body)
 	for _, p := range ps {
-		s.fronts = append(s.fronts, policies(p, t, storage))
+		front := policies(p, t, s.storage)
+		s.fronts = append(s.fronts, front)
+		s.hulls = append(s.hulls, hull(front))
 		s.layers = append(s.layers, p.layers())
 		time := 0.0
 		for _, op := range p.forward.Loop.Body.Ops {
@@ -57,20 +55,54 @@ func newSearch(f *ir.Func, ps []pair, t *ir.Target) *search {
 	return s
 }
 
+// storage names the memory that v shares with other values where all are kept, and its size.
+func (s *search) storage(v *ir.Value) (any, int) {
+	// What the carry's ring holds beside the carry is overwritten in the next layer: kept, it would take memory of its own.
+	if at := s.places.spots[v]; at != nil && (v.Op == nil || !at.in.ring) {
+		return at.in, at.in.bytes
+	}
+	return v, roundUp(v.Type.Elems()*v.Type.DType.Bytes(), align)
+}
+
 // everything is the candidate that computes all again: layer by layer where n is 1, in segments of n layers otherwise.
 func (s *search) everything(n int) candidate {
-	var c candidate
-	if n > 1 {
-		c.segment = n
-	}
-	for _, front := range s.fronts {
-		p := &front[len(front)-1]
-		if n > 1 {
-			p = &front[0]
-		}
-		c.loops = append(c.loops, stages{rest: p})
-	}
+	c, _ := s.inSegments(n, 0)
 	return c
+}
+
+// inSegments is the candidate with segments of n layers. Within a segment its loops take policy number level of their
+// hulls: 0 keeps all that is computed again until the segment is done. deeper says whether there is another level.
+func (s *search) inSegments(n, level int) (c candidate, deeper bool) {
+	c.segment = n
+	for _, r := range s.runs(n) {
+		for i := r.from; i < r.to; i++ {
+			front := s.fronts[i]
+			last := len(s.hulls[i]) - 1
+			at := min(level, last)
+			if n == 1 || r.layers == 1 { // nothing is won by keeping what is used at once
+				at = last
+			}
+			deeper = deeper || at < last
+			c.loops = append(c.loops, stages{rest: &front[s.hulls[i][at]]})
+		}
+	}
+	return c, deeper
+}
+
+// run is a run of loop pairs [from, to) with so many layers together.
+type run struct{ from, to, layers int }
+
+// runs cuts the loops into those that a segment of n layers holds together; longer loops stand alone.
+func (s *search) runs(n int) []run {
+	var list []run
+	for i, layers := range s.layers {
+		if k := len(list) - 1; k >= 0 && list[k].layers+layers <= n {
+			list[k].to, list[k].layers = i+1, list[k].layers+layers
+			continue
+		}
+		list = append(list, run{i, i + 1, layers})
+	}
+	return list
 }
 
 // apply rewrites f, the search's function or a copy of it.
@@ -79,19 +111,24 @@ func (s *search) apply(f *ir.Func, c candidate) {
 	if f == s.f { // names matter only where they stay
 		name = ir.NewBuilder(f, f.Body).Name
 	}
-	for i, p := range pairs(f) {
-		st := c.loops[i]
-		switch {
-		case c.segment > 0:
-			p = segment(p, c.segment, name)
-		case st.layers == s.layers[i]:
-			st.rest = st.first
-		case st.layers > 0:
+	ps := pairs(f)
+	if c.segment > 1 {
+		for _, r := range s.runs(c.segment) {
+			switch {
+			case r.layers > c.segment:
+				ps[r.from] = segment(ps[r.from], c.segment, name)
+			case r.layers > 1:
+				repeat(ps[r.from:r.to], name)
+			}
+		}
+	}
+	for i, p := range ps {
+		if st := c.loops[i]; st.layers > 0 {
 			var first pair
 			first, p = split(f, p, st.layers, name)
 			recompute(first, st.first.ways, name)
 		}
-		recompute(p, st.rest.ways, name)
+		recompute(p, c.loops[i].rest.ways, name)
 	}
 }
 
@@ -106,6 +143,7 @@ func (s *search) needs(c candidate) int {
 	s.apply(f, c)
 	planMemory(f, Options{})
 	s.bytes[key] = s.fixed + f.Plan.Bytes
+	s.beside = min(s.beside, s.bytes[key]-s.kept(c))
 	return s.bytes[key]
 }
 
@@ -118,8 +156,12 @@ func (s *search) time(c candidate) float64 {
 		if st.layers > 0 {
 			t += float64(st.layers) * st.first.time
 		}
-		if c.segment > 0 {
-			t += float64(s.layers[i]) * s.forward[i]
+	}
+	if c.segment > 1 {
+		for _, r := range s.runs(c.segment) {
+			for i := r.from; i < r.to && r.layers > 1; i++ {
+				t += float64(s.layers[i]) * s.forward[i]
+			}
 		}
 	}
 	return t
@@ -130,7 +172,6 @@ func (s *search) time(c candidate) float64 {
 // time come first.
 type chain struct {
 	s     *search
-	hulls [][]int
 	steps []step
 	last  int // index of the last candidate
 }
@@ -144,8 +185,7 @@ type step struct {
 func (s *search) chain() *chain {
 	c := &chain{s: s}
 	for i, front := range s.fronts {
-		h := hull(front)
-		c.hulls = append(c.hulls, h)
+		h := s.hulls[i]
 		for at := range len(h) - 1 {
 			a, b := front[h[at]], front[h[at+1]]
 			c.steps = append(c.steps, step{i, at, (b.time - a.time) / float64(a.bytes-b.bytes)})
@@ -156,84 +196,107 @@ func (s *search) chain() *chain {
 	return c
 }
 
-// at returns the candidate with index n, and how far it is into a step: 0 where no loop has two policies.
-func (c *chain) at(n int) (cand candidate, into int) {
+// at returns the candidate with index n.
+func (c *chain) at(n int) candidate {
+	var cand candidate
 	for i, front := range c.s.fronts {
-		cand.loops = append(cand.loops, stages{rest: &front[c.hulls[i][0]]})
+		cand.loops = append(cand.loops, stages{rest: &front[c.s.hulls[i][0]]})
 	}
 	for _, st := range c.steps {
-		if n == 0 {
-			break
-		}
-		front, h := c.s.fronts[st.pair], c.hulls[st.pair]
+		front, h := c.s.fronts[st.pair], c.s.hulls[st.pair]
 		take := min(n, c.s.layers[st.pair])
 		n -= take
 		next := &front[h[st.at+1]]
-		if take < c.s.layers[st.pair] {
+		if take == c.s.layers[st.pair] {
+			cand.loops[st.pair].rest = next
+		} else if take > 0 {
 			cand.loops[st.pair].layers, cand.loops[st.pair].first = take, next
-			return cand, take
 		}
-		cand.loops[st.pair].rest = next
 	}
-	return cand, 0
+	return cand
 }
 
-// maxTries bounds the plans that auto makes beyond those it cannot do without.
-const maxTries = 64
+// maxTries bounds the plans made to refine a choice.
+const maxTries = 48
 
-// auto returns the candidate of least time among those that fit the budget. Candidates of the chain come first: if its
-// last fits, the first that fits is found by bisection. Plans are not quite monotone along the chain, since two loops in
-// place of one have buffers of their own, and it leaves out policies beside the hull: both kinds of neighbours are tried.
-// Where the chain's last does not fit, segments are.
+// auto returns the candidate of least time among those that fit the budget, as far as it looks. If the last of the chain
+// fits, the first that fits is found by bisection, and refined. Otherwise segments are tried.
 func (s *search) auto(budget int) (candidate, error) {
 	c := s.chain()
-	all, _ := c.at(0)
+	all := c.at(0)
 	if s.needs(all) <= budget {
 		return all, nil
 	}
-	end, _ := c.at(c.last)
-	if s.needs(end) > budget {
+	if end := c.at(c.last); s.needs(end) > budget {
 		return s.segments(end, budget)
 	}
-	n := 1 + sort.Search(c.last-1, func(i int) bool {
-		x, _ := c.at(i + 1)
-		return s.needs(x) <= budget
-	})
-	best, into := c.at(n)
-	near := []int{n - 2, n - 3, n - 4}
-	if into > 0 {
-		near = append(near, n-into)
+	n := 1 + sort.Search(c.last-1, func(i int) bool { return s.needs(c.at(i+1)) <= budget })
+	best := c.at(n)
+	tries := s.tries + maxTries
+	for i := range s.fronts {
+		best = s.refine(best, i, budget, tries)
 	}
-	for _, m := range near {
-		if m > 0 {
-			x, _ := c.at(m)
-			best = s.better(best, x, budget)
+	return best, nil
+}
+
+// kept returns the bytes that c keeps for all layers, as far as they are known before the plan.
+func (s *search) kept(c candidate) int {
+	n := 0
+	for i, st := range c.loops {
+		n += (s.layers[i] - st.layers) * st.rest.bytes
+		if st.layers > 0 {
+			n += st.layers * st.first.bytes
 		}
 	}
-	return s.refine(best, budget), nil
+	return n
 }
 
-// better returns x where it fits and takes less time than best.
-func (s *search) better(best, x candidate, budget int) candidate {
-	if s.time(x) < s.time(best) && s.needs(x) <= budget {
-		return x
+// refine tries other policies for loop pair i, beside those of the chain, that take less time than best. What a plan
+// needs beside the kept values is known once it is made: until then, the least of any plan so far stands for it, and
+// says for how many layers two policies must mix to fit. The fastest mix is tried first; one that does not fit comes
+// again with what it has taught.
+func (s *search) refine(best candidate, i, budget, tries int) candidate {
+	front, layers := s.fronts[i], s.layers[i]
+	var mixes []candidate
+	// mix adds front[a] and front[b] with as many layers of b as fit, at least k.
+	mix := func(a, b *policy, k, beside int) {
+		x := candidate{loops: slices.Clone(best.loops)}
+		x.loops[i] = stages{rest: a}
+		if excess := s.kept(x) + beside - budget; a != b && excess > 0 {
+			k = max(k, (excess+a.bytes-b.bytes-1)/(a.bytes-b.bytes))
+		}
+		if k == layers {
+			x.loops[i] = stages{rest: b}
+		} else if k > 0 {
+			x.loops[i] = stages{layers: k, first: b, rest: a}
+		}
+		if k <= layers && s.kept(x)+beside <= budget {
+			mixes = append(mixes, x)
+		}
 	}
-	return best
-}
-
-// refine gives all layers of one loop after another the fastest policy of its front that fits.
-func (s *search) refine(best candidate, budget int) candidate {
-	for i, front := range s.fronts {
-		for j := range front { // the fastest first
-			x := candidate{best.segment, slices.Clone(best.loops)}
-			x.loops[i] = stages{rest: &front[j]}
-			if s.time(x) >= s.time(best) || s.tries > maxTries {
-				break
+	for a := range front {
+		for b := a; b < len(front); b++ {
+			mix(&front[a], &front[b], 0, s.beside)
+		}
+	}
+	for len(mixes) > 0 && s.tries < tries {
+		at := 0
+		for j := range mixes {
+			if s.time(mixes[j]) < s.time(mixes[at]) {
+				at = j
 			}
-			if s.needs(x) <= budget {
-				best = x
-				break
-			}
+		}
+		x := mixes[at]
+		mixes = slices.Delete(mixes, at, at+1)
+		if s.time(x) >= s.time(best) {
+			break
+		}
+		need := s.needs(x)
+		if need <= budget {
+			return x
+		}
+		if st := x.loops[i]; st.layers > 0 {
+			mix(st.rest, st.first, st.layers+1, need-s.kept(x))
 		}
 	}
 	return best
@@ -244,15 +307,13 @@ func (s *search) refine(best candidate, budget int) candidate {
 func (s *search) segments(end candidate, budget int) (candidate, error) {
 	smallest := end
 	var best *candidate
-	for _, n := range lengths(slices.Max(s.layers)) {
+	layers := 0
+	for _, n := range s.layers {
+		layers += n
+	}
+	for _, n := range lengths(layers) {
 		for level := 0; ; level++ {
-			x := candidate{segment: n}
-			deeper := false
-			for _, front := range s.fronts {
-				h := hull(front)
-				deeper = deeper || level < len(h)-1
-				x.loops = append(x.loops, stages{rest: &front[h[min(level, len(h)-1)]]})
-			}
+			x, deeper := s.inSegments(n, level)
 			need := s.needs(x)
 			if need < s.needs(smallest) {
 				smallest = x

@@ -31,28 +31,52 @@ func split(f *ir.Func, p pair, k int, name func(string) string) (first, rest pai
 // insert puts op into its block at index i.
 func insert(op *ir.Op, i int) { op.Block.Ops = slices.Insert(op.Block.Ops, i, op) }
 
-// segment makes the loops of p run in segments of n layers, and returns the pair of loops within a segment of the
+// segment makes the loops of p, of more than n layers, run in segments of n, and returns the pair of loops within a segment of the
 // backward pass: the first computes the segment again from the stream at its start and keeps its values, the second
 // reads them.
 //
 //	for l in 0..L { F }     ▶   for s in 0..L step n { for l in s..s+n { F } }
 //	for l in L..0 { B }         for s in L..0 step n { for l in s..s+n { F again }, for l in s+n..s { B } }
 func segment(p pair, n int, name func(string) string) pair {
-	n = min(n, p.layers())
 	forward := within(p.forward, n, name)
 	backward := within(p.backward, n, name)
 	c := ir.NewCloner(name)
-	once := c.Op(p.forward, backward.Loop.Body)
+	once := onceMore(c, p.forward, backward.Loop.Body)
 	once.Args = slices.Clone(forward.Loop.Carries)
-	once.By = "checkpoint"
-	for _, op := range once.Loop.Body.Ops {
-		op.By = "checkpoint"
-	}
 	insert(once, 0)
 	for _, op := range p.backward.Loop.Body.Ops {
 		op.Args = c.ValueList(op.Args)
 	}
 	return pair{once, p.backward}
+}
+
+// repeat makes the backward pass of ps, consecutive loops that are one segment together, compute the whole segment again
+// from the stream at its start, and changes ps to the pairs that then belong together.
+//
+//	F1, F2, B2, B1   ▶   F1, F2, F1 again, F2 again, B2, B1
+func repeat(ps []pair, name func(string) string) {
+	at := indexOf(ps[len(ps)-1].backward)
+	c := ir.NewCloner(name)
+	for i, p := range ps {
+		once := onceMore(c, p.forward, p.backward.Block)
+		insert(once, at+i)
+		ps[i].forward = once
+	}
+	for _, p := range ps {
+		for _, op := range p.backward.Loop.Body.Ops {
+			op.Args = c.ValueList(op.Args)
+		}
+	}
+}
+
+// onceMore copies a forward loop for the backward pass.
+func onceMore(c *ir.Cloner, forward *ir.Op, block *ir.Block) *ir.Op {
+	once := c.Op(forward, block)
+	once.By = "checkpoint"
+	for _, op := range once.Loop.Body.Ops {
+		op.By = "checkpoint"
+	}
+	return once
 }
 
 // within puts loop op into a new loop over segments of n, which takes its place.

@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"slices"
 	"sort"
 	"strings"
 
@@ -12,7 +13,7 @@ const align = 64
 
 // planMemory gives every value that needs memory a place: first which values share a buffer (views of one matrix,
 // results written over a dead argument, what a loop hands from one iteration to the next), then how long each buffer
-// lives, then offsets, largest first into the lowest gap (Pisarchyk and Lee, arXiv 2001.03288, greedy by size).
+// lives, then offsets: largest first into the lowest gap (Pisarchyk and Lee, arXiv 2001.03288, greedy by size).
 // Scalars are variables of the generated code, not memory.
 func planMemory(f *ir.Func, _ Options) (int, error) {
 	p := newPlanner(f)
@@ -440,8 +441,47 @@ func (p *planner) pack() *ir.Plan {
 		buffer[s] = b
 		plan.Buffers = append(plan.Buffers, b)
 	}
-	order := append([]*ir.Buffer(nil), plan.Buffers...)
+	plan.Bytes = arrange(plan.Buffers)
+	for v, s := range p.spots {
+		plan.Places[v] = ir.Place{Buffer: buffer[s.in], Column: s.column, Stride: s.stride, Loop: s.loop, Shift: s.shift}
+	}
+	return plan
+}
+
+// rounds is how often arrange tries again.
+const rounds = 8
+
+// arrange gives the buffers offsets and returns where the last one ends. They are placed largest first, each in the
+// lowest gap; where this takes more than the buffers that live at one time need, those that stick out go first in
+// another round. The best round stands.
+func arrange(buffers []*ir.Buffer) int {
+	order := append([]*ir.Buffer(nil), buffers...)
 	sort.SliceStable(order, func(i, j int) bool { return order[i].Bytes() > order[j].Bytes() })
+	floor, best := mostAlive(buffers), 0
+	offsets := make([]int, len(buffers))
+	for round := range rounds {
+		size := placeInOrder(order)
+		if round == 0 || size < best {
+			best = size
+			for i, b := range buffers {
+				offsets[i] = b.Offset
+			}
+		}
+		if best == floor {
+			break
+		}
+		sort.SliceStable(order, func(i, j int) bool {
+			return order[i].Offset+order[i].Bytes() > floor && order[j].Offset+order[j].Bytes() <= floor
+		})
+	}
+	for i, b := range buffers {
+		b.Offset = offsets[i]
+	}
+	return best
+}
+
+// placeInOrder gives each buffer the lowest offset that those before it leave free while it lives.
+func placeInOrder(order []*ir.Buffer) (size int) {
 	var placed []*ir.Buffer // by offset
 	for _, b := range order {
 		at := 0
@@ -455,14 +495,27 @@ func (p *planner) pack() *ir.Plan {
 			at = max(at, q.Offset+q.Bytes())
 		}
 		b.Offset = at
-		plan.Bytes = max(plan.Bytes, at+b.Bytes())
+		size = max(size, at+b.Bytes())
 		i := sort.Search(len(placed), func(i int) bool { return placed[i].Offset > at })
-		placed = append(placed, nil)
-		copy(placed[i+1:], placed[i:])
-		placed[i] = b
+		placed = slices.Insert(placed, i, b)
 	}
-	for v, s := range p.spots {
-		plan.Places[v] = ir.Place{Buffer: buffer[s.in], Column: s.column, Stride: s.stride, Loop: s.loop, Shift: s.shift}
+	return size
+}
+
+// mostAlive returns the most bytes that live at one time: no arrangement is smaller.
+func mostAlive(buffers []*ir.Buffer) int {
+	starts := append([]*ir.Buffer(nil), buffers...)
+	ends := append([]*ir.Buffer(nil), buffers...)
+	sort.Slice(starts, func(i, j int) bool { return starts[i].First < starts[j].First })
+	sort.Slice(ends, func(i, j int) bool { return ends[i].Last < ends[j].Last })
+	most, alive, ended := 0, 0, 0
+	for _, b := range starts {
+		for ends[ended].Last < b.First {
+			alive -= ends[ended].Bytes()
+			ended++
+		}
+		alive += b.Bytes()
+		most = max(most, alive)
 	}
-	return plan
+	return most
 }
