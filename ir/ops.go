@@ -2,6 +2,7 @@ package ir
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -112,6 +113,14 @@ func sameShapes(n int) func(*Op) ([]Type, error) {
 	}
 }
 
+// activated is sameShapes with the activation that fn names.
+func activated(n int) func(*Op) ([]Type, error) {
+	return func(op *Op) ([]Type, error) {
+		types, err := sameShapes(n)(op)
+		return types, firstError(err, wantActivation(op.Str("fn")))
+	}
+}
+
 func scalar(d DType) Type { return Type{DType: d} }
 
 func wantCols(v *Value, n int, what string) error {
@@ -143,6 +152,40 @@ func wantRows(v *Value, like *Value) error {
 	return nil
 }
 
+// wantScalars checks values without axes; nil passes.
+func wantScalars(vs ...*Value) error {
+	for _, v := range vs {
+		if v != nil && len(v.Type.Dims) > 0 {
+			return fmt.Errorf("%v is %v, want a scalar", v, v.Type)
+		}
+	}
+	return nil
+}
+
+// wantInts checks indices, one for each row of like.
+func wantInts(v, like *Value) error {
+	if v.Type.DType != I32 {
+		return fmt.Errorf("%v is %v, want i32", v, v.Type)
+	}
+	return wantRows(v, like)
+}
+
+// wantShape checks a value against the shape of another; nil passes.
+func wantShape(v, like *Value) error {
+	if v != nil && !v.Type.SameShape(like.Type) {
+		return fmt.Errorf("%v is %v, want the shape of %v", v, v.Type, like.Type)
+	}
+	return nil
+}
+
+// wantActivation checks the name of an activation; "" passes.
+func wantActivation(fn string) error {
+	if fn != "" && !slices.Contains(activations, fn) {
+		return fmt.Errorf("unknown activation %q", fn)
+	}
+	return nil
+}
+
 func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -166,6 +209,14 @@ func normWidth(op *Op, x *Value) int {
 		return g
 	}
 	return x.Type.Cols()
+}
+
+// wantGroups checks that the groups of a norm fill the columns of x.
+func wantGroups(op *Op, x *Value) error {
+	if g := op.Int("group"); g < 0 || g > 0 && x.Type.Cols()%g != 0 {
+		return fmt.Errorf("groups of %d do not fill %v, %v", g, x, x.Type)
+	}
+	return nil
 }
 
 var activations = []string{"gelu", "gelu_tanh", "relu", "relu2", "silu"}
@@ -192,7 +243,7 @@ func forwardOps() []*OpDef {
 			Args: []string{"x", "table", "positions"}, Results: []string{"y"}, InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				x := op.Args[0]
-				return []Type{x.Type}, firstError(wantMatrix(op.Args[1], 0, x.Type.Cols()), wantRows(op.Args[2], x))
+				return []Type{x.Type}, firstError(wantMatrix(op.Args[1], 0, x.Type.Cols()), wantInts(op.Args[2], x))
 			},
 			FLOPs: perElement(1), Eval: evalAddPositions, Grad: gradAddPositions,
 		},
@@ -202,7 +253,7 @@ func forwardOps() []*OpDef {
 			Attrs: attrs(need("float", "eps"), need("int", "group?")),
 			Shape: func(op *Op) ([]Type, error) {
 				x, w := op.Args[0], normWidth(op, op.Args[0])
-				return []Type{x.Type, normStats(x.Type, op.Int("group"), 2)}, firstError(wantVector(op.Args[1], w), wantVector(op.Args[2], w))
+				return []Type{x.Type, normStats(x.Type, op.Int("group"), 2)}, firstError(wantGroups(op, x), wantVector(op.Args[1], w), wantVector(op.Args[2], w))
 			},
 			FLOPs: perElement(8), Eval: evalLayerNorm, Grad: gradNorm("layernorm_grad"),
 		},
@@ -212,7 +263,7 @@ func forwardOps() []*OpDef {
 			Attrs: attrs(need("float", "eps", "offset?"), need("int", "group?")),
 			Shape: func(op *Op) ([]Type, error) {
 				x := op.Args[0]
-				return []Type{x.Type, normStats(x.Type, op.Int("group"), 1)}, wantVector(op.Args[1], normWidth(op, x))
+				return []Type{x.Type, normStats(x.Type, op.Int("group"), 1)}, firstError(wantGroups(op, x), wantVector(op.Args[1], normWidth(op, x)))
 			},
 			FLOPs: perElement(5), Eval: evalRMSNorm, Grad: gradNorm("rmsnorm_grad"),
 		},
@@ -233,7 +284,7 @@ func forwardOps() []*OpDef {
 				if op.Str("act") != "" {
 					types = append(types, y)
 				}
-				return types, wantVector(op.Args[2], w.Type.Rows())
+				return types, firstError(wantVector(op.Args[2], w.Type.Rows()), wantActivation(op.Str("act")))
 			},
 			FLOPs: func(op *Op) float64 {
 				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Rows())
@@ -255,7 +306,7 @@ func forwardOps() []*OpDef {
 		{
 			Kind: "act", Doc: "an activation, element by element: gelu (erf), gelu_tanh, relu, relu2, silu",
 			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: []int{0},
-			Shape: sameAs(0), FLOPs: perElement(10), Eval: evalAct,
+			Shape: activated(1), FLOPs: perElement(10), Eval: evalAct,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("act_grad", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[0]}, Attrs{"fn": op.Str("fn")}).Results
 			},
@@ -263,7 +314,7 @@ func forwardOps() []*OpDef {
 		{
 			Kind: "glu", Doc: "a gated activation (arXiv 2002.05202): y = fn(gate) * up",
 			Args: []string{"gate", "up"}, Results: []string{"y"}, Attrs: need("string", "fn"), InPlace: []int{0, 1},
-			Shape: sameShapes(2), FLOPs: perElement(11), Eval: evalGLU,
+			Shape: activated(2), FLOPs: perElement(11), Eval: evalGLU,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				return g.Op("glu_grad", []string{"d_" + op.Args[0].Name, "d_" + op.Args[1].Name},
 					[]*Value{d[0], op.Args[0], op.Args[1]}, Attrs{"fn": op.Str("fn")}).Results
@@ -301,7 +352,10 @@ func forwardOps() []*OpDef {
 			Kind: "dropout", Doc: "dropout: an element is kept where its number in the stream is at least p, and scaled by 1/(1-p)",
 			Args: []string{"x", "seed", "step"}, Results: []string{"y"}, InPlace: []int{0},
 			Attrs: attrs(need("float", "p"), need("int", "stream")),
-			Shape: sameAs(0), FLOPs: perElement(1), Eval: evalDropout,
+			Shape: func(op *Op) ([]Type, error) {
+				return []Type{op.Args[0].Type}, wantScalars(op.Args[1:]...)
+			},
+			FLOPs: perElement(1), Eval: evalDropout,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The mask is drawn again: the generator is counter-based.
 				dx := g.Op("dropout", []string{"d_" + op.Args[0].Name}, []*Value{d[0], op.Args[1], op.Args[2]},
@@ -316,7 +370,10 @@ func forwardOps() []*OpDef {
 				need("float", "theta", "fraction", "factor?", "low_freq_factor?", "high_freq_factor?", "beta_fast?", "beta_slow?", "attention_factor?")),
 			Shape: func(op *Op) ([]Type, error) {
 				x := op.Args[0]
-				return []Type{x.Type}, firstError(wantCols(x, op.Int("heads")*op.Int("head_dim"), "heads"), wantRows(op.Args[1], x))
+				if f := op.Float("fraction"); f <= 0 || f > 1 {
+					return nil, fmt.Errorf("rotates %g of each head", f)
+				}
+				return []Type{x.Type}, firstError(wantCols(x, op.Int("heads")*op.Int("head_dim"), "heads"), wantInts(op.Args[1], x))
 			},
 			FLOPs: perElement(3), Eval: evalRoPE,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
@@ -388,7 +445,11 @@ func forwardOps() []*OpDef {
 			Kind: "cast", Doc: "x in another element type; the attribute to names it",
 			Args: []string{"x"}, Results: []string{"y"}, Attrs: need("string", "to"),
 			Shape: func(op *Op) ([]Type, error) {
-				return []Type{{DType(op.Str("to")), op.Args[0].Type.Dims}}, nil
+				to := DType(op.Str("to"))
+				if to != F32 && to != BF16 && to != F16 {
+					return nil, fmt.Errorf("no cast to %q", to)
+				}
+				return []Type{{to, op.Args[0].Type.Dims}}, nil
 			},
 			FLOPs: noFLOPs, Eval: func(e *evaluator, op *Op, in []*Tensor) []*Tensor { return []*Tensor{in[0]} },
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {

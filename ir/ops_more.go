@@ -20,17 +20,30 @@ func pairs(op *Op, t int) float64 {
 	return allowed / float64(max(rows, 1)) * float64(t)
 }
 
-func attentionShape(op *Op) error {
-	q, k, v := op.Args[0], op.Args[1], op.Args[2]
+func attentionShape(op *Op, q, k, v *Value) error {
 	h, g, e := op.Int("heads"), op.Int("kv_heads"), op.Int("head_dim")
 	if g < 1 || h%g != 0 {
 		return fmt.Errorf("%d heads cannot share %d key-value heads", h, g)
 	}
+	if len(q.Type.Dims) < 2 || e < 1 || len(op.Patterns("mask")) == 0 {
+		return fmt.Errorf("queries %v of %d heads of %d, %d patterns", q.Type, h, e, len(op.Patterns("mask")))
+	}
+	if k.Type.Rows() != q.Type.Rows() || v.Type.Rows() != q.Type.Rows() {
+		return fmt.Errorf("keys %v and values %v do not go with queries %v", k.Type, v.Type, q.Type)
+	}
 	return firstError(wantCols(q, h*e, "queries"), wantCols(k, g*e, "keys"), wantCols(v, g*e, "values"))
 }
 
-func lseType(op *Op) Type {
-	q := op.Args[0].Type
+// wantDraws checks the seed and step of an attention that drops out.
+func wantDraws(op *Op, seed, step *Value) error {
+	if op.Float("dropout") > 0 && (seed == nil || step == nil) {
+		return fmt.Errorf("drops out without a seed and a step")
+	}
+	return wantScalars(seed, step)
+}
+
+// lseType is one f32 for each head of each query.
+func lseType(op *Op, q Type) Type {
 	return Type{F32, append(append([]Dim(nil), q.Dims[:len(q.Dims)-1]...), Dim{fmt.Sprint(op.Int("heads")), op.Int("heads")})}
 }
 
@@ -52,7 +65,8 @@ func attentionOps() []*OpDef {
 				"lse is the log of each row's softmax sum, kept for the gradient",
 			Args: []string{"q", "k", "v", "seed?", "step?"}, Results: []string{"o", "lse!"}, Attrs: train,
 			Shape: func(op *Op) ([]Type, error) {
-				return []Type{op.Args[0].Type, lseType(op)}, attentionShape(op)
+				q := op.Args[0]
+				return []Type{q.Type, lseType(op, q.Type)}, firstError(attentionShape(op, q, op.Args[1], op.Args[2]), wantDraws(op, op.Args[3], op.Args[4]))
 			},
 			FLOPs: attentionFLOPs(2), Eval: evalAttention, Grad: gradAttention,
 		},
@@ -60,7 +74,13 @@ func attentionOps() []*OpDef {
 			Kind: "attention_cached", Doc: "appends each row's k and v to the cache at (slot, position), then attends to that slot's cached positions",
 			Args: []string{"q", "k", "v", "k_cache", "v_cache", "positions", "slots"}, Results: []string{"o"}, Attrs: common,
 			Shape: func(op *Op) ([]Type, error) {
-				return []Type{op.Args[0].Type}, firstError(attentionShape(op), wantRows(op.Args[5], op.Args[0]), wantRows(op.Args[6], op.Args[0]))
+				q, k, v := op.Args[0], op.Args[1], op.Args[2]
+				for _, c := range op.Args[3:5] {
+					if len(c.Type.Dims) != 3 || c.Type.Cols() != k.Type.Cols() {
+						return nil, fmt.Errorf("cache %v is %v, want [slots, positions, %d]", c, c.Type, k.Type.Cols())
+					}
+				}
+				return []Type{q.Type}, firstError(attentionShape(op, q, k, v), wantInts(op.Args[5], q), wantInts(op.Args[6], q))
 			},
 			FLOPs: func(op *Op) float64 { // one row against a full cache
 				t := op.Args[3].Type.Dims[1].Size
@@ -72,7 +92,12 @@ func attentionOps() []*OpDef {
 			Kind: "attention_grad", Doc: "gradients of attention's q, k and v from that of o",
 			Args: []string{"d_o", "q", "k", "v", "o", "lse", "seed?", "step?"}, Results: []string{"d_q", "d_k", "d_v"}, Attrs: train,
 			Shape: func(op *Op) ([]Type, error) {
-				return []Type{op.Args[1].Type, op.Args[2].Type, op.Args[3].Type}, nil
+				q, k, v := op.Args[1], op.Args[2], op.Args[3]
+				err := firstError(attentionShape(op, q, k, v), wantShape(op.Args[0], q), wantShape(op.Args[4], q), wantDraws(op, op.Args[6], op.Args[7]))
+				if lse := lseType(op, q.Type); !op.Args[5].Type.SameShape(lse) {
+					err = firstError(err, fmt.Errorf("%v is %v, want %v", op.Args[5], op.Args[5].Type, lse))
+				}
+				return []Type{q.Type, k.Type, v.Type}, err
 			},
 			FLOPs: attentionFLOPs(5), Eval: evalAttentionGrad, NoGrad: true,
 		},
@@ -100,14 +125,11 @@ func tileType(x, w *Value) Type {
 
 func lossOps() []*OpDef {
 	logitsShape := func(op *Op) ([]Type, error) {
-		if op.Args[1].Type.DType != I32 {
-			return nil, fmt.Errorf("targets %v are %v, want i32", op.Args[1], op.Args[1].Type)
-		}
-		return []Type{scalar(F32), rowType(op.Args[0])}, wantRows(op.Args[1], op.Args[0])
+		return []Type{scalar(F32), rowType(op.Args[0])}, firstError(wantInts(op.Args[1], op.Args[0]), wantScalars(op.Args[2]))
 	}
 	headShape := func(op *Op) ([]Type, error) {
 		return []Type{scalar(F32), rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
-			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantRows(op.Args[3], op.Args[0]))
+			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantInts(op.Args[3], op.Args[0]), wantScalars(op.Args[4]))
 	}
 	headFLOPs := func(products float64) func(*Op) float64 {
 		return func(op *Op) float64 {
@@ -155,7 +177,10 @@ func lossOps() []*OpDef {
 		{
 			Kind: "cross_entropy_grad", Doc: "gradient of cross_entropy: (softmax(logits) - onehot(target)) / n",
 			Args: []string{"logits", "targets", "n?"}, Results: []string{"d_logits", "rows!"}, InPlace: []int{0},
-			Shape: func(op *Op) ([]Type, error) { return []Type{op.Args[0].Type, rowType(op.Args[0])}, nil },
+			Shape: func(op *Op) ([]Type, error) {
+				_, err := logitsShape(op)
+				return []Type{op.Args[0].Type, rowType(op.Args[0])}, err
+			},
 			FLOPs: perElement(5), Eval: evalCrossEntropyGrad, NoGrad: true,
 		},
 		{
@@ -164,6 +189,9 @@ func lossOps() []*OpDef {
 			Attrs: need("float", "scale?", "softcap?"),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
+				if op.Into[0] != op.Args[1] || op.Into[1] != op.Args[2] {
+					err = firstError(err, fmt.Errorf("adds gradients to other parameters than it reads"))
+				}
 				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, err
 			},
 			FLOPs: headFLOPs(3), Eval: evalHeadLossGrad, NoGrad: true,
@@ -203,13 +231,20 @@ func fusedOps() []*OpDef {
 func backwardOps() []*OpDef {
 	normGrad := func(stats int) func(op *Op) ([]Type, error) {
 		return func(op *Op) ([]Type, error) {
-			if r := op.Args[4]; r != nil && !r.Type.SameShape(op.Args[1].Type) {
-				return nil, fmt.Errorf("residual %v is %v, want %v", r, r.Type, op.Args[1].Type)
+			dy, x, w := op.Args[0], op.Args[1], op.Args[2]
+			if t := normStats(x.Type, op.Int("group"), stats); !op.Args[3].Type.SameShape(t) {
+				return nil, fmt.Errorf("%v is %v, want %v", op.Args[3], op.Args[3].Type, t)
 			}
-			return sameShapes(2)(op)
+			err := firstError(wantGroups(op, x), wantShape(dy, x), wantShape(op.Args[4], x), wantVector(w, normWidth(op, x)))
+			for _, into := range op.Into {
+				err = firstError(err, wantVector(into, normWidth(op, x)))
+			}
+			return []Type{dy.Type}, err
 		}
 	}
-	into := func(op *Op) ([]Type, error) { return nil, nil }
+	tableGrad := func(op *Op) ([]Type, error) {
+		return nil, firstError(wantMatrix(op.Into[0], 0, op.Args[0].Type.Cols()), wantInts(op.Args[1], op.Args[0]))
+	}
 	rowsIn := func(n float64) func(*Op) float64 {
 		return func(op *Op) float64 { return n * float64(op.Args[0].Type.Elems()) }
 	}
@@ -217,12 +252,12 @@ func backwardOps() []*OpDef {
 		{
 			Kind: "embed_grad", Doc: "adds scale * d_y[n] to row tokens[n] of the table's gradient, in the order of n",
 			Args: []string{"d_y", "tokens"}, Into: []string{"table"}, Attrs: need("float", "scale"),
-			Shape: into, FLOPs: rowsIn(2), Eval: evalEmbedGrad, NoGrad: true,
+			Shape: tableGrad, FLOPs: rowsIn(2), Eval: evalEmbedGrad, NoGrad: true,
 		},
 		{
 			Kind: "positions_grad", Doc: "adds d_y[n] to row positions[n] of the table's gradient, in the order of n",
 			Args: []string{"d_y", "positions"}, Into: []string{"table"},
-			Shape: into, FLOPs: rowsIn(1), Eval: evalPositionsGrad, NoGrad: true,
+			Shape: tableGrad, FLOPs: rowsIn(1), Eval: evalPositionsGrad, NoGrad: true,
 		},
 		{
 			Kind: "layernorm_grad", Doc: "gradient of layernorm's x, plus residual; adds the gradients of w and b",
@@ -256,7 +291,11 @@ func backwardOps() []*OpDef {
 			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
 			Args: []string{"d_y", "x"}, Into: []string{"w"},
 			Shape: func(op *Op) ([]Type, error) {
-				return nil, wantMatrix(op.Into[0], op.Args[0].Type.Cols(), op.Args[1].Type.Cols())
+				dy, x := op.Args[0], op.Args[1]
+				if dy.Type.Rows() != x.Type.Rows() {
+					return nil, fmt.Errorf("%v and %v differ in rows", dy.Type, x.Type)
+				}
+				return nil, wantMatrix(op.Into[0], dy.Type.Cols(), x.Type.Cols())
 			},
 			FLOPs: func(op *Op) float64 {
 				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Cols())
@@ -272,13 +311,13 @@ func backwardOps() []*OpDef {
 		{
 			Kind: "act_grad", Doc: "d_x = d_y * fn'(x)",
 			Args: []string{"d_y", "x"}, Results: []string{"d_x"}, Attrs: need("string", "fn"), InPlace: []int{0},
-			Shape: sameShapes(2), FLOPs: perElement(14), Eval: evalActGrad, NoGrad: true,
+			Shape: activated(2), FLOPs: perElement(14), Eval: evalActGrad, NoGrad: true,
 		},
 		{
 			Kind: "glu_grad", Doc: "d_gate = d_y * up * fn'(gate), d_up = d_y * fn(gate)",
 			Args: []string{"d_y", "gate", "up"}, Results: []string{"d_gate", "d_up"}, Attrs: need("string", "fn"),
 			Shape: func(op *Op) ([]Type, error) {
-				t, err := sameShapes(3)(op)
+				t, err := activated(3)(op)
 				return append(t, op.Args[0].Type), err
 			},
 			FLOPs: perElement(18), Eval: evalGLUGrad, NoGrad: true,
@@ -292,11 +331,11 @@ func backwardOps() []*OpDef {
 }
 
 func updateOps() []*OpDef {
-	effect := func(op *Op) ([]Type, error) { return nil, nil }
 	return []*OpDef{
 		{
 			Kind: "zero_grads", Doc: "sets every weight's gradient to zero",
-			Shape: effect, FLOPs: noFLOPs, NoGrad: true, Eval: evalZeroGrads,
+			Shape: func(op *Op) ([]Type, error) { return nil, nil },
+			FLOPs: noFLOPs, NoGrad: true, Eval: evalZeroGrads,
 		},
 		{
 			Kind: "grad_norm", Doc: "the Euclidean norm of all gradients together", Results: []string{"norm"},
@@ -306,7 +345,8 @@ func updateOps() []*OpDef {
 		{
 			Kind: "adamw", Doc: "AdamW (arXiv 1711.05101) on every weight, gradients first scaled so that their norm is at most clip (0: as they are)",
 			Args: []string{"norm", "lr", "step"}, Attrs: need("float", "beta1", "beta2", "eps", "weight_decay", "clip"),
-			Shape: effect, FLOPs: noFLOPs, NoGrad: true, Eval: evalAdamW,
+			Shape: func(op *Op) ([]Type, error) { return nil, wantScalars(op.Args...) },
+			FLOPs: noFLOPs, NoGrad: true, Eval: evalAdamW,
 		},
 	}
 }

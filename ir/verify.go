@@ -204,6 +204,9 @@ func (v *verifier) loop(op *Op) error {
 	if l.Body.Loop != op {
 		return fmt.Errorf("the body does not point back")
 	}
+	if err := nests(op); err != nil {
+		return err
+	}
 	for i, c := range l.Carries {
 		if err := v.define(c); err != nil {
 			return err
@@ -222,6 +225,27 @@ func (v *verifier) loop(op *Op) error {
 		if y.Param != nil || !y.Type.Same(l.Carries[i].Type) {
 			return fmt.Errorf("yields %v for %v", y.Type, l.Carries[i].Type)
 		}
+	}
+	return nil
+}
+
+// nests checks that a loop has an index and an axis of its own, or goes on along that of the loop it is within.
+func nests(op *Op) error {
+	l := op.Loop
+	found := false
+	for b := op.Block; b.Loop != nil; b = b.Parent() {
+		outer := b.Loop.Loop
+		switch {
+		case outer.Var == l.Var:
+			return fmt.Errorf("its index %s is that of the loop around it", l.Var)
+		case outer.Var == l.Within:
+			found = outer.Axis == l.Axis
+		case outer.Axis == l.Axis:
+			return fmt.Errorf("a loop around it runs over %s too", l.Axis)
+		}
+	}
+	if l.Within != "" && !found {
+		return fmt.Errorf("no loop over %s with the index %s is around it", l.Axis, l.Within)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,7 @@ type (
 		Results []*irRef    `parser:"'return' ( @@ ( ',' @@ )* )? '}'"`
 	}
 	irSymbol struct {
+		Pos     lexer.Position
 		Name    string `parser:"@Ident"`
 		Dynamic bool   `parser:"( '=' | @'<=' )"`
 		Size    string `parser:"@Number"`
@@ -113,8 +115,10 @@ var irGrammar = participle.MustBuild[irFile](participle.Lexer(irLexer), particip
 
 // Limits of the text of one function.
 const (
-	maxIRText    = 8 << 20 // bytes
-	maxIRNesting = 16      // loops in loops
+	maxIRText    = 8 << 20       // bytes
+	maxIRNesting = 16            // loops in loops
+	maxIRIndex   = math.MaxInt32 // of a loop or a family
+	maxIRElems   = 1 << 48       // of a value
 )
 
 // IR reads a function in the form that ir.Print writes, and verifies it. Errors name the place in the text.
@@ -125,18 +129,8 @@ func IR(file, text string) (*ir.Func, error) {
 	if len(text) > maxIRText {
 		return nil, fail(lexer.Position{}, "the text is %d bytes, more than %d", len(text), maxIRText)
 	}
-	depth := 0
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(strings.TrimSpace(line), "}") {
-			depth--
-		}
-		code, _, _ := strings.Cut(line, "//")
-		if strings.HasSuffix(strings.TrimSpace(code), "{") {
-			depth++
-		}
-		if depth > maxIRNesting {
-			return nil, fail(lexer.Position{}, "loops are nested more than %d deep", maxIRNesting)
-		}
+	if depth := braceDepth(text); depth > maxIRNesting {
+		return nil, fail(lexer.Position{}, "loops are nested %d deep, more than %d", depth, maxIRNesting)
 	}
 	tree, err := irGrammar.ParseString(file, text)
 	if err != nil {
@@ -156,6 +150,34 @@ func IR(file, text string) (*ir.Func, error) {
 	return r.f, nil
 }
 
+// braceDepth returns how deep braces are nested, outside of texts and comments.
+func braceDepth(text string) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '\n':
+			quoted = false
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case strings.HasPrefix(text[i:], "//"):
+			if end := strings.IndexByte(text[i:], '\n'); end >= 0 {
+				i += end
+			} else {
+				i = len(text)
+			}
+		case c == '{':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}':
+			depth--
+		}
+	}
+	return deepest
+}
+
 type irReader struct {
 	f      *ir.Func
 	values map[string]*ir.Value
@@ -165,8 +187,11 @@ type irReader struct {
 func (r *irReader) file(t *irFile) error {
 	for _, s := range t.Symbols {
 		n, err := strconv.Atoi(s.Size)
-		if err != nil || n < 0 {
-			return r.fail(lexer.Position{}, "the size of %s, %s, is not a whole number", s.Name, s.Size)
+		if err != nil || n < 1 {
+			return r.fail(s.Pos, "the size of %s, %s, is not a whole number above 0", s.Name, s.Size)
+		}
+		if r.f.Symbol(s.Name) > 0 {
+			return r.fail(s.Pos, "the size of %s is given twice", s.Name)
 		}
 		r.f.Symbols = append(r.f.Symbols, ir.Symbol{Name: s.Name, Size: n, Dynamic: s.Dynamic})
 	}
@@ -188,7 +213,7 @@ func (r *irReader) file(t *irFile) error {
 		return err
 	}
 	var err error
-	r.f.Results, err = r.refs(t.Results)
+	r.f.Results, err = r.refs(t.Results, r.f.Body)
 	return err
 }
 
@@ -199,7 +224,7 @@ func (r *irReader) param(p *irParam) error {
 	}
 	q := &ir.Param{Name: p.Name[1:], Type: typ, Axis: p.Axis, Cache: p.Kind == "cache"}
 	if p.Axis != "" {
-		if _, err := fmt.Sscanf(p.Range, "%d..%d", &q.From, &q.To); err != nil || q.From >= q.To {
+		if _, err := fmt.Sscanf(p.Range, "%d..%d", &q.From, &q.To); err != nil || q.From >= q.To || q.To > maxIRIndex {
 			return r.fail(p.Pos, "%s is not a range of %s such as 0..8", p.Range, p.Axis)
 		}
 	}
@@ -227,23 +252,21 @@ func (r *irReader) param(p *irParam) error {
 	return nil
 }
 
-// origin reads the comment after an op: the place in the spec, and the pass that wrote it.
+// comments have the place in the spec, and the pass that wrote the op.
+var commentForm = regexp.MustCompile(`^//(?: (.+):([0-9]{1,9}):([0-9]{1,9}))?(?: by ([a-z-]+))?$`)
+
+// origin reads the comment after an op.
 func origin(comment string) (pos spec.Pos, by string) {
-	text := strings.TrimSpace(strings.TrimPrefix(comment, "//"))
-	place, by, found := strings.Cut(text, "by ")
-	if !found {
-		by = ""
+	m := commentForm.FindStringSubmatch(comment)
+	if m == nil {
+		return pos, ""
 	}
-	place = strings.TrimSpace(place)
-	parts := strings.Split(place, ":")
-	if n := len(parts); n >= 3 {
-		line, err1 := strconv.Atoi(parts[n-2])
-		col, err2 := strconv.Atoi(parts[n-1])
-		if err1 == nil && err2 == nil {
-			pos = spec.Pos{File: strings.Join(parts[:n-2], ":"), Line: line, Col: col}
-		}
+	if m[1] != "" {
+		pos.File = m[1]
+		pos.Line, _ = strconv.Atoi(m[2])
+		pos.Col, _ = strconv.Atoi(m[3])
 	}
-	return pos, by
+	return pos, m[4]
 }
 
 // typ reads f32[B,T,H*E].
@@ -264,7 +287,7 @@ func (r *irReader) typ(pos lexer.Position, text string) (ir.Type, error) {
 		if err != nil {
 			return t, r.fail(pos, "dimension %q: %v", expr, err)
 		}
-		if elems *= n; n < 0 || n != math.Trunc(n) || elems > 1<<48 {
+		if elems *= n; !(n >= 1) || n != math.Trunc(n) || elems > maxIRElems {
 			return t, r.fail(pos, "dimension %q is %g, in a value of %g elements", expr, n, elems)
 		}
 		t.Dims = append(t.Dims, ir.Dim{Expr: expr, Size: int(n)})
@@ -305,16 +328,24 @@ func (r *irReader) dim(t *term) (float64, error) {
 	return 0, fmt.Errorf("only + and * of symbols and numbers")
 }
 
-func (r *irReader) refs(list []*irRef) ([]*ir.Value, error) {
+// refs finds the values that an op in block from reads.
+func (r *irReader) refs(list []*irRef, from *ir.Block) ([]*ir.Value, error) {
 	var vs []*ir.Value
 	for _, ref := range list {
-		if ref.Name == "_" {
+		if ref.Name == "_" && ref.Index == "" {
 			vs = append(vs, nil)
 			continue
 		}
 		v := r.values[ref.Name]
 		if v == nil {
 			return nil, r.fail(ref.Pos, "no value %s before this", ref.Name)
+		}
+		written := ref.Name
+		if ref.Index != "" {
+			written += "[" + ref.Index + "]"
+		}
+		if want := ir.Ref(v, from); written != want {
+			return nil, r.fail(ref.Pos, "%s is %s here", written, want)
 		}
 		vs = append(vs, v)
 	}
@@ -360,10 +391,10 @@ func (r *irReader) block(b *ir.Block, stmts []*irStmt) error {
 
 func (r *irReader) op(op *ir.Op, t *irOp) (err error) {
 	op.Kind = t.Kind
-	if op.Args, err = r.refs(t.Args); err != nil {
+	if op.Args, err = r.refs(t.Args, op.Block); err != nil {
 		return err
 	}
-	if op.Into, err = r.refs(t.Into); err != nil {
+	if op.Into, err = r.refs(t.Into, op.Block); err != nil {
 		return err
 	}
 	if op.Attrs, err = r.attrs(t.Attrs); err != nil {
@@ -430,21 +461,28 @@ func (r *irReader) loop(op *ir.Op, s *irStmt) error {
 	lo, hi, _ := strings.Cut(t.Range, "..")
 	from, within, err1 := bound(lo)
 	to, within2, err2 := bound(hi)
-	if err1 != nil || err2 != nil || within != within2 {
+	if err1 != nil || err2 != nil || within != within2 || from > maxIRIndex || to > maxIRIndex {
 		return r.fail(s.Pos, "%s is not a range such as 0..8, 8..0 or s..s+2", t.Range)
 	}
 	if from > to {
 		from, to, l.Reverse = to, from, true
 	}
 	l.From, l.To, l.Within = from, to, within
-	if t.Step != "" {
-		l.Step, _ = strconv.Atoi(t.Step)
-	}
-	if t.Limit != "" {
-		l.Limit, _ = strconv.Atoi(t.Limit)
+	for _, n := range []struct {
+		text string
+		to   *int
+	}{{t.Step, &l.Step}, {t.Limit, &l.Limit}} {
+		if n.text == "" {
+			continue
+		}
+		x, err := strconv.Atoi(n.text)
+		if err != nil || x < 1 || x > maxIRIndex {
+			return r.fail(s.Pos, "%s is not a number of indices", n.text)
+		}
+		*n.to = x
 	}
 	for _, c := range t.Carries {
-		inits, err := r.refs([]*irRef{c.Init})
+		inits, err := r.refs([]*irRef{c.Init}, op.Block)
 		if err != nil {
 			return err
 		}
@@ -461,7 +499,7 @@ func (r *irReader) loop(op *ir.Op, s *irStmt) error {
 	if err := r.block(l.Body, t.Body); err != nil {
 		return err
 	}
-	yield, err := r.refs(t.Yield)
+	yield, err := r.refs(t.Yield, l.Body)
 	if err != nil {
 		return err
 	}
