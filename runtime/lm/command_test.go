@@ -28,6 +28,10 @@ func TestCommands(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "12 of 12 steps, loss ") || !strings.Contains(errs, "step 12/12 100%  loss ") {
 		t.Fatalf("train: %d\n%s\n%s", code, out, errs)
 	}
+	final, _, _ := strings.Cut(out[strings.Index(out, "eval loss ")+len("eval loss "):], "\n")
+	if !strings.Contains(errs, "step 12/12 100%") || !strings.Contains(errs, "eval "+final) {
+		t.Errorf("the progress does not end with the last evaluation, %s:\n%s", final, errs)
+	}
 	var res map[string]any
 	code, out, _ = runCommand(t.Context(), cfg, "train", "--run", run, "--root", root, "--json", "--steps", "14")
 	if err := json.Unmarshal([]byte(out), &res); code != 0 || err != nil || res["step"] != 14.0 || res["resumed"] != 12.0 {

@@ -9,8 +9,8 @@ import (
 // Config is one compiled model: what generated code knows about it, as a literal. It does not change.
 type Config struct {
 	Name     string    // of the package and the command
-	SpecHash string    // of all that Settings tells
-	Settings []Setting // what decides the numbers of training, by its place in the spec; a run keeps to it
+	SpecHash string    // of Settings
+	Settings []Setting // what decides the numbers of training; not its length, nor when it logs, evaluates and saves
 
 	VocabSize int // rows of the logits
 	Context   int // positions, the longest sequence in tokens

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"iter"
-	"os"
 	"path/filepath"
 
 	"github.com/tfc-dev/tfc/runtime/data"
@@ -68,7 +66,7 @@ func (m *Model) heldOut(ctx context.Context, text *data.Text, cache string) (eva
 	return batches, textError(ctx, err)
 }
 
-// openText opens the text of the run, makes the tokenizer where the model has none, and tokenises.
+// openText opens the text of the run, makes the tokenizer where the model has none, tokenises, and counts the steps.
 func (r *run) openText(ctx context.Context, o TrainOptions) error {
 	m, t := r.m, &r.m.cfg.Train
 	train, eval, err := texts(ctx, m.cfg.Data, o.Root, o.Data)
@@ -90,9 +88,6 @@ func (r *run) openText(ctx context.Context, o TrainOptions) error {
 		r.say("tokenizer: %d tokens", m.tokenizer.VocabSize())
 	}
 	cache := filepath.Join(r.dir, cacheFolder)
-	if err := os.MkdirAll(cache, 0o777); err != nil {
-		return fmt.Errorf("make the folder for tokens: %w", err)
-	}
 	tokens, err := data.Tokenise(ctx, train, m.tokenizer, filepath.Join(cache, "train.tokens"))
 	if err != nil {
 		return textError(ctx, err)
@@ -102,7 +97,20 @@ func (r *run) openText(ctx context.Context, o TrainOptions) error {
 		return textError(ctx, err)
 	}
 	if eval != nil {
-		r.eval, err = m.heldOut(ctx, eval, filepath.Join(cache, "eval.tokens"))
+		if r.eval, err = m.heldOut(ctx, eval, filepath.Join(cache, "eval.tokens")); err != nil {
+			return err
+		}
 	}
-	return err
+	switch {
+	case o.Steps > 0:
+		r.total = o.Steps
+	case t.Steps > 0:
+		r.total = t.Steps
+	default:
+		r.total = r.loader.Steps(t.Epochs)
+	}
+	if m.cfg.Memory.Train > 0 {
+		r.say("memory: %.1f MiB for weights, gradients, moments and activations", float64(m.cfg.Memory.Train)/(1<<20))
+	}
+	return nil
 }

@@ -102,8 +102,7 @@ func (m *Model) openRun(ctx context.Context, o TrainOptions) (_ *run, err error)
 	save, state, err := checkpoint.Latest(r.dir, func(format string, args ...any) { r.say("warning: "+format, args...) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.Seed, r.Settings = m.seed, m.cfg.Settings
-		err = r.prepare(ctx, o)
+		err = r.begin(ctx, o)
 	case err != nil:
 		err = fileError("%w", err)
 	default:
@@ -124,6 +123,16 @@ func (m *Model) openRun(ctx context.Context, o TrainOptions) (_ *run, err error)
 	r.tokens = make([]int32, t.Batch*t.Context)
 	r.targets = make([]int32, t.Batch*t.Context)
 	return r, nil
+}
+
+// begin starts a run.
+func (r *run) begin(ctx context.Context, o TrainOptions) error {
+	if err := r.openText(ctx, o); err != nil {
+		return err
+	}
+	r.Seed, r.Settings, r.Steps = r.m.seed, r.m.cfg.Settings, r.total
+	r.trainer = r.m.cfg.NewTrainer(r.m.weights, 0)
+	return nil
 }
 
 // resume goes on from a save.
@@ -155,16 +164,17 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 		return r.mismatch([]string{fmt.Sprintf("tokenizer: %s in the run, %s in the model", tok.Hash(), m.tokenizer.Hash())})
 	}
 	m.tokenizer = tok
-	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
-		return fileError("%w", err)
-	}
-	if err := r.prepare(ctx, o); err != nil {
+	if err := r.openText(ctx, o); err != nil {
 		return err
 	}
 	if state.DataHash != r.dataHash {
 		return r.mismatch([]string{fmt.Sprintf("data: %s in the run, %s now: the texts or how they are held out have changed",
 			state.DataHash, r.dataHash)})
 	}
+	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
+		return fileError("%w", err)
+	}
+	r.trainer = m.cfg.NewTrainer(m.weights, 0)
 	if err := r.loadMoments(filepath.Join(save, momentsFile)); err != nil {
 		return fileError("%w", err)
 	}
@@ -181,27 +191,6 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 func (r *run) mismatch(wrong []string) error {
 	return fileError("%s was trained with other settings, so it cannot go on:\n  %s\nPut them back, or train in another folder",
 		r.dir, strings.Join(wrong, "\n  "))
-}
-
-// prepare opens the text and makes the trainer.
-func (r *run) prepare(ctx context.Context, o TrainOptions) error {
-	if err := r.openText(ctx, o); err != nil {
-		return err
-	}
-	t := &r.m.cfg.Train
-	switch {
-	case o.Steps > 0:
-		r.total = o.Steps
-	case t.Steps > 0:
-		r.total = t.Steps
-	default:
-		r.total = r.loader.Steps(t.Epochs)
-	}
-	if r.Steps == 0 {
-		r.Steps = r.total
-	}
-	r.trainer = r.m.cfg.NewTrainer(r.m.weights, 0)
-	return nil
 }
 
 func (r *run) close() {

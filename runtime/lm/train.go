@@ -97,8 +97,13 @@ func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err
 			r.steady, r.steadyStep = time.Now(), r.step
 			r.say("the first step took %s from the start", r.firstStep.Round(time.Millisecond))
 		}
-		r.progress.Update(telemetry.Stats{Step: r.step, Steps: r.total, Loss: float64(r.loss), EvalLoss: r.evalLoss(), TokensPerSecond: r.speed()})
+		r.show()
 	}
+}
+
+// show brings the progress up to date.
+func (r *run) show() {
+	r.progress.Update(telemetry.Stats{Step: r.step, Steps: r.total, Loss: float64(r.loss), EvalLoss: r.evalLoss(), TokensPerSecond: r.speed()})
 }
 
 // learn takes one step. It allocates nothing.
@@ -141,6 +146,9 @@ func (r *run) report(ctx context.Context) error {
 			return fmt.Errorf("evaluate after step %d: %w", r.step, err)
 		}
 		r.EvalLoss = &e.Loss
+		if r.firstStep > 0 {
+			r.show()
+		}
 	}
 	if evaluated || last || r.step == 1 || r.step%t.LogEvery == 0 {
 		r.writeLog(evaluated)
@@ -156,10 +164,10 @@ func (r *run) report(ctx context.Context) error {
 func (r *run) writeLog(evaluated bool) {
 	now := time.Now()
 	rec := telemetry.Record{
-		Step: r.step, Loss: r.LossSum / float64(r.LossCount), GradNorm: float64(r.GradNorm), LR: r.LR, Elapsed: r.elapsed().Seconds(),
+		Step: r.step, Loss: r.LossSum / float64(r.LossCount), GradNorm: float64(r.GradNorm), LR: r.LR, Elapsed: milli(r.elapsed().Seconds()),
 	}
 	if s := now.Sub(r.logged).Seconds(); s > 0 {
-		rec.TokensPerSecond = float64(int64(r.step-r.loggedStep)*r.tokensPerStep()) / s
+		rec.TokensPerSecond = milli(float64(int64(r.step-r.loggedStep)*r.tokensPerStep()) / s)
 	}
 	if evaluated {
 		rec.EvalLoss = r.EvalLoss
@@ -171,6 +179,9 @@ func (r *run) writeLog(evaluated bool) {
 	r.LossSum, r.LossCount = 0, 0
 	r.logged, r.loggedStep = now, r.step
 }
+
+// milli rounds to thousandths.
+func milli(v float64) float64 { return math.Round(v*1000) / 1000 }
 
 // interrupt saves what was learned since the newest save.
 func (r *run) interrupt() error {

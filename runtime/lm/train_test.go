@@ -368,7 +368,11 @@ func TestWhatMayNotChange(t *testing.T) {
 		{"data", fakeModel(t, fakeConfig(nil), 1), other, []string{"data: "}},
 		{"tokenizer", elsewhere, root, []string{"tokenizer: "}},
 	} {
+		held := slices.Clone(c.m.weights)
 		_, err := c.m.Train(t.Context(), TrainOptions{Run: run, Root: c.root})
+		if !slices.Equal(held, c.m.weights) {
+			t.Errorf("%s: the model was changed", c.name)
+		}
 		if !errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
