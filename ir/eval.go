@@ -124,12 +124,12 @@ func (e *evaluator) op(op *Op) {
 	}
 	if e.arena != nil {
 		e.arena.check(e, op)
-		if op.Kind == "split" {
-			return // views: nothing is written
-		}
 	}
 	for i, r := range op.Results {
 		e.set(r, out[i])
+		if e.arena != nil && op.Kind != "split" { // its results are views: nothing is written
+			e.arena.write(e, r, -1, out[i])
+		}
 	}
 }
 
@@ -139,23 +139,21 @@ func (e *evaluator) loop(op *Op) {
 	for i, a := range op.Args {
 		carried[i] = e.get(a)
 		if e.arena != nil {
-			e.arena.carry(e, l, i, 0, carried[i])
+			e.arena.write(e, l.Carries[i], 0, carried[i])
 		}
 	}
 	outer, nested := e.axes[l.Axis]
 	for k, i := range l.Indices(outer) {
 		e.index[l.Body], e.axes[l.Axis] = i, i
 		for c, v := range l.Carries {
-			if e.arena == nil || !e.arena.has(v) {
-				e.set(v, carried[c])
-			}
+			e.set(v, carried[c])
 		}
 		e.block(l.Body)
 		e.stack = append(e.stack, l.Body)
 		for c, y := range l.Yield {
 			carried[c] = e.get(y)
 			if e.arena != nil {
-				e.arena.carry(e, l, c, k+1, carried[c])
+				e.arena.write(e, l.Carries[c], k+1, carried[c])
 			}
 		}
 		e.stack = e.stack[:len(e.stack)-1]
@@ -166,17 +164,11 @@ func (e *evaluator) loop(op *Op) {
 		delete(e.axes, l.Axis)
 	}
 	for i, r := range op.Results {
-		if e.arena == nil || !e.arena.has(r) {
-			e.set(r, carried[i])
-		}
+		e.set(r, carried[i])
 	}
 }
 
 func (e *evaluator) set(v *Value, t *Tensor) {
-	if e.arena != nil && len(v.Type.Dims) > 0 {
-		e.arena.write(e, v, t)
-		return
-	}
 	m := e.env[v]
 	if m == nil {
 		m = map[int]*Tensor{}
@@ -198,8 +190,13 @@ func (e *evaluator) get(v *Value) *Tensor {
 		return t
 	}
 	if e.arena != nil && len(v.Type.Dims) > 0 {
-		return e.arena.read(e, v)
+		return e.arena.read(e, v, e.computed(v))
 	}
+	return e.computed(v)
+}
+
+// computed returns the instance of v, a value that an op or a loop computes, that the blocks being run mean.
+func (e *evaluator) computed(v *Value) *Tensor {
 	if v.Block.Loop != nil && !e.running(v.Block) {
 		// v belongs to an earlier loop: its instance at the index of the loop that runs now in that loop's place.
 		for _, b := range e.stack {

@@ -7,9 +7,9 @@ import (
 )
 
 // EvalPlanned runs f as Eval does, but keeps every value with axes where f's plan places it, in one arena that starts as
-// NaNs and where a buffer turns to NaNs again when its life begins and ends: a value that is overwritten while it is
-// needed, or read where it never was, shows in the results. It returns the bytes of the arena that were touched, up to
-// the last slot written; the error says where an op would write over what it reads.
+// NaNs and where a buffer turns to NaNs again when its life begins and ends. It returns the bytes of the arena that were
+// touched, up to the last slot written. The error names the first value that was not in its place any more when an op
+// read it, or that an op writes over one it reads; the run goes on with what the arena holds.
 func EvalPlanned(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, bytes int, err error) {
 	if f.Plan == nil {
 		return nil, 0, fmt.Errorf("%s has no plan", f.Name)
@@ -40,6 +40,7 @@ type arena struct {
 	data        []float64 // by byte offset / unit; an element is held where it starts, the rest of it is NaN
 	when        map[*Op][2]int
 	first, last map[int][]*Buffer // by the time at which their life begins and ends
+	now         *Op               // that runs
 	top         int               // the end of the last slot written
 	err         error
 }
@@ -56,8 +57,12 @@ func (a *arena) has(v *Value) bool {
 }
 
 // begin and end poison the buffers whose lives begin with op, or end with it.
-func (a *arena) begin(op *Op) { a.poison(a.first[a.when[op][0]]) }
-func (a *arena) end(op *Op)   { a.poison(a.last[a.when[op][1]]) }
+func (a *arena) begin(op *Op) {
+	a.now = op
+	a.poison(a.first[a.when[op][0]])
+}
+
+func (a *arena) end(op *Op) { a.poison(a.last[a.when[op][1]]) }
 
 func (a *arena) poison(list []*Buffer) {
 	for _, b := range list {
@@ -146,16 +151,28 @@ func (e *evaluator) iteration(l *Loop) int {
 	panic(fmt.Sprintf("ir: no iteration of the loop over %s has index %d", l.Var, index))
 }
 
-func (a *arena) read(e *evaluator, v *Value) *Tensor {
-	t := NewTensor(v.Type.Shape()...)
-	a.region(e, v, -1).each(func(i, at int) { t.Data[i] = a.data[at] })
+// read returns v as it stands in the arena, which must be as it was computed.
+func (a *arena) read(e *evaluator, v *Value, computed *Tensor) *Tensor {
+	if !a.has(v) {
+		a.fail("%s reads %v, which has no place", PrintOp(a.now), v)
+		return computed
+	}
+	t, same := NewTensor(v.Type.Shape()...), true
+	a.region(e, v, -1).each(func(i, at int) {
+		t.Data[i] = a.data[at]
+		same = same && math.Float64bits(t.Data[i]) == math.Float64bits(computed.Data[i])
+	})
+	if !same {
+		a.fail("%s reads %v, whose place does not hold it", PrintOp(a.now), v)
+	}
 	return t
 }
 
-// write stores v, or forgets it where it has no place: then nothing may read it.
-func (a *arena) write(e *evaluator, v *Value, t *Tensor) {
+// write stores t where v lies in iteration k of its place's loop; -1 is the one that runs. A value without a place is
+// forgotten.
+func (a *arena) write(e *evaluator, v *Value, k int, t *Tensor) {
 	if a.has(v) {
-		a.store(a.region(e, v, -1), t)
+		a.store(a.region(e, v, k), t)
 	}
 }
 
@@ -167,13 +184,6 @@ func (a *arena) store(r region, t *Tensor) {
 		a.data[at] = t.Data[i]
 	})
 	a.top = max(a.top, r.end)
-}
-
-// carry stores t as carry i of loop l before iteration k.
-func (a *arena) carry(e *evaluator, l *Loop, i, k int, t *Tensor) {
-	if v := l.Carries[i]; a.has(v) {
-		a.store(a.region(e, v, k), t)
-	}
 }
 
 // check fails where op writes over one of its operands that its row does not allow, or over another result.
