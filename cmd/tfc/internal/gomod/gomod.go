@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 
 	"golang.org/x/mod/modfile"
 
@@ -94,7 +95,7 @@ func Above(dir string) (root string, text []byte, err error) {
 		if err == nil {
 			return abs, text, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return "", nil, err
 		}
 		up := filepath.Dir(abs)
@@ -113,16 +114,16 @@ func (t Tool) note(mod *modfile.File, root string) string {
 	for _, r := range mod.Require {
 		if r.Mod.Path == gogen.Module {
 			if t.Version != Devel && r.Mod.Version != t.Version {
-				return fmt.Sprintf("%s requires tfc %s, and this package was written by %s; in %s run\n  go get %s@%s", filepath.Join(root, "go.mod"), r.Mod.Version, t.Version, root, gogen.Module, t.Version)
+				return fmt.Sprintf("%s requires tfc %s, and this package was written by %s; in %s run\n  go get %s@%s ./...", filepath.Join(root, "go.mod"), r.Mod.Version, t.Version, root, gogen.Module, t.Version)
 			}
 			return ""
 		}
 	}
 	text := fmt.Sprintf("module %s does not require tfc yet, whose runtime the package imports; in %s run\n", mod.Module.Mod.Path, root)
 	if t.Version != Devel {
-		return text + fmt.Sprintf("  go get %s@%s", gogen.Module, t.Version)
+		return text + fmt.Sprintf("  go get %s@%s ./...", gogen.Module, t.Version)
 	}
-	return text + fmt.Sprintf("  go mod edit -require=%s@%s -replace=%s=%s && go mod tidy", gogen.Module, noVersion, gogen.Module, modfile.AutoQuote(t.Checkout))
+	return text + fmt.Sprintf("  go mod edit -require=%s@%s -replace=%s=%s && go get ./...", gogen.Module, noVersion, gogen.Module, modfile.AutoQuote(t.Checkout))
 }
 
 // noVersion is what a module requires that it replaces by a folder.
