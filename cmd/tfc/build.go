@@ -12,6 +12,9 @@ import (
 	"github.com/tfc-dev/tfc/cmd/tfc/internal/folder"
 	"github.com/tfc-dev/tfc/cmd/tfc/internal/gomod"
 	"github.com/tfc-dev/tfc/compile"
+
+	// So that a module that has tfc as a tool requires, by that alone, all that packages import.
+	_ "github.com/tfc-dev/tfc/runtime/lm"
 )
 
 func buildCommand() *cobra.Command {
