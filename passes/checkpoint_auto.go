@@ -34,6 +34,7 @@ type search struct {
 	forward []float64      // by pair: seconds of one layer's forward pass
 	places  *planner       // of f, where all is kept
 	tries   int            // plans made
+	err     error          // why a candidate has no plan
 	bytes   map[string]int // by candidate: what it needs
 	beside  int            // the least that a plan needed beside what it keeps
 }
@@ -139,12 +140,20 @@ func (s *search) needs(c candidate) int {
 		return n
 	}
 	s.tries++
-	f := s.f.Clone()
-	s.apply(f, c)
-	planMemory(f, Options{})
-	s.bytes[key] = s.fixed + f.Plan.Bytes
+	s.bytes[key] = s.fixed + s.arena(c)
 	s.beside = min(s.beside, s.bytes[key]-s.kept(c))
 	return s.bytes[key]
+}
+
+// arena plans the memory of a copy under c, and returns its bytes; too many for any budget where there is no plan.
+func (s *search) arena(c candidate) int {
+	f := s.f.Clone()
+	s.apply(f, c)
+	if _, err := planMemory(f, Options{}); err != nil {
+		s.err = err
+		return math.MaxInt / 4
+	}
+	return f.Plan.Bytes
 }
 
 // time estimates the seconds that c computes again, for one micro-batch.
@@ -326,8 +335,11 @@ func (s *search) segments(end candidate, budget int) (candidate, error) {
 			}
 		}
 	}
-	if best != nil {
+	switch {
+	case best != nil:
 		return *best, nil
+	case s.err != nil:
+		return candidate{}, s.err
 	}
 	return candidate{}, s.tooSmall(smallest, budget)
 }
@@ -360,10 +372,8 @@ func (e *BudgetError) Error() string {
 }
 
 func (s *search) tooSmall(c candidate, budget int) error {
-	f := s.f.Clone()
-	s.apply(f, c)
-	planMemory(f, Options{})
-	return &BudgetError{Budget: budget, Smallest: s.fixed + f.Plan.Bytes, Parts: append(fixed(f), Category{"arena", f.Plan.Bytes})}
+	need := s.needs(c)
+	return &BudgetError{Budget: budget, Smallest: need, Parts: append(fixed(s.f), Category{"arena", need - s.fixed})}
 }
 
 // amount writes bytes in the largest unit that leaves at least 1, rounded up to a tenth.

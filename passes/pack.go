@@ -97,7 +97,7 @@ func pack(f *ir.Func, ps []projection, name, by string) {
 		q.Type = ir.Type{DType: q.Type.DType, Dims: append([]ir.Dim{ir.SumDims(dims)}, q.Type.Dims[1:]...)}
 		// layers.q.weight, layers.k.weight, layers.v.weight pack as layers.qkv.weight
 		segments := strings.Split(parts[0].Name, ".")
-		segments[len(segments)-2] = name
+		segments[max(0, len(segments)-2)] = name
 		q.Name = strings.Join(segments, ".")
 		return b.AddParam(q)
 	}

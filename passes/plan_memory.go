@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
@@ -18,6 +19,9 @@ const align = 64
 func planMemory(f *ir.Func, _ Options) (int, error) {
 	p := newPlanner(f)
 	p.share(f.Body)
+	if p.err != nil {
+		return 0, p.err
+	}
 	p.lifetimes()
 	f.Plan = p.pack()
 	return len(f.Plan.Buffers), nil
@@ -49,6 +53,7 @@ type planner struct {
 	foreign map[*ir.Value]bool // read by a later loop, by its own index
 	when    map[*ir.Op][2]int  // the times at which an op starts and ends
 	spots   map[*ir.Value]*spot
+	err     error // why there is no plan
 }
 
 func newPlanner(f *ir.Func) *planner {
@@ -264,6 +269,7 @@ func (p *planner) loop(op *ir.Op) {
 		}
 	}
 	p.share(l.Body)
+	several := p.placedCarries(l) > 1 // their next values are copied one by one, never over one that is still to be read
 	for i, c := range l.Carries {
 		if len(c.Type.Dims) == 0 {
 			continue
@@ -283,6 +289,9 @@ func (p *planner) loop(op *ir.Op) {
 		case p.foreign[c]: // the next value is copied at the end of each iteration
 			s.in.slots = l.Iterations() + 1
 		}
+		if several && s.in.slots == 1 {
+			s.in.slots = 2
+		}
 		if r := op.Results[i]; p.needs(r) {
 			p.put(r, &spot{in: s.in, stride: s.stride, shift: p.lastSlot(op, i)})
 		}
@@ -290,9 +299,24 @@ func (p *planner) loop(op *ir.Op) {
 	}
 }
 
-// lastSlot returns the slot that holds carry i's value when the loop has ended.
+// placedCarries counts the carries of l that take memory.
+func (p *planner) placedCarries(l *ir.Loop) (n int) {
+	for _, c := range l.Carries {
+		if p.spots[c] != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// lastSlot returns the slot that holds carry i's value when the loop has ended. It must be one for all segments, of
+// which the last may be shorter.
 func (p *planner) lastSlot(op *ir.Op, i int) int {
-	return op.Loop.Iterations() % p.spots[op.Loop.Carries[i]].in.slots
+	slots := p.spots[op.Loop.Carries[i]].in.slots
+	if op.Loop.Within != "" && slots > 1 && p.err == nil {
+		p.err = fmt.Errorf("%s: the end of %v has no place of its own in a segment that may be shorter", ir.PrintOp(op), op.Results[i])
+	}
+	return op.Loop.Iterations() % slots
 }
 
 // ringSlots returns how many values of carry c, whose next is y, live at once: all where a later loop reads them, one

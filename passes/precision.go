@@ -36,4 +36,4 @@ func precision(f *ir.Func, o Options) (int, error) {
 }
 
 // keptF32 names the ops whose results from an index on stay f32.
-var keptF32 = map[string]int{"layernorm": 1, "rmsnorm": 1, "add_layernorm": 2, "add_rmsnorm": 2, "attention": 1}
+var keptF32 = map[string]int{"layernorm": 1, "rmsnorm": 1, "add_layernorm": 2, "add_rmsnorm": 2, "attention": 1, "cross_entropy": 1, "head_loss": 1}

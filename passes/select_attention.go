@@ -32,6 +32,9 @@ var attentionKernels = []attentionKernel{
 func selectAttention(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, op := range opsOf(f, "attention", "attention_cached") {
+		if op.Str("kernel") != "" {
+			continue
+		}
 		q := op.Args[0].Type
 		rows := q.Dims[len(q.Dims)-2].Size
 		for _, k := range attentionKernels {
