@@ -1,5 +1,7 @@
 package ir
 
+import "maps"
+
 // Gradient builds the backward ops of a function; the grad pass drives it.
 type Gradient struct{ *Builder }
 
@@ -67,6 +69,6 @@ func gradLinear(g *Gradient, op *Op, d []*Value) []*Value {
 func gradAttention(g *Gradient, op *Op, d []*Value) []*Value {
 	q, k, v := op.Args[0], op.Args[1], op.Args[2]
 	args := []*Value{d[0], q, k, v, op.Results[0], op.Results[1], op.Args[3], op.Args[4]}
-	r := g.Op("attention_grad", []string{dName(q), dName(k), dName(v)}, args, op.Attrs).Results
+	r := g.Op("attention_grad", []string{dName(q), dName(k), dName(v)}, args, maps.Clone(op.Attrs)).Results
 	return []*Value{r[0], r[1], r[2], nil, nil}
 }

@@ -24,6 +24,19 @@ func onlyReader(f *ir.Func, v *ir.Value, reader *ir.Op) bool {
 	return len(uses) == 1 && uses[0] == reader && v.Block == reader.Block
 }
 
+// readBefore says whether v, of at's block, is read before at, where the op that gives it is about to move.
+func readBefore(f *ir.Func, v *ir.Value, at *ir.Op) bool {
+	for _, u := range f.Uses()[v] {
+		for u != nil && u.Block != at.Block { // a read inside of a loop is a read by the loop
+			u = u.Block.Loop
+		}
+		if u != nil && u != at && indexOf(u) < indexOf(at) {
+			return true
+		}
+	}
+	return false
+}
+
 // remake replaces op by one with other operands, before at; its results take the names and readers of olds.
 func remake(f *ir.Func, op, at *ir.Op, args []*ir.Value, attrs ir.Attrs, olds ...*ir.Value) *ir.Op {
 	b := ir.NewBuilder(f, f.Body)
@@ -59,10 +72,8 @@ func fuseActivation(f *ir.Func, act *ir.Op) int {
 	if lin == nil || lin.Kind != "linear" || lin.Args[3] != nil || lin.Str("act") != "" || lin.Block != act.Block {
 		return 0
 	}
-	for _, u := range f.Uses()[lin.Result()] { // whoever else reads it must come after the activation, where the pair now stands
-		if u == nil || u != act && u.Block == act.Block && indexOf(u) < indexOf(act) {
-			return 0
-		}
+	if readBefore(f, lin.Result(), act) {
+		return 0
 	}
 	remake(f, lin, act, lin.Args, ir.Attrs{"act": act.Str("fn")}, act.Result(), lin.Result())
 	lin.Remove()
@@ -85,6 +96,9 @@ func fuseResidual(f *ir.Func, add *ir.Op) int {
 		}
 		at, ok := residualOf[op.Kind]
 		if !ok || op.Args[at] != nil {
+			continue
+		}
+		if len(op.Results) > 1 && readBefore(f, op.Results[1], add) {
 			continue
 		}
 		args := append([]*ir.Value(nil), op.Args...)
