@@ -32,7 +32,7 @@ func writeCache(w io.Writer, key [sha256.Size]byte, write func(io.Writer) error)
 }
 
 // readCache returns the ids in a cache of this key, undamaged.
-func readCache(path string, key [sha256.Size]byte, width int) ([]byte, error) {
+func readCache(path string, key [sha256.Size]byte) ([]byte, error) {
 	f, err := disk.OS{}.Open(path)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func readCache(path string, key [sha256.Size]byte, width int) ([]byte, error) {
 		return nil, err
 	}
 	size := info.Size() - 2*sha256.Size
-	if size < 0 || size%int64(width) != 0 {
+	if size < 0 {
 		return nil, fmt.Errorf("%s is cut short", path)
 	}
 	var found, want [sha256.Size]byte

@@ -245,7 +245,7 @@ func TestHoldOut(t *testing.T) {
 		{map[string]string{"a": "A", "b": "B"}, 0.9, 1},
 		{map[string]string{"a": "one\ntwo\nthree\nfour\n"}, 0.01, 5}, // the last line
 		{map[string]string{"a": "one\ntwo\nthree\nfour\n"}, 0.5, 5},  // within three
-		{map[string]string{"a": "one\ntwo\n"}, 0.5, 4},                // at the line itself
+		{map[string]string{"a": "one\ntwo\n"}, 0.5, 4},               // at the line itself
 		{map[string]string{"a": "one\ntwo\nthree\nfour\n"}, 0.99, 15},
 		{map[string]string{"a": "one\r\ntwo\r\n"}, 0.3, 5},
 		{map[string]string{"a": "a line\nand a long one without an end"}, 0.1, 29},
@@ -336,6 +336,7 @@ func TestPiecesStopsEarly(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	pieces, failed = text.Pieces(ctx)
 	for range pieces {
 		cancel()

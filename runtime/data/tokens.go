@@ -71,7 +71,7 @@ func Tokenise(ctx context.Context, text *Text, tok Tokenizer, cachePath string) 
 	}
 	key := cacheKey(text, tok)
 	var err error
-	if t.ids, err = readCache(cachePath, key, t.width); err == nil {
+	if t.ids, err = readCache(cachePath, key); err == nil {
 		return t, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(cachePath), 0o777); err != nil {
@@ -90,7 +90,7 @@ func Tokenise(ctx context.Context, text *Text, tok Tokenizer, cachePath string) 
 	case err != nil:
 		return nil, fmt.Errorf("keep the tokens of the text: %w", err)
 	}
-	if t.ids, err = readCache(cachePath, key, t.width); err != nil {
+	if t.ids, err = readCache(cachePath, key); err != nil {
 		return nil, fmt.Errorf("read back the tokens of the text: %w", err)
 	}
 	return t, nil

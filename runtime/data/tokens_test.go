@@ -161,7 +161,7 @@ func TestCacheDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		tok := &letters{vocab: 257}
-		if _, err := readCache(path, cacheKey(text, tok), 2); err == nil {
+		if _, err := readCache(path, cacheKey(text, tok)); err == nil {
 			t.Errorf("%s: taken for sound", what)
 		}
 		if !renew[what] {
