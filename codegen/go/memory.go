@@ -204,7 +204,7 @@ func slot(p ir.Place, l *ir.Loop) string {
 	if p.Shift > 0 {
 		k += fmt.Sprintf("+%d", p.Shift)
 	}
-	if n < p.Loop.Iterations() { // in turns
+	if n < p.Loop.Iterations()+p.Shift { // in turns
 		if p.Shift > 0 || l.Reverse || l.From > 0 {
 			k = "(" + k + ")"
 		}
@@ -219,6 +219,8 @@ func iteration(l *ir.Loop) string {
 	switch {
 	case l.Reverse && l.Within == "":
 		k = fmt.Sprintf("%d-%s", l.To-1, l.Var)
+	case l.Reverse:
+		k = fmt.Sprintf("min(%s+%d, %d)-1-%s", l.Within, l.To, l.Limit, l.Var)
 	case l.Within != "":
 		k = l.Var + "-" + l.Within
 	default:

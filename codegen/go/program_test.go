@@ -412,7 +412,12 @@ var features = []struct{ name, model, train string }{
 	{"groups", "  intermediate_size: \"[36, 36, 20]\"\n  positions: \"[rope, rope(theta: 100), none]\"", ""},
 	{"qknorm", "  qk_norm: rmsnorm\n  num_kv_heads: 1\n  residual_multiplier: 0.5\n  logit_multiplier: 0.3", ""},
 	{"qknorm all", "  qk_norm: \"layernorm(over: all)\"\n  bias: {head: true, qkv: true}", ""},
+	{"two parallel layers", "  num_layers: 2\n  residual: parallel", ""},
+	{"one layer", "  num_layers: 1\n  attention: causal", ", checkpointing: full"},
 	{"full", "", ", checkpointing: full"},
+	{"auto", "  num_layers: 5\n  attention: \"[causal, causal & window(4)] * 2 + [causal]\"\n  dropout: 0.1", ", checkpointing: auto(590000B)"},
+	{"segments over unlike layers", "  num_layers: 4\n  intermediate_size: \"[36, 20, 20, 36]\"", ", checkpointing: every(3)"},
+	{"whole", "", ", checkpointing: every(3)"},
 	{"every", "  dropout: 0.1", ", checkpointing: every(2)"},
 }
 
