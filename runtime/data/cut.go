@@ -20,7 +20,6 @@ func cut(r io.Reader, size int, f func(piece []byte, end bool) error) error {
 		buf    = make([]byte, 0, size)
 		start  = 0        // of what is left in buf
 		offset = int64(0) // of buf in the file
-		open   = false    // a piece of the document was handed over
 		after  = false    // only line breaks were read since the separator
 		eof    = false
 	)
@@ -28,10 +27,9 @@ func cut(r io.Reader, size int, f func(piece []byte, end bool) error) error {
 		if !utf8.Valid(piece) {
 			return fmt.Errorf("byte %d is not UTF-8 text: convert the file to UTF-8, or leave it out", offset+int64(start+invalid(piece)))
 		}
-		if len(piece) == 0 && !open {
+		if len(piece) == 0 { // an empty document: the rest of one in pieces begins with a space
 			return nil
 		}
-		open = !end
 		return f(piece, end)
 	}
 	for {
