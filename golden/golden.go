@@ -50,7 +50,7 @@ func Check(t testing.TB, path, got string) {
 }
 
 // Owns declares that t checks every file under dir. When t ends, a file that it did not check fails it; with -update
-// such a file is removed. A run of some subtests only, as -run Test/case, is not judged.
+// such a file is removed, unless t failed. A run of some subtests only, as -run Test/case, is not judged.
 func Owns(t testing.TB, dir string) {
 	t.Helper()
 	if run := flag.Lookup("test.run"); run != nil && strings.Contains(run.Value.String(), "/") {
@@ -62,7 +62,7 @@ func Owns(t testing.TB, dir string) {
 			t.Error(err)
 		}
 		for _, path := range strays {
-			if !*update {
+			if !*update || t.Failed() { // a test that failed may not have come to it
 				t.Errorf("%s belongs to no test; remove it, or run with -update", path)
 			} else if err := os.Remove(path); err != nil {
 				t.Error(err)

@@ -18,7 +18,7 @@ import (
 // It returns the number of ops that run again.
 func checkpoint(f *ir.Func, o Options) (int, error) {
 	c := o.Checkpointing
-	if f.Name != "train" || c.Kind == "none" || c.Kind == "" {
+	if f.Name != "train" || c.Kind == "none" || c.Kind == "" || recomputed(f) > 0 {
 		return 0, nil
 	}
 	ps := pairs(f)
@@ -40,13 +40,18 @@ func checkpoint(f *ir.Func, o Options) (int, error) {
 	default:
 		return 0, fmt.Errorf("no checkpointing %q", c.Kind)
 	}
+	return recomputed(f), nil
+}
+
+// recomputed counts the ops that run again.
+func recomputed(f *ir.Func) int {
 	n := 0
 	f.Walk(func(op *ir.Op) {
 		if op.By == "checkpoint" && op.Loop == nil {
 			n++
 		}
 	})
-	return n, nil
+	return n
 }
 
 // pair is a forward loop over layers, and the backward loop that answers it.
