@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	randomSpecs = flag.Int("specs", 40, "random specs to take through the passes")
+	randomSpecs = flag.Int("specs", 30, "random specs to take through the passes")
 	firstSpec   = flag.Uint64("first", 0, "seed of the first")
 )
 
