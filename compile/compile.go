@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -25,14 +26,19 @@ type Manifest struct {
 }
 
 // Func compiles one job of s: its function after the pass named last (after all, where last is empty). watch, if not
-// nil, sees the function as built, with a nil pass, and after each pass. An error says that the program cannot fit the
-// options.
+// nil, sees the function as built, with a nil pass, and after each pass. A memory budget that no plan meets is a
+// spec.Errors with the budget's place.
 func Func(s *spec.Spec, job string, o passes.Options, last string, watch func(p *passes.Pass, f *ir.Func, rewrites int)) (*ir.Func, error) {
 	f := ir.Build(s, job)
 	if watch != nil {
 		watch(nil, f, 0)
 	}
-	if err := passes.Run(f, o, last, watch); err != nil {
+	err := passes.Run(f, o, last, watch)
+	var budget *passes.BudgetError
+	switch {
+	case errors.As(err, &budget):
+		return nil, spec.Errors{{Pos: s.Source.At("train.checkpointing"), Text: budget.Error()}}
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", job, err)
 	}
 	return f, nil

@@ -82,8 +82,13 @@ type note struct {
 func check(file string) checked {
 	r := checked{File: file, Errors: []wrong{}}
 	s, err := parser.Load(file)
-	var errs spec.Errors
-	if errors.As(err, &errs) {
+	fail := func(err error) checked {
+		var errs spec.Errors
+		if !errors.As(err, &errs) {
+			r.Errors = append(r.Errors, wrong{File: file, Text: err.Error()})
+			r.explained = fmt.Sprintf("%s: %v\n", file, err)
+			return r
+		}
 		for _, e := range errs {
 			w := wrong{e.Pos.File, e.Pos.Line, e.Pos.Col, e.Text, e.Suggestion, nil}
 			for _, n := range e.Notes {
@@ -92,11 +97,6 @@ func check(file string) checked {
 			r.Errors = append(r.Errors, w)
 		}
 		r.explained = errs.Explain(s.Source)
-		return r
-	}
-	fail := func(err error) checked {
-		r.Errors = append(r.Errors, wrong{File: file, Text: err.Error()})
-		r.explained = fmt.Sprintf("%s: %v\n", file, err)
 		return r
 	}
 	if err != nil {
