@@ -66,7 +66,9 @@ func looped(depth int, between string) string {
 
 // TestIRErrors checks what is wrong before a function can be verified.
 func TestIRErrors(t *testing.T) {
-	f := func(params, body string) string { return "dims A=2\n" + params + "func f(%x f32[A]) {\n" + body + "return\n}\n" }
+	f := func(params, body string) string {
+		return "dims A=2\n" + params + "func f(%x f32[A]) {\n" + body + "return\n}\n"
+	}
 	for _, c := range []struct{ text, want string }{
 		{strings.Repeat(" ", maxIRText+1), "x:1:1: the text is 8388609 bytes, more than 8388608"},
 		{looped(15, "\n"), ""},
