@@ -58,8 +58,9 @@ func nearRows(t *testing.T, what string, got Mat, want func(i, j int) float64, t
 	}
 }
 
-// linearShapes are rows × out × in: the few-row path, one part, many parts, blocks of every kind with edges.
-var linearShapes = [][3]int{{1, 1, 1}, {1, 130, 70}, {3, 33, 17}, {8, 300, 64}, {9, 2, 400}, {31, 33, 129}, {150, 129, 31}, {75, 129, 500}, {20, 2100, 40}, {150, 70, 800}}
+// linearShapes are rows × out × in: the few-row path, one part, many parts, blocks of every kind with edges, and B in several
+// pieces of several blocks.
+var linearShapes = [][3]int{{1, 1, 1}, {1, 130, 70}, {3, 33, 17}, {8, 300, 64}, {9, 2, 400}, {31, 33, 129}, {150, 129, 31}, {75, 129, 500}, {20, 2100, 40}, {150, 70, 800}, {9, 2080, 800}}
 
 func TestLinear(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {

@@ -1,7 +1,7 @@
 package cpu
 
-// product is a matrix product shared by the workers of a pool: for each block of the sum and of the columns of C they
-// pack B together, then each computes whole blocks of C.
+// product is a matrix product shared by the workers of a pool: for each piece of B, they pack it together, then each
+// computes whole blocks of C.
 type product struct {
 	c, a, b        Mat
 	transA, transB bool
@@ -10,24 +10,27 @@ type product struct {
 	y              Mat // where the epilogue writes; C itself unless the epilogue needs both
 	v              *variant
 
-	// The block under way.
-	l, kc, j, nc int
-	first, last  bool // of the sum
-	partCols     int  // columns of a part
-	packed       []float32
+	// The piece under way: steps l to l+kc of the sum, blocks of size block, and columns j to j+nc.
+	l, kc, block, j, nc int
+	packed              []float32 // block after block, each as packer.panels leaves it
+	packPanels          int       // panels of one block that one part packs
+
+	partRows, partCols int // of C in a part
 }
 
 type (
-	packParts  product // packs a group of panels of B
+	packParts  product // packs a few panels of B
 	blockParts product // computes a block of C
 	fewParts   product // computes columns of C, for few rows
 )
 
 const (
-	productN  = 2048    // columns of B packed at once
-	packGroup = 4       // panels of B that one part packs
-	wantParts = 16      // parts that a product is cut in where it has room
-	smallWork = 1 << 16 // multiplications too few to wake a worker for
+	productN    = 2048    // columns of B packed at once
+	pieceFloats = 1 << 20 // of B packed at once, where a single block is not more
+	packFloats  = 1 << 13 // that one part packs at least
+	wantParts   = 32      // parts that a product is cut in where it has room: what the last part keeps others waiting for is small
+	minPanels   = 2       // columns of a part at least, in panels: its rows of A are packed for it alone
+	smallWork   = 1 << 16 // multiplications too few to wake a worker for
 )
 
 // run computes C = op(A)*op(B), plus C with add, and y by the epilogue.
@@ -43,21 +46,30 @@ func (t *product) run(p *Pool) {
 		p.run((*fewParts)(t), ceil(n, t.partCols))
 		return
 	}
-	rowParts := ceil(m, v.rowsPerBlock())
-	for l := 0; l < k; l += t.kc {
-		t.l, t.kc = l, blockOf(l, k)
-		t.first, t.last = l == 0, l+t.kc == k
-		for j := 0; j < n; j += productN {
-			t.j, t.nc = j, min(productN, n-j)
-			if need := panelFloats(t.nc, t.kc, v.nr); len(t.packed) < need {
+	t.partRows = min(v.rowsPerBlock(), ceil(m, wantParts*v.mr)*v.mr)
+	rowParts := ceil(m, t.partRows)
+	t.block = blockOf(0, k)
+	t.packPanels = ceil(packFloats, v.nr*t.block)
+	nc := min(productN, n)
+	kc := max(1, pieceFloats/(nc*t.block)) * t.block
+	for t.l = 0; t.l < k; t.l += t.kc {
+		t.kc = min(kc, k-t.l)
+		for t.j = 0; t.j < n; t.j += nc {
+			t.nc = min(nc, n-t.j)
+			panels := ceil(t.nc, v.nr)
+			if need := panels * v.nr * t.kc; len(t.packed) < need {
 				t.packed = make([]float32, need)
 			}
-			p.run((*packParts)(t), ceil(t.nc, packGroup*v.nr))
-			panels := ceil(t.nc, v.nr)
-			t.partCols = max(packGroup, ceil(panels, ceil(wantParts, rowParts))) * v.nr
+			p.run((*packParts)(t), ceil(t.kc, t.block)*ceil(panels, t.packPanels))
+			t.partCols = max(minPanels, ceil(panels, ceil(wantParts, rowParts))) * v.nr
 			p.run((*blockParts)(t), rowParts*ceil(t.nc, t.partCols))
 		}
 	}
+}
+
+// blockAt returns the size of the block of the sum at l in the piece under way, and its panels.
+func (t *product) blockAt(l int) (size int, panels []float32) {
+	return min(t.block, t.l+t.kc-l), t.packed[ceil(t.nc, t.v.nr)*t.v.nr*(l-t.l):]
 }
 
 // steps returns the length of the sum.
@@ -69,25 +81,30 @@ func (t *product) steps() int {
 }
 
 func (t *packParts) part(i int, _ *scratch) {
-	width := packGroup * t.v.nr
-	from := i * width
-	n := min(width, t.nc-from)
-	t.v.packB.panels(t.packed[from*t.kc:], operand{t.b, t.transB}, t.j+from, n, t.l, t.kc)
+	width := t.packPanels * t.v.nr
+	groups := ceil(t.nc, width)
+	l, from := t.l+i/groups*t.block, i%groups*width
+	size, panels := (*product)(t).blockAt(l)
+	t.v.packB.panels(panels[from*size:], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), l, size)
 }
 
 func (t *blockParts) part(i int, s *scratch) {
 	v := t.v
 	colParts := ceil(t.nc, t.partCols)
-	row, col := i/colParts*v.rowsPerBlock(), i%colParts*t.partCols
-	m, n := min(v.rowsPerBlock(), t.c.Rows-row), min(t.partCols, t.nc-col)
+	row, col := i/colParts*t.partRows, i%colParts*t.partCols
+	m, n := min(t.partRows, t.c.Rows-row), min(t.partCols, t.nc-col)
 	c := t.c.RowRange(row, row+m).Columns(t.j+col, t.j+col+n)
-	add := t.add || !t.first
-	if t.first {
+	add := t.add || t.l > 0
+	if t.l == 0 {
 		add = t.epilogue.start(c, row, t.j+col) || add
 	}
-	v.packRows(s.packA, operand{t.a, !t.transA}, row, m, t.l, t.kc, 1)
-	v.block(c, s.packA, panelsOfB{data: t.packed[col*t.kc:], width: v.nr * t.kc, ld: v.nr * 4}, t.kc, add, s.tile)
-	if t.last {
+	for l := t.l; l < t.l+t.kc; l += t.block {
+		size, panels := (*product)(t).blockAt(l)
+		v.packRows(s.packA, operand{t.a, !t.transA}, row, m, l, size, 1)
+		v.block(c, s.packA, panelsOfB{data: panels[col*size:], width: v.nr * size, ld: v.nr * 4}, size, add, s.tile)
+		add = true
+	}
+	if t.l+t.kc == (*product)(t).steps() {
 		t.epilogue.finish(t.y, c, row, t.j+col, s)
 	}
 }
