@@ -7,6 +7,7 @@ import (
 // teller holds the plan of one story and its text so far.
 type teller struct {
 	grammar *lexicon
+	plot    *plot
 	dice    dice
 	cast    []binding
 	text    []byte
@@ -40,6 +41,7 @@ func newTeller(g *lexicon, seed uint64, i int) *teller {
 
 // plan draws an entry for every slot of p, in order: one that has all the tags asked for and is not in the cast yet.
 func (t *teller) plan(p *plot) {
+	t.plot = p
 	t.cast = make([]binding, 0, len(p.draws))
 	for _, d := range p.draws {
 		fit := make([]*entry, 0, len(d.from))
