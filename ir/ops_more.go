@@ -203,7 +203,7 @@ func fusedOps() []*OpDef {
 	return []*OpDef{
 		{
 			Kind: "add_layernorm", Doc: "sum = a + b and its LayerNorm, in one pass",
-			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum!", "y", "stats"}, Attrs: need("float", "eps"), InPlace: []int{0},
+			Args: []string{"a", "b", "w", "bias?"}, Results: []string{"sum", "y!", "stats"}, Attrs: need("float", "eps"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {
@@ -215,7 +215,7 @@ func fusedOps() []*OpDef {
 		},
 		{
 			Kind: "add_rmsnorm", Doc: "sum = a + b and its RMSNorm, in one pass",
-			Args: []string{"a", "b", "w"}, Results: []string{"sum!", "y", "stats"}, Attrs: need("float", "eps", "offset?"), InPlace: []int{0},
+			Args: []string{"a", "b", "w"}, Results: []string{"sum", "y!", "stats"}, Attrs: need("float", "eps", "offset?"), InPlace: []int{0},
 			Shape: func(op *Op) ([]Type, error) {
 				a := op.Args[0]
 				if !op.Args[1].Type.SameShape(a.Type) {

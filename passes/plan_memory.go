@@ -80,7 +80,8 @@ func workspace(v *ir.Value) bool {
 	names := ir.Table[v.Op.Kind].Results
 	for i, r := range v.Op.Results {
 		if r == v && i < len(names) {
-			return strings.HasSuffix(names[i], "!")
+			// A kernel with several results works row by row of the first, whoever reads it.
+			return i == 0 && len(v.Op.Results) > 1 || strings.HasSuffix(names[i], "!")
 		}
 	}
 	return false

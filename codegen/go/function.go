@@ -3,6 +3,7 @@ package gogen
 import (
 	"fmt"
 	"go/token"
+	"strconv"
 	"strings"
 
 	"github.com/dave/jennifer/jen"
@@ -223,8 +224,8 @@ func (e *emitter) header(l *ir.Loop) *jen.Statement {
 		from, to = l.Within, fmt.Sprintf("min(%s+%d, %d)", l.Within, l.To, l.Limit)
 	}
 	if l.Reverse {
-		first := fmt.Sprintf("%s - 1", to)
-		if l.Step > 1 {
+		first := to + " - 1"
+		if _, err := strconv.Atoi(to); err == nil || l.Step > 1 {
 			first = fmt.Sprint(l.From + (l.Iterations()-1)*l.Step)
 		}
 		step := v + "--"
