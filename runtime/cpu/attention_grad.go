@@ -109,9 +109,7 @@ func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, 
 			}
 			mulTo(p, p, keep)
 		} else {
-			for x, y := range p {
-				dp[x] = y * (dp[x] - delta)
-			}
+			mulLessTo(dp, p, dp, delta)
 		}
 		if k.Softcap != 0 {
 			for x, c := range capped {
@@ -130,16 +128,12 @@ func zero(m Mat) {
 	}
 }
 
-// dot sums in float64.
+// dot sums in float64, in lanes.
 func dot(a, b []float32) float32 {
-	var x, y float64
+	var lanes [sumLanes]float64
 	b = b[:len(a)]
-	for ; len(a) >= 2; a, b = a[2:], b[2:] {
-		x += float64(a[0]) * float64(b[0])
-		y += float64(a[1]) * float64(b[1])
+	for i := dot64Vector(a, b, &lanes); i < len(a); i++ {
+		lanes[i%sumLanes] += float64(a[i]) * float64(b[i])
 	}
-	if len(a) == 1 {
-		x += float64(a[0]) * float64(b[0])
-	}
-	return float32(x + y)
+	return float32(foldLanes64(&lanes))
 }

@@ -9,7 +9,7 @@ func rowAdd(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.b.R
 
 func addTo(y, a, b []float32) {
 	a, b = a[:len(y)], b[:len(y)]
-	for i := range y {
+	for i := addVector(y, a, b); i < len(y); i++ {
 		y[i] = a[i] + b[i]
 	}
 }
@@ -39,7 +39,7 @@ func rowScale(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(r), k
 
 func scaleTo(y, x []float32, s float32) {
 	x = x[:len(y)]
-	for i := range y {
+	for i := scaleVector(y, x, s); i < len(y); i++ {
 		y[i] = s * x[i]
 	}
 }
@@ -91,8 +91,16 @@ func rowGlu(k *rowwise, r int, s *scratch) {
 
 func mulTo(y, a, b []float32) {
 	a, b = a[:len(y)], b[:len(y)]
-	for i := range y {
+	for i := mulVector(y, a, b); i < len(y); i++ {
 		y[i] = a[i] * b[i]
+	}
+}
+
+// mulLessTo computes y = a*(b-shift).
+func mulLessTo(y, a, b []float32, shift float32) {
+	a, b = a[:len(y)], b[:len(y)]
+	for i := mulLessVector(y, a, b, shift); i < len(y); i++ {
+		y[i] = a[i] * (b[i] - shift)
 	}
 }
 

@@ -28,7 +28,7 @@ func (e *Epilogue) finish(y, c Mat, row, col int, s *scratch) {
 	if e.Bias != nil {
 		bias := e.Bias[col : col+c.Cols]
 		for i := range c.Rows {
-			accumulate(c.Row(i), bias)
+			addTo(c.Row(i), c.Row(i), bias)
 		}
 	}
 	if e.Act == None {
@@ -39,7 +39,7 @@ func (e *Epilogue) finish(y, c Mat, row, col int, s *scratch) {
 		copy(buf, c.Row(i))
 		apply(e.Act, buf)
 		if e.Residual.Data != nil {
-			accumulate(buf, e.Residual.Row(row + i)[col:col+c.Cols])
+			addTo(buf, buf, e.Residual.Row(row + i)[col:])
 		}
 		copy(y.Row(row + i)[col:], buf)
 	}
@@ -99,6 +99,7 @@ func (t *biasGrad) part(i int, _ *scratch) {
 	from := i * biasCols
 	to := min(from+biasCols, t.dy.Cols)
 	for r := range t.dy.Rows {
-		accumulate(t.db[from:to], t.dy.Row(r)[from:to])
+		db := t.db[from:to]
+		addTo(db, db, t.dy.Row(r)[from:])
 	}
 }

@@ -133,12 +133,14 @@ func tanhRow(dst, x []float32, in, out float32) {
 	}
 }
 
-// accumulate adds x to dst, element by element.
-func accumulate(dst, x []float32) {
-	dst = dst[:len(x)]
-	for i := addVector(dst, x); i < len(x); i++ {
-		dst[i] += x[i]
+// foldLanes64 is foldLanes for sums in float64.
+func foldLanes64(l *[sumLanes]float64) float64 {
+	for w := sumLanes / 2; w > 0; w /= 2 {
+		for i := range w {
+			l[i] += l[i+w]
+		}
 	}
+	return l[0]
 }
 
 // rowMax returns the largest element of x, -Inf where there is none. A NaN may or may not count.

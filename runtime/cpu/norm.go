@@ -93,15 +93,11 @@ func (n *norm) forward(y, x []float32, g int) {
 	}
 	w := n.w[:len(y)]
 	x = x[:len(y)]
-	if n.bias == nil {
-		for i := range y {
-			y[i] = (x[i] - mean) * rstd * (n.offset + w[i])
-		}
-		return
+	for i := normaliseVector(y, x, w, mean, rstd, n.offset); i < len(y); i++ {
+		y[i] = (x[i] - mean) * rstd * (n.offset + w[i])
 	}
-	bias := n.bias[:len(y)]
-	for i := range y {
-		y[i] = (x[i]-mean)*rstd*w[i] + bias[i]
+	if n.bias != nil {
+		addTo(y, y, n.bias)
 	}
 }
 
@@ -120,20 +116,13 @@ func sum64(x []float32) float64 {
 	return a + b + (c + d)
 }
 
-// sumSquares64 sums (x-mean)² in float64, in four lanes.
+// sumSquares64 sums (x-mean)² in float64, in lanes.
 func sumSquares64(x []float32, mean float32) float64 {
-	var a, b, c, d float64
+	var lanes [sumLanes]float64
 	m := float64(mean)
-	for ; len(x) >= 4; x = x[4:] {
-		v0, v1, v2, v3 := float64(x[0])-m, float64(x[1])-m, float64(x[2])-m, float64(x[3])-m
-		a += v0 * v0
-		b += v1 * v1
-		c += v2 * v2
-		d += v3 * v3
+	for i := squaresVector(x, m, &lanes); i < len(x); i++ {
+		d := float64(x[i]) - m
+		lanes[i%sumLanes] += d * d
 	}
-	for _, f := range x {
-		v := float64(f) - m
-		a += v * v
-	}
-	return a + b + (c + d)
+	return foldLanes64(&lanes)
 }

@@ -47,7 +47,7 @@ func (p *Pool) normGradients(dx Mat, dw, db []float32, dy, x, residual Mat, n no
 	p.run(&p.normSums, (n.group+normSumColumns-1)/normSumColumns)
 }
 
-func (k *normGrad) part(i int, _ *scratch) {
+func (k *normGrad) part(i int, s *scratch) {
 	dw := k.partial[i*2*k.group:][:k.group]
 	db := k.partial[(i*2+1)*k.group:][:k.group]
 	clear(dw)
@@ -65,41 +65,40 @@ func (k *normGrad) part(i int, _ *scratch) {
 			if residual != nil {
 				res = residual[from:to]
 			}
-			k.backward(dx[from:to], dw, db, dy[from:to], x[from:to], res, r*perRow+g)
+			k.backward(dx[from:to], dw, db, dy[from:to], x[from:to], res, r*perRow+g, s)
 		}
 	}
 }
 
 // backward handles group g, counted over all rows. With h = (x-mean)*rstd and e = dy*w,
 // dx = rstd*(e - mean(e) - h*mean(e*h)); RMSNorm has no mean(e).
-func (k *normGrad) backward(dx, dw, db, dy, x, residual []float32, g int) {
+func (k *normGrad) backward(dx, dw, db, dy, x, residual []float32, g int, s *scratch) {
 	mean, rstd := k.moments(g)
 	n := len(dx)
 	dw, db, dy, x, w := dw[:n], db[:n], dy[:n], x[:n], k.w[:n]
-	var sumE, sumEH float64
-	for i := range dx {
+	var sumE, sumEH [sumLanes]float64
+	for i := normGradSumsVector(dw, dy, x, w, mean, rstd, k.offset, &sumE, &sumEH); i < n; i++ {
 		h := (x[i] - mean) * rstd
 		e := dy[i] * (k.offset + w[i])
 		dw[i] += dy[i] * h
-		sumE += float64(e)
-		sumEH += float64(e * h)
+		sumE[i%sumLanes] += float64(e)
+		sumEH[i%sumLanes] += float64(e * h)
 	}
-	meanE, meanEH := float32(0), float32(sumEH/float64(n))
+	meanE, meanEH := float32(0), float32(foldLanes64(&sumEH)/float64(n))
 	if k.centred {
-		meanE = float32(sumE / float64(n))
+		meanE = float32(foldLanes64(&sumE) / float64(n))
 		addTo(db, db, dy)
 	}
-	if residual == nil {
-		for i := range dx {
-			h := (x[i] - mean) * rstd
-			dx[i] = rstd * (dy[i]*(k.offset+w[i]) - meanE - h*meanEH)
-		}
-		return
+	out := dx // may be the residual, which is read last
+	if residual != nil {
+		out = s.floats(n)
 	}
-	residual = residual[:n]
-	for i := range dx {
+	for i := normGradVector(out, dy, x, w, mean, rstd, k.offset, meanE, meanEH); i < n; i++ {
 		h := (x[i] - mean) * rstd
-		dx[i] = residual[i] + rstd*(dy[i]*(k.offset+w[i])-meanE-h*meanEH)
+		out[i] = rstd * (dy[i]*(k.offset+w[i]) - meanE - h*meanEH)
+	}
+	if residual != nil {
+		addTo(dx, residual, out)
 	}
 }
 

@@ -40,15 +40,7 @@ func GradNorm(p *Pool, g []float32) float32 {
 
 func (t *gradNorm) part(i int, _ *scratch) {
 	x := t.g[i*optimChunk : min((i+1)*optimChunk, len(t.g))]
-	var lanes [sumLanes]float64
-	for j := squaresVector(x, &lanes); j < len(x); j++ {
-		lanes[j%sumLanes] += float64(x[j]) * float64(x[j])
-	}
-	var sum float64
-	for _, s := range lanes {
-		sum += s
-	}
-	t.partials[i] = sum
+	t.partials[i] = sumSquares64(x, 0)
 }
 
 // AdamWStep is what one step of AdamW needs besides its buffers.

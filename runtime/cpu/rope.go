@@ -52,7 +52,7 @@ func rowRope(k *rowwise, r int, _ *scratch) {
 			}
 		} else {
 			x1, x2, y1, y2 := x[:n], x[n:2*n], y[:n], y[n:2*n]
-			for i := range n {
+			for i := ropeVector(y1, y2, x1, x2, cos, sin, k.inverse); i < n; i++ {
 				c, s := cos[i], sin[i]*sign
 				a, b := x1[i], x2[i]
 				y1[i], y2[i] = a*c-b*s, b*c+a*s

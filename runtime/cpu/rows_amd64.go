@@ -149,28 +149,132 @@ func gradWhole(act Activation, dx, dy, x *float32, n int) {
 // The kernels below round each element as plain Go does, or are followed by plain Go on the tail alone; they return
 // how many leading elements they have done.
 
-func addVector(dst, x []float32) int {
-	n := len(x) &^ (rowStep - 1)
+func addVector(dst, x, y []float32) int {
+	n := len(dst) &^ (rowStep - 1)
 	switch {
 	case active.rows == rowsPlain || n == 0:
 		return 0
 	case active.rows == rowsAVX512:
-		addAVX512(&dst[0], &dst[0], &x[0], n)
+		addAVX512(&dst[0], &x[0], &y[0], n)
 	default:
-		addAVX2(&dst[0], &dst[0], &x[0], n)
+		addAVX2(&dst[0], &x[0], &y[0], n)
 	}
 	return n
 }
 
-func squaresVector(x []float32, sums *[sumLanes]float64) int {
+func mulVector(dst, x, y []float32) int {
+	n := len(dst) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		mulAVX512(&dst[0], &x[0], &y[0], n)
+	default:
+		mulAVX2(&dst[0], &x[0], &y[0], n)
+	}
+	return n
+}
+
+func mulLessVector(dst, x, y []float32, shift float32) int {
+	n := len(dst) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		mulLessAVX512(&dst[0], &x[0], &y[0], n, shift)
+	default:
+		mulLessAVX2(&dst[0], &x[0], &y[0], n, shift)
+	}
+	return n
+}
+
+func scaleVector(dst, x []float32, factor float32) int {
+	n := len(dst) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		scaleAVX512(&dst[0], &x[0], n, factor)
+	default:
+		scaleAVX2(&dst[0], &x[0], n, factor)
+	}
+	return n
+}
+
+func ropeVector(y1, y2, x1, x2, cos, sin []float32, inverse bool) int {
+	n := len(y1) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		ropeAVX512(&y1[0], &y2[0], &x1[0], &x2[0], &cos[0], &sin[0], n, inverse)
+	default:
+		ropeAVX2(&y1[0], &y2[0], &x1[0], &x2[0], &cos[0], &sin[0], n, inverse)
+	}
+	return n
+}
+
+func normaliseVector(y, x, w []float32, mean, rstd, offset float32) int {
+	n := len(y) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		normaliseAVX512(&y[0], &x[0], &w[0], n, mean, rstd, offset)
+	default:
+		normaliseAVX2(&y[0], &x[0], &w[0], n, mean, rstd, offset)
+	}
+	return n
+}
+
+func normGradSumsVector(dw, dy, x, w []float32, mean, rstd, offset float32, e, eh *[sumLanes]float64) int {
+	n := len(dw) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		normGradSumsAVX512(&dw[0], &dy[0], &x[0], &w[0], n, mean, rstd, offset, e, eh)
+	default:
+		normGradSumsAVX2(&dw[0], &dy[0], &x[0], &w[0], n, mean, rstd, offset, e, eh)
+	}
+	return n
+}
+
+func normGradVector(dst, dy, x, w []float32, mean, rstd, offset, meanE, meanEH float32) int {
+	n := len(dst) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		normGradAVX512(&dst[0], &dy[0], &x[0], &w[0], n, mean, rstd, offset, meanE, meanEH)
+	default:
+		normGradAVX2(&dst[0], &dy[0], &x[0], &w[0], n, mean, rstd, offset, meanE, meanEH)
+	}
+	return n
+}
+
+func squaresVector(x []float32, mean float64, sums *[sumLanes]float64) int {
 	n := len(x) &^ (rowStep - 1)
 	switch {
 	case active.rows == rowsPlain || n == 0:
 		return 0
 	case active.rows == rowsAVX512:
-		squaresAVX512(&x[0], n, sums)
+		squaresAVX512(&x[0], n, mean, sums)
 	default:
-		squaresAVX2(&x[0], n, sums)
+		squaresAVX2(&x[0], n, mean, sums)
+	}
+	return n
+}
+
+func dot64Vector(x, y []float32, sums *[sumLanes]float64) int {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		dot64AVX512(&x[0], &y[0], n, sums)
+	default:
+		dot64AVX2(&x[0], &y[0], n, sums)
 	}
 	return n
 }

@@ -42,6 +42,43 @@ func expAVX512(dst *float32, x *float32, n int, shift float32, sums *[16]float32
 //go:noescape
 func addAVX512(dst *float32, x *float32, y *float32, n int)
 
+// mulAVX512 writes dst = x * y over n elements, a multiple of 16.
+//
+//go:noescape
+func mulAVX512(dst *float32, x *float32, y *float32, n int)
+
+// scaleAVX512 writes dst = factor*x over n elements, a multiple of 16.
+//
+//go:noescape
+func scaleAVX512(dst *float32, x *float32, n int, factor float32)
+
+// mulLessAVX512 writes dst = x*(y-shift) over n elements, a multiple of 16.
+//
+//go:noescape
+func mulLessAVX512(dst *float32, x *float32, y *float32, n int, shift float32)
+
+// ropeAVX512 writes y1 = x1*cos - x2*sin and y2 = x2*cos + x1*sin, with -sin for sin if inverse, over n elements,
+// a multiple of 16.
+//
+//go:noescape
+func ropeAVX512(y1 *float32, y2 *float32, x1 *float32, x2 *float32, cos *float32, sin *float32, n int, inverse bool)
+
+// normaliseAVX512 writes dst = (x-mean)*rstd*(offset+w) over n elements, a multiple of 16.
+//
+//go:noescape
+func normaliseAVX512(dst *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32)
+
+// normGradSumsAVX512 adds dy*h to dw, for h = (x-mean)*rstd, and dy*(offset+w) and this times h to e[i%16] and eh[i%16],
+// over n elements, a multiple of 16.
+//
+//go:noescape
+func normGradSumsAVX512(dw *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, e *[16]float64, eh *[16]float64)
+
+// normGradAVX512 writes dst = rstd*(dy*(offset+w) - meanE - (x-mean)*rstd*meanEH) over n elements, a multiple of 16.
+//
+//go:noescape
+func normGradAVX512(dst *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, meanE float32, meanEH float32)
+
 // tanhAVX512 writes dst = out*tanh(in*x) over n elements, a multiple of 16.
 //
 //go:noescape
@@ -102,10 +139,15 @@ func relu2GradAVX512(dst *float32, dy *float32, x *float32, n int)
 //go:noescape
 func adamwAVX512(w *float32, grad *float32, m *float32, s *float32, n int, c *[9]float32)
 
-// squaresAVX512 adds x[i]² to sums[i%16] over n elements, a multiple of 16.
+// squaresAVX512 adds (x[i]-mean)² to sums[i%16] over n elements, a multiple of 16.
 //
 //go:noescape
-func squaresAVX512(x *float32, n int, sums *[16]float64)
+func squaresAVX512(x *float32, n int, mean float64, sums *[16]float64)
+
+// dot64AVX512 adds x[i]*y[i] to sums[i%16] over n elements, a multiple of 16.
+//
+//go:noescape
+func dot64AVX512(x *float32, y *float32, n int, sums *[16]float64)
 
 // maxAVX512 raises tops[i%16] to x[i] over n elements, a multiple of 16.
 //
@@ -151,6 +193,43 @@ func expAVX2(dst *float32, x *float32, n int, shift float32, sums *[16]float32)
 //
 //go:noescape
 func addAVX2(dst *float32, x *float32, y *float32, n int)
+
+// mulAVX2 writes dst = x * y over n elements, a multiple of 8.
+//
+//go:noescape
+func mulAVX2(dst *float32, x *float32, y *float32, n int)
+
+// scaleAVX2 writes dst = factor*x over n elements, a multiple of 8.
+//
+//go:noescape
+func scaleAVX2(dst *float32, x *float32, n int, factor float32)
+
+// mulLessAVX2 writes dst = x*(y-shift) over n elements, a multiple of 8.
+//
+//go:noescape
+func mulLessAVX2(dst *float32, x *float32, y *float32, n int, shift float32)
+
+// ropeAVX2 writes y1 = x1*cos - x2*sin and y2 = x2*cos + x1*sin, with -sin for sin if inverse, over n elements,
+// a multiple of 8.
+//
+//go:noescape
+func ropeAVX2(y1 *float32, y2 *float32, x1 *float32, x2 *float32, cos *float32, sin *float32, n int, inverse bool)
+
+// normaliseAVX2 writes dst = (x-mean)*rstd*(offset+w) over n elements, a multiple of 8.
+//
+//go:noescape
+func normaliseAVX2(dst *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32)
+
+// normGradSumsAVX2 adds dy*h to dw, for h = (x-mean)*rstd, and dy*(offset+w) and this times h to e[i%16] and eh[i%16],
+// over n elements, a multiple of 16.
+//
+//go:noescape
+func normGradSumsAVX2(dw *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, e *[16]float64, eh *[16]float64)
+
+// normGradAVX2 writes dst = rstd*(dy*(offset+w) - meanE - (x-mean)*rstd*meanEH) over n elements, a multiple of 8.
+//
+//go:noescape
+func normGradAVX2(dst *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, meanE float32, meanEH float32)
 
 // tanhAVX2 writes dst = out*tanh(in*x) over n elements, a multiple of 8.
 //
@@ -212,10 +291,15 @@ func relu2GradAVX2(dst *float32, dy *float32, x *float32, n int)
 //go:noescape
 func adamwAVX2(w *float32, grad *float32, m *float32, s *float32, n int, c *[9]float32)
 
-// squaresAVX2 adds x[i]² to sums[i%16] over n elements, a multiple of 16.
+// squaresAVX2 adds (x[i]-mean)² to sums[i%16] over n elements, a multiple of 16.
 //
 //go:noescape
-func squaresAVX2(x *float32, n int, sums *[16]float64)
+func squaresAVX2(x *float32, n int, mean float64, sums *[16]float64)
+
+// dot64AVX2 adds x[i]*y[i] to sums[i%16] over n elements, a multiple of 16.
+//
+//go:noescape
+func dot64AVX2(x *float32, y *float32, n int, sums *[16]float64)
 
 // maxAVX2 raises tops[i%16] to x[i] over n elements, a multiple of 16.
 //

@@ -1457,6 +1457,253 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func mulAVX512(dst *float32, x *float32, y *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·mulAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ x+8(FP), DX
+	MOVQ y+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMULPS  Z1, Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func scaleAVX512(dst *float32, x *float32, n int, factor float32)
+// Requires: AVX, AVX512F
+TEXT ·scaleAVX512(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+16(FP), CX
+	MOVQ         x+8(FP), DX
+	VBROADCASTSS factor+24(FP), Z0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Z1
+	VMULPS  Z0, Z1, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func mulLessAVX512(dst *float32, x *float32, y *float32, n int, shift float32)
+// Requires: AVX, AVX512F
+TEXT ·mulLessAVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         x+8(FP), DX
+	MOVQ         y+16(FP), BX
+	VBROADCASTSS shift+32(FP), Z0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Z1
+	VMOVUPS (BX), Z2
+	VSUBPS  Z0, Z2, Z2
+	VMULPS  Z1, Z2, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func ropeAVX512(y1 *float32, y2 *float32, x1 *float32, x2 *float32, cos *float32, sin *float32, n int, inverse bool)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·ropeAVX512(SB), NOSPLIT, $0-57
+	MOVQ         y1+0(FP), AX
+	MOVQ         y2+8(FP), CX
+	MOVQ         x1+16(FP), DX
+	MOVQ         x2+24(FP), BX
+	MOVQ         cos+32(FP), SI
+	MOVQ         sin+40(FP), DI
+	MOVQ         n+48(FP), R8
+	MOVB         inverse+56(FP), R9
+	MOVBLZX      R9, R9
+	SHLL         $0x1f, R9
+	VMOVD        R9, X0
+	VBROADCASTSS X0, Z0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Z1
+	VMOVUPS (BX), Z2
+	VMOVUPS (SI), Z3
+	VMOVUPS (DI), Z4
+	VXORPS  Z4, Z0, Z4
+	VMULPS  Z3, Z1, Z5
+	VMULPS  Z4, Z2, Z6
+	VSUBPS  Z6, Z5, Z5
+	VMULPS  Z3, Z2, Z2
+	VMULPS  Z4, Z1, Z1
+	VADDPS  Z1, Z2, Z1
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z1, (CX)
+	ADDQ    $0x40, AX
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, DI
+	SUBQ    $0x10, R8
+
+stepTest:
+	CMPQ R8, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func normaliseAVX512(dst *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32)
+// Requires: AVX, AVX512F
+TEXT ·normaliseAVX512(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         x+8(FP), DX
+	MOVQ         w+16(FP), BX
+	VBROADCASTSS mean+32(FP), Z0
+	VBROADCASTSS rstd+36(FP), Z1
+	VBROADCASTSS offset+40(FP), Z2
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Z3
+	VMOVUPS (BX), Z4
+	VSUBPS  Z0, Z3, Z3
+	VMULPS  Z1, Z3, Z3
+	VADDPS  Z4, Z2, Z4
+	VMULPS  Z4, Z3, Z3
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func normGradSumsAVX512(dw *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, e *[16]float64, eh *[16]float64)
+// Requires: AVX, AVX512F
+TEXT ·normGradSumsAVX512(SB), NOSPLIT, $0-72
+	MOVQ         dw+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         e+56(FP), DI
+	MOVQ         eh+64(FP), R8
+	VBROADCASTSS mean+40(FP), Z0
+	VBROADCASTSS rstd+44(FP), Z1
+	VBROADCASTSS offset+48(FP), Z2
+	VMOVUPS      (DI), Z3
+	VMOVUPS      64(DI), Z4
+	VMOVUPS      (R8), Z5
+	VMOVUPS      64(R8), Z6
+	JMP          stepTest
+
+step:
+	VMOVUPS       (CX), Z7
+	VMOVUPS       (DX), Z8
+	VSUBPS        Z0, Z8, Z8
+	VMULPS        Z1, Z8, Z8
+	VMULPS        Z8, Z7, Z9
+	VADDPS        (AX), Z9, Z9
+	VMOVUPS       Z9, (AX)
+	VADDPS        (BX), Z2, Z9
+	VMULPS        Z7, Z9, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y10
+	VCVTPS2PD     Y7, Z9
+	VCVTPS2PD     Y10, Z10
+	VADDPD        Z9, Z3, Z3
+	VADDPD        Z10, Z4, Z4
+	VMULPS        Z8, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y8
+	VCVTPS2PD     Y7, Z7
+	VCVTPS2PD     Y8, Z8
+	VADDPD        Z7, Z5, Z5
+	VADDPD        Z8, Z6, Z6
+	ADDQ          $0x40, AX
+	ADDQ          $0x40, CX
+	ADDQ          $0x40, DX
+	ADDQ          $0x40, BX
+	SUBQ          $0x10, SI
+
+stepTest:
+	CMPQ    SI, $0x10
+	JGE     step
+	VMOVUPS Z3, (DI)
+	VMOVUPS Z4, 64(DI)
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, 64(R8)
+	VZEROUPPER
+	RET
+
+// func normGradAVX512(dst *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, meanE float32, meanEH float32)
+// Requires: AVX, AVX512F
+TEXT ·normGradAVX512(SB), NOSPLIT, $0-60
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+32(FP), CX
+	MOVQ         dy+8(FP), DX
+	MOVQ         x+16(FP), BX
+	MOVQ         w+24(FP), SI
+	VBROADCASTSS mean+40(FP), Z0
+	VBROADCASTSS rstd+44(FP), Z1
+	VBROADCASTSS offset+48(FP), Z2
+	VBROADCASTSS meanE+52(FP), Z3
+	VBROADCASTSS meanEH+56(FP), Z4
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Z5
+	VMOVUPS (BX), Z6
+	VMOVUPS (SI), Z7
+	VSUBPS  Z0, Z6, Z6
+	VMULPS  Z1, Z6, Z6
+	VADDPS  Z7, Z2, Z7
+	VMULPS  Z5, Z7, Z5
+	VSUBPS  Z3, Z5, Z5
+	VMULPS  Z4, Z6, Z6
+	VSUBPS  Z6, Z5, Z5
+	VMULPS  Z1, Z5, Z5
+	VMOVUPS Z5, (AX)
+	ADDQ    $0x40, DX
+	ADDQ    $0x40, BX
+	ADDQ    $0x40, SI
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func tanhAVX512(dst *float32, x *float32, n int, in float32, out float32)
 // Requires: AVX, AVX512F
 TEXT ·tanhAVX512(SB), NOSPLIT, $0-32
@@ -2039,29 +2286,66 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func squaresAVX512(x *float32, n int, sums *[16]float64)
+// func squaresAVX512(x *float32, n int, mean float64, sums *[16]float64)
 // Requires: AVX, AVX512F
-TEXT ·squaresAVX512(SB), NOSPLIT, $0-24
-	MOVQ    x+0(FP), AX
-	MOVQ    n+8(FP), CX
-	MOVQ    sums+16(FP), DX
-	VMOVUPS (DX), Z0
-	VMOVUPS 64(DX), Z1
-	JMP     stepTest
+TEXT ·squaresAVX512(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSD mean+16(FP), Z0
+	MOVQ         sums+24(FP), DX
+	VMOVUPS      (DX), Z1
+	VMOVUPS      64(DX), Z2
+	JMP          stepTest
 
 step:
-	VCVTPS2PD   (AX), Z2
-	VFMADD231PD Z2, Z2, Z0
-	VCVTPS2PD   32(AX), Z2
-	VFMADD231PD Z2, Z2, Z1
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, CX
+	VCVTPS2PD (AX), Z3
+	VSUBPD    Z0, Z3, Z3
+	VMULPD    Z3, Z3, Z3
+	VADDPD    Z3, Z1, Z1
+	VCVTPS2PD 32(AX), Z3
+	VSUBPD    Z0, Z3, Z3
+	VMULPD    Z3, Z3, Z3
+	VADDPD    Z3, Z2, Z2
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, CX
 
 stepTest:
 	CMPQ    CX, $0x10
 	JGE     step
-	VMOVUPS Z0, (DX)
-	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z1, (DX)
+	VMOVUPS Z2, 64(DX)
+	VZEROUPPER
+	RET
+
+// func dot64AVX512(x *float32, y *float32, n int, sums *[16]float64)
+// Requires: AVX, AVX512F
+TEXT ·dot64AVX512(SB), NOSPLIT, $0-32
+	MOVQ    x+0(FP), AX
+	MOVQ    y+8(FP), CX
+	MOVQ    n+16(FP), DX
+	MOVQ    sums+24(FP), BX
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	JMP     stepTest
+
+step:
+	VCVTPS2PD (AX), Z2
+	VCVTPS2PD (CX), Z3
+	VMULPD    Z2, Z3, Z2
+	VADDPD    Z2, Z0, Z0
+	VCVTPS2PD 32(AX), Z2
+	VCVTPS2PD 32(CX), Z3
+	VMULPD    Z2, Z3, Z2
+	VADDPD    Z2, Z1, Z1
+	ADDQ      $0x40, AX
+	ADDQ      $0x40, CX
+	SUBQ      $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Z0, (BX)
+	VMOVUPS Z1, 64(BX)
 	VZEROUPPER
 	RET
 
@@ -3073,6 +3357,281 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func mulAVX2(dst *float32, x *float32, y *float32, n int)
+// Requires: AVX
+TEXT ·mulAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ n+24(FP), CX
+	MOVQ x+8(FP), DX
+	MOVQ y+16(FP), BX
+	JMP  stepTest
+
+step:
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMULPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(dst *float32, x *float32, n int, factor float32)
+// Requires: AVX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+16(FP), CX
+	MOVQ         x+8(FP), DX
+	VBROADCASTSS factor+24(FP), Y0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func mulLessAVX2(dst *float32, x *float32, y *float32, n int, shift float32)
+// Requires: AVX
+TEXT ·mulLessAVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         x+8(FP), DX
+	MOVQ         y+16(FP), BX
+	VBROADCASTSS shift+32(FP), Y0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Y1
+	VMOVUPS (BX), Y2
+	VSUBPS  Y0, Y2, Y2
+	VMULPS  Y1, Y2, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func ropeAVX2(y1 *float32, y2 *float32, x1 *float32, x2 *float32, cos *float32, sin *float32, n int, inverse bool)
+// Requires: AVX, AVX2
+TEXT ·ropeAVX2(SB), NOSPLIT, $0-57
+	MOVQ         y1+0(FP), AX
+	MOVQ         y2+8(FP), CX
+	MOVQ         x1+16(FP), DX
+	MOVQ         x2+24(FP), BX
+	MOVQ         cos+32(FP), SI
+	MOVQ         sin+40(FP), DI
+	MOVQ         n+48(FP), R8
+	MOVB         inverse+56(FP), R9
+	MOVBLZX      R9, R9
+	SHLL         $0x1f, R9
+	VMOVD        R9, X0
+	VBROADCASTSS X0, Y0
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Y1
+	VMOVUPS (BX), Y2
+	VMOVUPS (SI), Y3
+	VMOVUPS (DI), Y4
+	VXORPS  Y4, Y0, Y4
+	VMULPS  Y3, Y1, Y5
+	VMULPS  Y4, Y2, Y6
+	VSUBPS  Y6, Y5, Y5
+	VMULPS  Y3, Y2, Y2
+	VMULPS  Y4, Y1, Y1
+	VADDPS  Y1, Y2, Y1
+	VMOVUPS Y5, (AX)
+	VMOVUPS Y1, (CX)
+	ADDQ    $0x20, AX
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, SI
+	ADDQ    $0x20, DI
+	SUBQ    $0x08, R8
+
+stepTest:
+	CMPQ R8, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func normaliseAVX2(dst *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32)
+// Requires: AVX
+TEXT ·normaliseAVX2(SB), NOSPLIT, $0-44
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	MOVQ         x+8(FP), DX
+	MOVQ         w+16(FP), BX
+	VBROADCASTSS mean+32(FP), Y0
+	VBROADCASTSS rstd+36(FP), Y1
+	VBROADCASTSS offset+40(FP), Y2
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Y3
+	VMOVUPS (BX), Y4
+	VSUBPS  Y0, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VADDPS  Y4, Y2, Y4
+	VMULPS  Y4, Y3, Y3
+	VMOVUPS Y3, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func normGradSumsAVX2(dw *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, e *[16]float64, eh *[16]float64)
+// Requires: AVX
+TEXT ·normGradSumsAVX2(SB), NOSPLIT, $0-72
+	MOVQ         dw+0(FP), AX
+	MOVQ         dy+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         e+56(FP), DI
+	MOVQ         eh+64(FP), R8
+	VBROADCASTSS mean+40(FP), Y0
+	VBROADCASTSS rstd+44(FP), Y1
+	VBROADCASTSS offset+48(FP), Y2
+	VMOVUPS      (DI), Y3
+	VMOVUPS      32(DI), Y4
+	VMOVUPS      64(DI), Y5
+	VMOVUPS      96(DI), Y6
+	VMOVUPS      (R8), Y7
+	VMOVUPS      32(R8), Y8
+	VMOVUPS      64(R8), Y9
+	VMOVUPS      96(R8), Y10
+	JMP          stepTest
+
+step:
+	VMOVUPS      (CX), Y11
+	VMOVUPS      (DX), Y12
+	VSUBPS       Y0, Y12, Y12
+	VMULPS       Y1, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       (AX), Y13, Y13
+	VMOVUPS      Y13, (AX)
+	VADDPS       (BX), Y2, Y13
+	VMULPS       Y11, Y13, Y11
+	VEXTRACTF128 $0x01, Y11, X14
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X14, Y14
+	VADDPD       Y13, Y3, Y3
+	VADDPD       Y14, Y4, Y4
+	VMULPS       Y12, Y11, Y11
+	VEXTRACTF128 $0x01, Y11, X12
+	VCVTPS2PD    X11, Y11
+	VCVTPS2PD    X12, Y12
+	VADDPD       Y11, Y7, Y7
+	VADDPD       Y12, Y8, Y8
+	VMOVUPS      32(CX), Y11
+	VMOVUPS      32(DX), Y12
+	VSUBPS       Y0, Y12, Y12
+	VMULPS       Y1, Y12, Y12
+	VMULPS       Y12, Y11, Y13
+	VADDPS       32(AX), Y13, Y13
+	VMOVUPS      Y13, 32(AX)
+	VADDPS       32(BX), Y2, Y13
+	VMULPS       Y11, Y13, Y11
+	VEXTRACTF128 $0x01, Y11, X14
+	VCVTPS2PD    X11, Y13
+	VCVTPS2PD    X14, Y14
+	VADDPD       Y13, Y5, Y5
+	VADDPD       Y14, Y6, Y6
+	VMULPS       Y12, Y11, Y11
+	VEXTRACTF128 $0x01, Y11, X12
+	VCVTPS2PD    X11, Y11
+	VCVTPS2PD    X12, Y12
+	VADDPD       Y11, Y9, Y9
+	VADDPD       Y12, Y10, Y10
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, BX
+	SUBQ         $0x10, SI
+
+stepTest:
+	CMPQ    SI, $0x10
+	JGE     step
+	VMOVUPS Y3, (DI)
+	VMOVUPS Y4, 32(DI)
+	VMOVUPS Y5, 64(DI)
+	VMOVUPS Y6, 96(DI)
+	VMOVUPS Y7, (R8)
+	VMOVUPS Y8, 32(R8)
+	VMOVUPS Y9, 64(R8)
+	VMOVUPS Y10, 96(R8)
+	VZEROUPPER
+	RET
+
+// func normGradAVX2(dst *float32, dy *float32, x *float32, w *float32, n int, mean float32, rstd float32, offset float32, meanE float32, meanEH float32)
+// Requires: AVX
+TEXT ·normGradAVX2(SB), NOSPLIT, $0-60
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+32(FP), CX
+	MOVQ         dy+8(FP), DX
+	MOVQ         x+16(FP), BX
+	MOVQ         w+24(FP), SI
+	VBROADCASTSS mean+40(FP), Y0
+	VBROADCASTSS rstd+44(FP), Y1
+	VBROADCASTSS offset+48(FP), Y2
+	VBROADCASTSS meanE+52(FP), Y3
+	VBROADCASTSS meanEH+56(FP), Y4
+	JMP          stepTest
+
+step:
+	VMOVUPS (DX), Y5
+	VMOVUPS (BX), Y6
+	VMOVUPS (SI), Y7
+	VSUBPS  Y0, Y6, Y6
+	VMULPS  Y1, Y6, Y6
+	VADDPS  Y7, Y2, Y7
+	VMULPS  Y5, Y7, Y5
+	VSUBPS  Y3, Y5, Y5
+	VMULPS  Y4, Y6, Y6
+	VSUBPS  Y6, Y5, Y5
+	VMULPS  Y1, Y5, Y5
+	VMOVUPS Y5, (AX)
+	ADDQ    $0x20, DX
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, SI
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func tanhAVX2(dst *float32, x *float32, n int, in float32, out float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·tanhAVX2(SB), NOSPLIT, $0-32
@@ -3655,37 +4214,90 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func squaresAVX2(x *float32, n int, sums *[16]float64)
-// Requires: AVX, FMA3
-TEXT ·squaresAVX2(SB), NOSPLIT, $0-24
-	MOVQ    x+0(FP), AX
-	MOVQ    n+8(FP), CX
-	MOVQ    sums+16(FP), DX
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	VMOVUPS 64(DX), Y2
-	VMOVUPS 96(DX), Y3
-	JMP     stepTest
+// func squaresAVX2(x *float32, n int, mean float64, sums *[16]float64)
+// Requires: AVX
+TEXT ·squaresAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSD mean+16(FP), Y0
+	MOVQ         sums+24(FP), DX
+	VMOVUPS      (DX), Y1
+	VMOVUPS      32(DX), Y2
+	VMOVUPS      64(DX), Y3
+	VMOVUPS      96(DX), Y4
+	JMP          stepTest
 
 step:
-	VCVTPS2PD   (AX), Y4
-	VFMADD231PD Y4, Y4, Y0
-	VCVTPS2PD   16(AX), Y4
-	VFMADD231PD Y4, Y4, Y1
-	VCVTPS2PD   32(AX), Y4
-	VFMADD231PD Y4, Y4, Y2
-	VCVTPS2PD   48(AX), Y4
-	VFMADD231PD Y4, Y4, Y3
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, CX
+	VCVTPS2PD (AX), Y5
+	VSUBPD    Y0, Y5, Y5
+	VMULPD    Y5, Y5, Y5
+	VADDPD    Y5, Y1, Y1
+	VCVTPS2PD 16(AX), Y5
+	VSUBPD    Y0, Y5, Y5
+	VMULPD    Y5, Y5, Y5
+	VADDPD    Y5, Y2, Y2
+	VCVTPS2PD 32(AX), Y5
+	VSUBPD    Y0, Y5, Y5
+	VMULPD    Y5, Y5, Y5
+	VADDPD    Y5, Y3, Y3
+	VCVTPS2PD 48(AX), Y5
+	VSUBPD    Y0, Y5, Y5
+	VMULPD    Y5, Y5, Y5
+	VADDPD    Y5, Y4, Y4
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, CX
 
 stepTest:
 	CMPQ    CX, $0x10
 	JGE     step
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
-	VMOVUPS Y2, 64(DX)
-	VMOVUPS Y3, 96(DX)
+	VMOVUPS Y1, (DX)
+	VMOVUPS Y2, 32(DX)
+	VMOVUPS Y3, 64(DX)
+	VMOVUPS Y4, 96(DX)
+	VZEROUPPER
+	RET
+
+// func dot64AVX2(x *float32, y *float32, n int, sums *[16]float64)
+// Requires: AVX
+TEXT ·dot64AVX2(SB), NOSPLIT, $0-32
+	MOVQ    x+0(FP), AX
+	MOVQ    y+8(FP), CX
+	MOVQ    n+16(FP), DX
+	MOVQ    sums+24(FP), BX
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	VMOVUPS 64(BX), Y2
+	VMOVUPS 96(BX), Y3
+	JMP     stepTest
+
+step:
+	VCVTPS2PD (AX), Y4
+	VCVTPS2PD (CX), Y5
+	VMULPD    Y4, Y5, Y4
+	VADDPD    Y4, Y0, Y0
+	VCVTPS2PD 16(AX), Y4
+	VCVTPS2PD 16(CX), Y5
+	VMULPD    Y4, Y5, Y4
+	VADDPD    Y4, Y1, Y1
+	VCVTPS2PD 32(AX), Y4
+	VCVTPS2PD 32(CX), Y5
+	VMULPD    Y4, Y5, Y4
+	VADDPD    Y4, Y2, Y2
+	VCVTPS2PD 48(AX), Y4
+	VCVTPS2PD 48(CX), Y5
+	VMULPD    Y4, Y5, Y4
+	VADDPD    Y4, Y3, Y3
+	ADDQ      $0x40, AX
+	ADDQ      $0x40, CX
+	SUBQ      $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Y0, (BX)
+	VMOVUPS Y1, 32(BX)
+	VMOVUPS Y2, 64(BX)
+	VMOVUPS Y3, 96(BX)
 	VZEROUPPER
 	RET
 

@@ -133,15 +133,15 @@ func (v isa) geluInner(x vector, c float64) vector {
 }
 
 // rowKernel writes a kernel over n elements, n a multiple of the lanes. body returns what to store for the loaded
-// operands, the arguments named in sources.
-func (v isa) rowKernel(name, doc string, sources []string, setup func(), body func(in []vector) vector) {
+// operands, the arguments named in sources. scalars are the arguments that setup broadcasts.
+func (v isa) rowKernel(name, doc string, sources, scalars []string, setup func(), body func(in []vector) vector) {
 	signature := "func(dst"
 	for _, s := range sources {
 		signature += ", " + s
 	}
 	signature += " *float32, n int"
-	if name == "tanh" {
-		signature += ", in, out float32"
+	for _, s := range scalars {
+		signature += ", " + s + " float32"
 	}
 	TEXT(name+v.suffix, NOSPLIT, signature+")")
 	Pragma("noescape")
@@ -209,15 +209,23 @@ func (v isa) exp() {
 	RET()
 }
 
-// add2 writes the kernel dst = x + y.
-func (v isa) add2() {
-	v.rowKernel("add", "writes dst = x + y", []string{"x", "y"}, nil, func(in []vector) vector { return v.add(in[0], in[1]) })
+// arithmetic writes the kernels that round once an operation, as plain Go does.
+func (v isa) arithmetic() {
+	v.rowKernel("add", "writes dst = x + y", []string{"x", "y"}, nil, nil, func(in []vector) vector { return v.add(in[0], in[1]) })
+	v.rowKernel("mul", "writes dst = x * y", []string{"x", "y"}, nil, nil, func(in []vector) vector { return v.mul(in[0], in[1]) })
+	var factor, shift vector
+	v.rowKernel("scale", "writes dst = factor*x", []string{"x"}, []string{"factor"}, func() {
+		factor = v.broadcast("factor")
+	}, func(in []vector) vector { return v.mul(in[0], factor) })
+	v.rowKernel("mulLess", "writes dst = x*(y-shift)", []string{"x", "y"}, []string{"shift"}, func() {
+		shift = v.broadcast("shift")
+	}, func(in []vector) vector { return v.mul(v.sub(in[1], shift), in[0]) })
 }
 
 // tanh is tanh32 between two factors: (e^2x - 1)/(e^2x + 1), with e^2x - 1 never rounded through e^2x.
 func (v isa) tanh() {
 	var in, out vector
-	v.rowKernel("tanh", "writes dst = out*tanh(in*x)", []string{"x"}, func() {
+	v.rowKernel("tanh", "writes dst = out*tanh(in*x)", []string{"x"}, []string{"in", "out"}, func() {
 		in, out = v.broadcast("in"), v.broadcast("out")
 	}, func(s []vector) vector {
 		y := v.mul(s[0], in)
@@ -233,7 +241,7 @@ func (v isa) tanh() {
 // activations writes each activation and its gradient, dst = dy*act'(x).
 func (v isa) activations() {
 	x, dyx := []string{"x"}, []string{"dy", "x"}
-	v.rowKernel("gelu", "writes dst = x*Φ(x)", x, nil, func(in []vector) vector {
+	v.rowKernel("gelu", "writes dst = x*Φ(x)", x, nil, nil, func(in []vector) vector {
 		ax, q, _ := v.normalTail(in[0])
 		zero := v.vec()
 		clear(zero)
@@ -241,7 +249,7 @@ func (v isa) activations() {
 		VFNMADD231PS(ax, q, r)
 		return r
 	})
-	v.rowKernel("geluGrad", "writes dst = dy*d(x*Φ(x))/dx", dyx, nil, func(in []vector) vector {
+	v.rowKernel("geluGrad", "writes dst = dy*d(x*Φ(x))/dx", dyx, nil, nil, func(in []vector) vector {
 		_, q, e := v.normalTail(in[1])
 		// Φ(x) = 1/2 + (1/2-q) with the sign of x.
 		half := v.load(number(0.5))
@@ -251,21 +259,21 @@ func (v isa) activations() {
 		VFMADD231PS(v.mul(in[1], number(invSqrt2Pi)), e, r)
 		return v.mul(r, in[0])
 	})
-	v.rowKernel("geluTanh", "writes dst = x*sigmoid(x*(geluA+geluB*x²))", x, nil, func(in []vector) vector {
+	v.rowKernel("geluTanh", "writes dst = x*sigmoid(x*(geluA+geluB*x²))", x, nil, nil, func(in []vector) vector {
 		return v.mul(v.sigmoid(v.mul(v.geluInner(in[0], geluB), in[0])), in[0])
 	})
-	v.rowKernel("geluTanhGrad", "writes dst = dy times the derivative of geluTanh", dyx, nil, func(in []vector) vector {
+	v.rowKernel("geluTanhGrad", "writes dst = dy times the derivative of geluTanh", dyx, nil, nil, func(in []vector) vector {
 		inner := v.mul(v.geluInner(in[1], geluC), in[1])
 		return v.mul(v.gated(v.mul(v.geluInner(in[1], geluB), in[1]), inner), in[0])
 	})
-	v.rowKernel("silu", "writes dst = x*sigmoid(x)", x, nil, func(in []vector) vector {
+	v.rowKernel("silu", "writes dst = x*sigmoid(x)", x, nil, nil, func(in []vector) vector {
 		return v.mul(v.sigmoid(in[0]), in[0])
 	})
-	v.rowKernel("siluGrad", "writes dst = dy times the derivative of silu", dyx, nil, func(in []vector) vector {
+	v.rowKernel("siluGrad", "writes dst = dy times the derivative of silu", dyx, nil, nil, func(in []vector) vector {
 		return v.mul(v.gated(in[1], in[1]), in[0])
 	})
-	v.rowKernel("relu", "writes dst = max(x, 0)", x, nil, func(in []vector) vector { return v.relu(in[0]) })
-	v.rowKernel("reluGrad", "writes dst = dy where x > 0, else 0", dyx, nil, func(in []vector) vector {
+	v.rowKernel("relu", "writes dst = max(x, 0)", x, nil, nil, func(in []vector) vector { return v.relu(in[0]) })
+	v.rowKernel("reluGrad", "writes dst = dy where x > 0, else 0", dyx, nil, nil, func(in []vector) vector {
 		// As integers, x > 0 where -x is negative and x is not.
 		zero, mask := v.vec(), v.vec()
 		clear(zero)
@@ -274,11 +282,11 @@ func (v isa) activations() {
 		VPSRAD(Imm(31), mask, mask)
 		return v.binary(VANDPS, in[0], mask)
 	})
-	v.rowKernel("relu2", "writes dst = max(x, 0)²", x, nil, func(in []vector) vector {
+	v.rowKernel("relu2", "writes dst = max(x, 0)²", x, nil, nil, func(in []vector) vector {
 		r := v.relu(in[0])
 		return v.mul(r, r)
 	})
-	v.rowKernel("relu2Grad", "writes dst = dy*2*max(x, 0)", dyx, nil, func(in []vector) vector {
+	v.rowKernel("relu2Grad", "writes dst = dy*2*max(x, 0)", dyx, nil, nil, func(in []vector) vector {
 		r := v.relu(in[1])
 		return v.mul(v.add(r, r), in[0])
 	})
@@ -360,28 +368,67 @@ func (v isa) max() {
 	RET()
 }
 
-// squares writes the sum of squares in float64: 16 partial sums, element i in sum i%16.
+// squares writes the sum of squared deviations in float64: 16 partial sums, element i in sum i%16.
 func (v isa) squares() {
-	TEXT("squares"+v.suffix, NOSPLIT, "func(x *float32, n int, sums *[16]float64)")
+	TEXT("squares"+v.suffix, NOSPLIT, "func(x *float32, n int, mean float64, sums *[16]float64)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("squares%s adds x[i]² to sums[i%%16] over n elements, a multiple of 16.", v.suffix))
-	x, n, sums := Load(Param("x"), GP64()), Load(Param("n"), GP64()), Load(Param("sums"), GP64())
-	doubles := v.lanes / 2
-	acc := make([]vector, 16/doubles)
-	for i := range acc {
-		acc[i] = v.load(Mem{Base: sums, Disp: i * doubles * 8})
+	Doc(fmt.Sprintf("squares%s adds (x[i]-mean)² to sums[i%%16] over n elements, a multiple of 16.", v.suffix))
+	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	mean := v.vec()
+	a, err := Param("mean").Resolve()
+	if err != nil {
+		panic(err)
 	}
+	VBROADCASTSD(a.Addr, mean)
+	v.doubleSums(n, func(at int) vector {
+		d := v.doubles(Mem{Base: x, Disp: at})
+		VSUBPD(mean, d, d)
+		return v.binary(VMULPD, d, d)
+	}, x)
+}
+
+// dot64 writes the dot product in float64: 16 partial sums, element i in sum i%16.
+func (v isa) dot64() {
+	TEXT("dot64"+v.suffix, NOSPLIT, "func(x, y *float32, n int, sums *[16]float64)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("dot64%s adds x[i]*y[i] to sums[i%%16] over n elements, a multiple of 16.", v.suffix))
+	x, y, n := Load(Param("x"), GP64()), Load(Param("y"), GP64()), Load(Param("n"), GP64())
+	v.doubleSums(n, func(at int) vector {
+		return v.binary(VMULPD, v.doubles(Mem{Base: x, Disp: at}), v.doubles(Mem{Base: y, Disp: at}))
+	}, x, y)
+}
+
+// doubles loads half a register of floats as float64.
+func (v isa) doubles(m Mem) vector { d := v.vec(); VCVTPS2PD(m, d); return d }
+
+// doubleSums adds term, given the place of an element in bytes, to the argument sums, in steps of 16 elements.
+func (v isa) doubleSums(n reg.Register, term func(at int) vector, sources ...reg.Register) {
+	sums := Load(Param("sums"), GP64())
+	acc := v.loadDoubles(sums)
 	loop("step", n, 16, func() {
 		for i := range acc {
-			d := v.vec()
-			VCVTPS2PD(Mem{Base: x, Disp: i * doubles * 4}, d)
-			VFMADD231PD(d, d, acc[i])
+			VADDPD(term(i*v.lanes/2*4), acc[i], acc[i])
 		}
-		ADDQ(Imm(64), x)
+		for _, s := range sources {
+			ADDQ(Imm(64), s)
+		}
 	})
-	for i := range acc {
-		VMOVUPS(acc[i], Mem{Base: sums, Disp: i * doubles * 8})
-	}
+	v.storeDoubles(acc, sums)
 	VZEROUPPER()
 	RET()
+}
+
+// loadDoubles loads 16 float64 sums, storeDoubles stores them.
+func (v isa) loadDoubles(sums reg.Register) []vector {
+	acc := make([]vector, 32/v.lanes)
+	for i := range acc {
+		acc[i] = v.load(Mem{Base: sums, Disp: i * v.lanes / 2 * 8})
+	}
+	return acc
+}
+
+func (v isa) storeDoubles(acc []vector, sums reg.Register) {
+	for i, x := range acc {
+		VMOVUPS(x, Mem{Base: sums, Disp: i * v.lanes / 2 * 8})
+	}
 }
