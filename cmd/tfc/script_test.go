@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := []string{"TFC=" + self, "GOCACHE=" + goEnv("GOCACHE"), "GOMODCACHE=" + goEnv("GOMODCACHE"), "GOPROXY=off", "GOSUMDB=off", "GOTOOLCHAIN=local", "CHECKOUT=" + gomod.Self().Checkout}
+	vars := []string{"TFC=" + self, "GOCACHE=" + goEnv("GOCACHE"), "GOMODCACHE=" + goEnv("GOMODCACHE"), "GOPROXY=off", "PROXY=" + goEnv("GOPROXY"), "GOSUMDB=off", "GOTOOLCHAIN=local", "CHECKOUT=" + gomod.Self().Checkout}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
