@@ -845,7 +845,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 
 		cpu.Copy(pool, v.dX9, v.dStream3)
 		// The layers, last to first  [grad]
-		for l := 3 - 1; l >= 2; l-- {
+		for l := 2; l >= 2; l-- {
 			// d_mlp_post2_kept = scale(d_x9)  [everything.yaml:31, grad]
 			cpu.Scale(pool, v.dMlpPost2Kept, v.dX9, 0.5)
 			// d_mlp_post2 = dropout(d_mlp_post2_kept, seed, step)  [everything.yaml:28, grad]
@@ -984,7 +984,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 
 		cpu.Copy(pool, v.dX6, v.dX9)
 		// The layers, last to first  [grad]
-		for l := 2 - 1; l >= 1; l-- {
+		for l := 1; l >= 1; l-- {
 			// d_mlp_post1_kept = scale(d_x6)  [everything.yaml:31, grad]
 			cpu.Scale(pool, v.dMlpPost1Kept, v.dX6, 0.5)
 			// d_mlp_post1 = dropout(d_mlp_post1_kept, seed, step)  [everything.yaml:28, grad]
@@ -1041,7 +1041,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 
 		cpu.Copy(pool, v.dX16, v.dX6)
 		// The layers, last to first  [grad]
-		for l := 1 - 1; l >= 0; l-- {
+		for l := 0; l >= 0; l-- {
 			// d_mlp_post_kept = scale(d_x16)  [everything.yaml:31, grad]
 			cpu.Scale(pool, v.dMlpPostKept, v.dX16, 0.5)
 			// d_mlp_post = dropout(d_mlp_post_kept, seed, step)  [everything.yaml:28, grad]

@@ -6,7 +6,6 @@ import (
 	"github.com/tfc-dev/tfc/runtime/cpu"
 	"github.com/tfc-dev/tfc/runtime/lm"
 	"github.com/tfc-dev/tfc/runtime/mask"
-	"sync"
 )
 
 // attentionMasks say which keys a query sees, for layer l element l mod their number.
@@ -14,10 +13,8 @@ var attentionMasks = [...]mask.Mask{
 	mask.Causal(), // causal
 }
 
-// ropeTable holds the rotary angles of every position: theta 10000, no scaling.
-var ropeTable = sync.OnceValue(func() *cpu.RopeTable {
-	return cpu.NewRopeTable([]float32{1, 0.56234133, 0.31622776, 0.17782794, 0.1, 0.05623413, 0.03162278, 0.017782794, 0.01, 0.0056234132, 0.0031622779, 0.0017782794, 0.001, 0.0005623413, 0.0003162278, 0.00017782794}, 1, MaxPositions, false)
-})
+// alibiSlopes5 are the ALiBi slopes of 5 heads.
+var alibiSlopes5 = []float32{0.25, 0.0625, 0.015625, 0.00390625, 0.5}
 
 // trainer is the training code with its memory: weights and, in one allocation, gradients, moments and the arena.
 type trainer struct {

@@ -9,11 +9,11 @@ type evalValues struct {
 	x         cpu.Mat   // f32[B,T,D] x, x1, x2, x3, stream
 	attnIn    cpu.Mat   // f32[B,T,D] attn_in
 	qkv       cpu.Mat   // f32[B,T,H*E+2*G*E] qkv
-	q         cpu.Mat   // f32[B,T,H*E] q, q_rot
-	k         cpu.Mat   // f32[B,T,G*E] k, k_rot
+	q         cpu.Mat   // f32[B,T,H*E] q
+	k         cpu.Mat   // f32[B,T,G*E] k
 	v         cpu.Mat   // f32[B,T,G*E] v
 	attn      cpu.Mat   // f32[B,T,H*E] attn
-	lse       []float32 // f32[B,T,4] lse
+	lse       []float32 // f32[B,T,5] lse
 	attnOut   cpu.Mat   // f32[B,T,D] attn_out
 	mlpIn     cpu.Mat   // f32[B,T,D] mlp_in
 	gateUp    cpu.Mat   // f32[B,T,2*F] gate_up
@@ -21,28 +21,28 @@ type evalValues struct {
 	up        cpu.Mat   // f32[B,T,F] up
 	final     cpu.Mat   // f32[B,T,D] final
 	rowLosses []float32 // f32[B,T] row_losses
-	logits    cpu.Mat   // f32[2048,V] logits
+	logits    cpu.Mat   // f32[1536,V] logits
 }
 
 // newEvalValues lays the values over an arena.
 func newEvalValues(arena []float32) evalValues {
 	var v evalValues
-	v.x = cpu.At(arena, 1572864, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.attnIn = cpu.At(arena, 786432, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.x = cpu.At(arena, 1376256, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.attnIn = cpu.At(arena, 737280, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.qkv = cpu.At(arena, 0, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
-	v.q = cpu.At(arena, 0, MicroBatch*Context, NumHeads*HeadDim, 384)
-	v.k = cpu.At(arena, 128, MicroBatch*Context, NumKVHeads*HeadDim, 384)
-	v.v = cpu.At(arena, 256, MicroBatch*Context, NumKVHeads*HeadDim, 384)
-	v.attn = cpu.At(arena, 786432, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
-	v.lse = arena[1048576:][:MicroBatch*Context*4]
+	v.q = cpu.At(arena, 0, MicroBatch*Context, NumHeads*HeadDim, 480)
+	v.k = cpu.At(arena, 160, MicroBatch*Context, NumKVHeads*HeadDim, 480)
+	v.v = cpu.At(arena, 320, MicroBatch*Context, NumKVHeads*HeadDim, 480)
+	v.attn = cpu.At(arena, 737280, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
+	v.lse = arena[983040:][:MicroBatch*Context*5]
 	v.attnOut = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.mlpIn = cpu.At(arena, 1835008, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.mlpIn = cpu.At(arena, 1622016, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.gateUp = cpu.At(arena, 0, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
-	v.gate = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, 768)
-	v.up = cpu.At(arena, 384, MicroBatch*Context, IntermediateSize, 768)
-	v.final = cpu.At(arena, 4194304, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[4456448:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 0, 2048, VocabSize, VocabSize)
+	v.gate = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, 896)
+	v.up = cpu.At(arena, 448, MicroBatch*Context, IntermediateSize, 896)
+	v.final = cpu.At(arena, 3145728, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[3391488:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 0, 1536, VocabSize, VocabSize)
 	return v
 }
 
@@ -50,7 +50,6 @@ func newEvalValues(arena []float32) evalValues {
 func (t *trainer) eval(tokens, targets []int32) (float32, float32) {
 	pool, w := t.pool, &t.weights
 	v := &t.evalValues
-	positions := t.positions
 	// n = count(targets)
 	n := cpu.Count(targets)
 	// x = embed(tokens, wte)  [tiny.yaml:3]
@@ -63,12 +62,8 @@ func (t *trainer) eval(tokens, targets []int32) (float32, float32) {
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 		cpu.Linear(pool, v.qkv, v.attnIn, w.qkv[l], cpu.Epilogue{})
 		// q, k, v = split(qkv)  [tiny.yaml:8, fuse-qkv]
-		// q_rot = rope(q, positions)  [tiny.yaml:3]
-		cpu.RoPE(pool, v.q, v.q, ropeTable(), positions, NumHeads, HeadDim, false)
-		// k_rot = rope(k, positions)  [tiny.yaml:3]
-		cpu.RoPE(pool, v.k, v.k, ropeTable(), positions, NumHeads, HeadDim, false)
-		// attn, lse = attention(q_rot, k_rot, v)  [tiny.yaml:3]
-		cpu.Attention(pool, v.attn, v.lse, v.q, v.k, v.v, &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
+		// attn, lse = attention(q, k, v)  [tiny.yaml:3]
+		cpu.Attention(pool, v.attn, v.lse, v.q, v.k, v.v, &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]

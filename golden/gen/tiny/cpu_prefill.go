@@ -9,8 +9,8 @@ type prefillValues struct {
 	x       cpu.Mat // f32[N,D] x, x1, x2, x3, stream
 	attnIn  cpu.Mat // f32[N,D] attn_in
 	qkv     cpu.Mat // f32[N,H*E+2*G*E] qkv
-	q       cpu.Mat // f32[N,H*E] q, q_rot
-	k       cpu.Mat // f32[N,G*E] k, k_rot
+	q       cpu.Mat // f32[N,H*E] q
+	k       cpu.Mat // f32[N,G*E] k
 	v       cpu.Mat // f32[N,G*E] v
 	attn    cpu.Mat // f32[N,H*E] attn
 	attnOut cpu.Mat // f32[N,D] attn_out
@@ -26,18 +26,18 @@ type prefillValues struct {
 // newPrefillValues lays the values of n rows over an arena.
 func newPrefillValues(arena []float32, n int) prefillValues {
 	var v prefillValues
-	v.x = cpu.At(arena, 196608, n, HiddenSize, HiddenSize)
-	v.attnIn = cpu.At(arena, 98304, n, HiddenSize, HiddenSize)
+	v.x = cpu.At(arena, 229376, n, HiddenSize, HiddenSize)
+	v.attnIn = cpu.At(arena, 122880, n, HiddenSize, HiddenSize)
 	v.qkv = cpu.At(arena, 0, n, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
-	v.q = cpu.At(arena, 0, n, NumHeads*HeadDim, 384)
-	v.k = cpu.At(arena, 128, n, NumKVHeads*HeadDim, 384)
-	v.v = cpu.At(arena, 256, n, NumKVHeads*HeadDim, 384)
-	v.attn = cpu.At(arena, 98304, n, NumHeads*HeadDim, NumHeads*HeadDim)
+	v.q = cpu.At(arena, 0, n, NumHeads*HeadDim, 480)
+	v.k = cpu.At(arena, 160, n, NumKVHeads*HeadDim, 480)
+	v.v = cpu.At(arena, 320, n, NumKVHeads*HeadDim, 480)
+	v.attn = cpu.At(arena, 122880, n, NumHeads*HeadDim, NumHeads*HeadDim)
 	v.attnOut = cpu.At(arena, 0, n, HiddenSize, HiddenSize)
-	v.mlpIn = cpu.At(arena, 229376, n, HiddenSize, HiddenSize)
+	v.mlpIn = cpu.At(arena, 270336, n, HiddenSize, HiddenSize)
 	v.gateUp = cpu.At(arena, 0, n, 2*IntermediateSize, 2*IntermediateSize)
-	v.gate = cpu.At(arena, 0, n, IntermediateSize, 768)
-	v.up = cpu.At(arena, 384, n, IntermediateSize, 768)
+	v.gate = cpu.At(arena, 0, n, IntermediateSize, 896)
+	v.up = cpu.At(arena, 448, n, IntermediateSize, 896)
 	v.xLast = cpu.At(arena, 0, 1, HiddenSize, HiddenSize)
 	v.final = cpu.At(arena, 2048, 1, HiddenSize, HiddenSize)
 	v.logits = cpu.At(arena, 0, 1, VocabSize, VocabSize)
@@ -59,12 +59,8 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 		cpu.Linear(pool, v.qkv, v.attnIn, w.qkv[l], cpu.Epilogue{})
 		// q, k, v = split(qkv)  [tiny.yaml:8, fuse-qkv]
-		// q_rot = rope(q, positions)  [tiny.yaml:3]
-		cpu.RoPE(pool, v.q, v.q, ropeTable(), positions, NumHeads, HeadDim, false)
-		// k_rot = rope(k, positions)  [tiny.yaml:3]
-		cpu.RoPE(pool, v.k, v.k, ropeTable(), positions, NumHeads, HeadDim, false)
-		// attn = attention_cached(q_rot, k_rot, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [tiny.yaml:3]
-		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
+		// attn = attention_cached(q, k, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [tiny.yaml:3]
+		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]

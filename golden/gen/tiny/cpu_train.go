@@ -6,28 +6,28 @@ import "github.com/tfc-dev/tfc/runtime/cpu"
 
 // trainValues are the values of train, each in its planned place; those that share memory share a field.
 type trainValues struct {
-	x           [7]cpu.Mat   // f32[B,T,D] x, x1, x3, stream
-	attnIn      [6]cpu.Mat   // f32[B,T,D] attn_in
-	attnInStats [6][]float32 // f32[B,T,1] attn_in_stats
-	qkv         [6]cpu.Mat   // f32[B,T,H*E+2*G*E] qkv
-	q           [6]cpu.Mat   // f32[B,T,H*E] q, q_rot
-	k           [6]cpu.Mat   // f32[B,T,G*E] k, k_rot
-	v           [6]cpu.Mat   // f32[B,T,G*E] v
-	attn        [6]cpu.Mat   // f32[B,T,H*E] attn
-	lse         [6][]float32 // f32[B,T,4] lse
+	x           [4]cpu.Mat   // f32[B,T,D] x, x1, x3, stream
+	attnIn      [3]cpu.Mat   // f32[B,T,D] attn_in
+	attnInStats [3][]float32 // f32[B,T,1] attn_in_stats
+	qkv         [3]cpu.Mat   // f32[B,T,H*E+2*G*E] qkv
+	q           [3]cpu.Mat   // f32[B,T,H*E] q
+	k           [3]cpu.Mat   // f32[B,T,G*E] k
+	v           [3]cpu.Mat   // f32[B,T,G*E] v
+	attn        [3]cpu.Mat   // f32[B,T,H*E] attn
+	lse         [3][]float32 // f32[B,T,5] lse
 	attnOut     cpu.Mat      // f32[B,T,D] attn_out
-	x2          [6]cpu.Mat   // f32[B,T,D] x2
-	mlpIn       [6]cpu.Mat   // f32[B,T,D] mlp_in
-	mlpInStats  [6][]float32 // f32[B,T,1] mlp_in_stats
-	gateUp      [6]cpu.Mat   // f32[B,T,2*F] gate_up
-	gate        [6]cpu.Mat   // f32[B,T,F] gate
-	up          [6]cpu.Mat   // f32[B,T,F] up
-	act         [6]cpu.Mat   // f32[B,T,F] act
+	x2          [3]cpu.Mat   // f32[B,T,D] x2
+	mlpIn       [3]cpu.Mat   // f32[B,T,D] mlp_in
+	mlpInStats  [3][]float32 // f32[B,T,1] mlp_in_stats
+	gateUp      [3]cpu.Mat   // f32[B,T,2*F] gate_up
+	gate        [3]cpu.Mat   // f32[B,T,F] gate
+	up          [3]cpu.Mat   // f32[B,T,F] up
+	act         [3]cpu.Mat   // f32[B,T,F] act
 	final       cpu.Mat      // f32[B,T,D] final
 	finalStats  []float32    // f32[B,T,1] final_stats
 	dFinal      cpu.Mat      // f32[B,T,D] d_final
 	rowLosses   []float32    // f32[B,T] row_losses
-	logits      cpu.Mat      // f32[2048,V] logits
+	logits      cpu.Mat      // f32[1536,V] logits
 	dStream     cpu.Mat      // f32[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dAct        cpu.Mat      // f32[B,T,F] d_act
 	dGate       cpu.Mat      // f32[B,T,F] d_gate
@@ -35,8 +35,8 @@ type trainValues struct {
 	dGateUp     cpu.Mat      // f32[B,T,2*F] d_gate_up
 	dMlpIn      cpu.Mat      // f32[B,T,D] d_mlp_in
 	dAttn       cpu.Mat      // f32[B,T,H*E] d_attn
-	dQRot       cpu.Mat      // f32[B,T,H*E] d_q_rot, d_q
-	dKRot       cpu.Mat      // f32[B,T,G*E] d_k_rot, d_k
+	dQ          cpu.Mat      // f32[B,T,H*E] d_q
+	dK          cpu.Mat      // f32[B,T,G*E] d_k
 	dV          cpu.Mat      // f32[B,T,G*E] d_v
 	dQkv        cpu.Mat      // f32[B,T,H*E+2*G*E] d_qkv
 	dAttnIn     cpu.Mat      // f32[B,T,D] d_attn_in
@@ -46,71 +46,71 @@ type trainValues struct {
 func newTrainValues(arena []float32) trainValues {
 	var v trainValues
 	for i := range v.x {
-		v.x[i] = cpu.At(arena, 23068672+i*262144, MicroBatch*Context, HiddenSize, HiddenSize)
+		v.x[i] = cpu.At(arena, 11550720+i*245760, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.attnIn {
-		v.attnIn[i] = cpu.At(arena, 24903680+i*262144, MicroBatch*Context, HiddenSize, HiddenSize)
+		v.attnIn[i] = cpu.At(arena, 12533760+i*245760, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena[31768576+i*2048:][:MicroBatch*Context]
+		v.attnInStats[i] = arena[15997440+i*1536:][:MicroBatch*Context]
 	}
 	for i := range v.qkv {
-		v.qkv[i] = cpu.At(arena, 9437184+i*786432, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
+		v.qkv[i] = cpu.At(arena, 7274496+i*737280, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
 	}
 	for i := range v.q {
-		v.q[i] = cpu.At(arena, 9437184+i*786432, MicroBatch*Context, NumHeads*HeadDim, 384)
+		v.q[i] = cpu.At(arena, 7274496+i*737280, MicroBatch*Context, NumHeads*HeadDim, 480)
 	}
 	for i := range v.k {
-		v.k[i] = cpu.At(arena, 9437312+i*786432, MicroBatch*Context, NumKVHeads*HeadDim, 384)
+		v.k[i] = cpu.At(arena, 7274656+i*737280, MicroBatch*Context, NumKVHeads*HeadDim, 480)
 	}
 	for i := range v.v {
-		v.v[i] = cpu.At(arena, 9437440+i*786432, MicroBatch*Context, NumKVHeads*HeadDim, 384)
+		v.v[i] = cpu.At(arena, 7274816+i*737280, MicroBatch*Context, NumKVHeads*HeadDim, 480)
 	}
 	for i := range v.attn {
-		v.attn[i] = cpu.At(arena, 26476544+i*262144, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
+		v.attn[i] = cpu.At(arena, 13271040+i*245760, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena[31719424+i*8192:][:MicroBatch*Context*4]
+		v.lse[i] = arena[15974400+i*7680:][:MicroBatch*Context*5]
 	}
-	v.attnOut = cpu.At(arena, 18874368, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.attnOut = cpu.At(arena, 4128768, MicroBatch*Context, HiddenSize, HiddenSize)
 	for i := range v.x2 {
-		v.x2[i] = cpu.At(arena, 28049408+i*262144, MicroBatch*Context, HiddenSize, HiddenSize)
+		v.x2[i] = cpu.At(arena, 14008320+i*245760, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.mlpIn {
-		v.mlpIn[i] = cpu.At(arena, 29622272+i*262144, MicroBatch*Context, HiddenSize, HiddenSize)
+		v.mlpIn[i] = cpu.At(arena, 14745600+i*245760, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena[31780864+i*2048:][:MicroBatch*Context]
+		v.mlpInStats[i] = arena[16002048+i*1536:][:MicroBatch*Context]
 	}
 	for i := range v.gateUp {
-		v.gateUp[i] = cpu.At(arena, 0+i*1572864, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
+		v.gateUp[i] = cpu.At(arena, 0+i*1376256, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
 	}
 	for i := range v.gate {
-		v.gate[i] = cpu.At(arena, 0+i*1572864, MicroBatch*Context, IntermediateSize, 768)
+		v.gate[i] = cpu.At(arena, 0+i*1376256, MicroBatch*Context, IntermediateSize, 896)
 	}
 	for i := range v.up {
-		v.up[i] = cpu.At(arena, 384+i*1572864, MicroBatch*Context, IntermediateSize, 768)
+		v.up[i] = cpu.At(arena, 448+i*1376256, MicroBatch*Context, IntermediateSize, 896)
 	}
 	for i := range v.act {
-		v.act[i] = cpu.At(arena, 14155776+i*786432, MicroBatch*Context, IntermediateSize, IntermediateSize)
+		v.act[i] = cpu.At(arena, 9486336+i*688128, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 31195136, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[31793152:][:MicroBatch*Context]
-	v.dFinal = cpu.At(arena, 31457280, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[31795200:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 18874368, 2048, VocabSize, VocabSize)
-	v.dStream = cpu.At(arena, 21233664, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.dAct = cpu.At(arena, 20447232, MicroBatch*Context, IntermediateSize, IntermediateSize)
-	v.dGate = cpu.At(arena, 18874368, MicroBatch*Context, IntermediateSize, 768)
-	v.dUp = cpu.At(arena, 18874752, MicroBatch*Context, IntermediateSize, 768)
-	v.dGateUp = cpu.At(arena, 18874368, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
-	v.dMlpIn = cpu.At(arena, 20447232, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.dAttn = cpu.At(arena, 19660800, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
-	v.dQRot = cpu.At(arena, 18874368, MicroBatch*Context, NumHeads*HeadDim, 384)
-	v.dKRot = cpu.At(arena, 18874496, MicroBatch*Context, NumKVHeads*HeadDim, 384)
-	v.dV = cpu.At(arena, 18874624, MicroBatch*Context, NumKVHeads*HeadDim, 384)
-	v.dQkv = cpu.At(arena, 18874368, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
-	v.dAttnIn = cpu.At(arena, 19660800, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.final = cpu.At(arena, 15482880, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[16006656:][:MicroBatch*Context]
+	v.dFinal = cpu.At(arena, 15728640, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[16008192:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 4128768, 1536, VocabSize, VocabSize)
+	v.dStream = cpu.At(arena, 6193152, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.dAct = cpu.At(arena, 5505024, MicroBatch*Context, IntermediateSize, IntermediateSize)
+	v.dGate = cpu.At(arena, 4128768, MicroBatch*Context, IntermediateSize, 896)
+	v.dUp = cpu.At(arena, 4129216, MicroBatch*Context, IntermediateSize, 896)
+	v.dGateUp = cpu.At(arena, 4128768, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
+	v.dMlpIn = cpu.At(arena, 5505024, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.dAttn = cpu.At(arena, 4866048, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
+	v.dQ = cpu.At(arena, 4128768, MicroBatch*Context, NumHeads*HeadDim, 480)
+	v.dK = cpu.At(arena, 4128928, MicroBatch*Context, NumKVHeads*HeadDim, 480)
+	v.dV = cpu.At(arena, 4129088, MicroBatch*Context, NumKVHeads*HeadDim, 480)
+	v.dQkv = cpu.At(arena, 4128768, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
+	v.dAttnIn = cpu.At(arena, 4866048, MicroBatch*Context, HiddenSize, HiddenSize)
 	return v
 }
 
@@ -120,10 +120,9 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	pool, w := t.pool, &t.weights
 	d := &t.gradients
 	v := &t.trainValues
-	positions := t.positions
 	// zero_grads()  [grad]
 	cpu.Zero(pool, t.gradient)
-	// n = count(targets)  [tiny.yaml:17]
+	// n = count(targets)  [tiny.yaml:22]
 	n := cpu.Count(targets)
 
 	loss := float32(0)
@@ -141,12 +140,8 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 			cpu.Linear(pool, v.qkv[l], v.attnIn[l], w.qkv[l], cpu.Epilogue{})
 			// q, k, v = split(qkv)  [tiny.yaml:8, fuse-qkv]
-			// q_rot = rope(q, positions)  [tiny.yaml:3]
-			cpu.RoPE(pool, v.q[l], v.q[l], ropeTable(), positions, NumHeads, HeadDim, false)
-			// k_rot = rope(k, positions)  [tiny.yaml:3]
-			cpu.RoPE(pool, v.k[l], v.k[l], ropeTable(), positions, NumHeads, HeadDim, false)
-			// attn, lse = attention(q_rot, k_rot, v)  [tiny.yaml:3]
-			cpu.Attention(pool, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l], &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
+			// attn, lse = attention(q, k, v)  [tiny.yaml:3]
+			cpu.Attention(pool, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l], &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
 			// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 			cpu.Linear(pool, v.attnOut, v.attn[l], w.o[l], cpu.Epilogue{})
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
@@ -161,14 +156,14 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 		}
 
 		// final, final_stats = rmsnorm(stream, final_norm.weight)  [tiny.yaml:3]
-		cpu.RMSNorm(pool, v.final, v.finalStats, v.x[6], w.finalNorm, cpu.RMS{Eps: 1e-05})
+		cpu.RMSNorm(pool, v.final, v.finalStats, v.x[3], w.finalNorm, cpu.RMS{Eps: 1e-05})
 		// part, d_final, row_losses, logits = head_loss_grad(final, wte, targets[m], n) into wte  [tiny.yaml:5, grad]
 		cpu.HeadLossGrad(pool, v.rowLosses, v.logits, v.dFinal, d.wte, nil, v.final, w.wte, nil, targets, cpu.Head{}, 1/max(n, 1))
 		part := cpu.SumLosses(v.rowLosses) / max(n, 1)
 		// loss1 = add(loss, part)  [tiny.yaml:5]
 		loss1 := loss + part
 		// d_stream = rmsnorm_grad(d_final, stream, final_norm.weight, final_stats) into final_norm.weight  [tiny.yaml:3, grad]
-		cpu.RMSNormGrad(pool, v.dStream, d.finalNorm, v.dFinal, v.x[6], w.finalNorm, v.finalStats, cpu.Mat{}, cpu.RMS{Eps: 1e-05})
+		cpu.RMSNormGrad(pool, v.dStream, d.finalNorm, v.dFinal, v.x[3], w.finalNorm, v.finalStats, cpu.Mat{}, cpu.RMS{Eps: 1e-05})
 
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
@@ -189,12 +184,8 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l])
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [tiny.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dStream, w.o[l], cpu.Mat{})
-			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [tiny.yaml:3, grad]
-			cpu.AttentionGrad(pool, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l], &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
-			// d_k = rope(d_k_rot, positions)  [tiny.yaml:3, grad]
-			cpu.RoPE(pool, v.dKRot, v.dKRot, ropeTable(), positions, NumHeads, HeadDim, true)
-			// d_q = rope(d_q_rot, positions)  [tiny.yaml:3, grad]
-			cpu.RoPE(pool, v.dQRot, v.dQRot, ropeTable(), positions, NumHeads, HeadDim, true)
+			// d_q, d_k, d_v = attention_grad(d_attn, q[l], k[l], v[l], attn[l], lse[l])  [tiny.yaml:3, grad]
+			cpu.AttentionGrad(pool, v.dQ, v.dK, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l], &cpu.AttentionParams{Batch: MicroBatch, T: Context, Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
 			// d_qkv = concat(d_q, d_k, d_v)  [tiny.yaml:8, grad]
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [tiny.yaml:8, grad]
 			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv, v.attnIn[l])
@@ -215,7 +206,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	if !cpu.Finite(loss, gradNorm) {
 		return loss, gradNorm // a diverged step leaves no trace
 	}
-	update := cpu.AdamWStep{LR: lr, Beta1: 0.9, Beta2: 0.95, Eps: 1e-08, WeightDecay: 0.1, GradScale: cpu.ClipFactor(gradNorm, 1), Step: step}
+	update := cpu.AdamWStep{LR: lr, Beta1: 0.9, Beta2: 0.98, Eps: 1e-08, WeightDecay: 0.1, GradScale: cpu.ClipFactor(gradNorm, 1), Step: step}
 	cpu.AdamW(pool, t.weight[:DecayedFloats], t.gradient[:DecayedFloats], t.first[:DecayedFloats], t.second[:DecayedFloats], update)
 	update.WeightDecay = 0
 	cpu.AdamW(pool, t.weight[DecayedFloats:], t.gradient[DecayedFloats:], t.first[DecayedFloats:], t.second[DecayedFloats:], update)

@@ -4,14 +4,14 @@ package tiny
 
 // The dimensions of the model and of its training.
 const (
-	NumLayers        = 6    // transformer blocks
+	NumLayers        = 3    // transformer blocks
 	MicroBatches     = 1    // micro-batches of one step
-	MicroBatch       = 16   // sequences of a micro-batch
-	Context          = 128  // tokens of a training sequence
-	HiddenSize       = 128  // width of the residual stream
-	NumHeads         = 4    // query heads
-	NumKVHeads       = 4    // key and value heads
-	IntermediateSize = 384  // width inside the MLP
+	MicroBatch       = 8    // sequences of a micro-batch
+	Context          = 192  // tokens of a training sequence
+	HiddenSize       = 160  // width of the residual stream
+	NumHeads         = 5    // query heads
+	NumKVHeads       = 5    // key and value heads
+	IntermediateSize = 448  // width inside the MLP
 	HeadDim          = 32   // width of a head
 	VocabSize        = 2048 // tokens in the vocabulary
 	MaxPositions     = 256  // longest sequence
@@ -21,11 +21,11 @@ const (
 
 // The memory of the model, in float32s.
 const (
-	WeightFloats  = 1541760  // all weights, and as many gradients and moments of either order
-	DecayedFloats = 1540096  // of these, the first so many are subject to weight decay
-	trainFloats   = 31797248 // what train computes on the way
-	evalFloats    = 4458496  // what eval computes on the way
-	logitsFloats  = 557056   // what logits computes on the way
-	prefillFloats = 262144   // what prefill computes on the way
-	decodeFloats  = 2176     // what decode computes on the way
+	WeightFloats  = 1281120  // all weights, and as many gradients and moments of either order
+	DecayedFloats = 1280000  // of these, the first so many are subject to weight decay
+	trainFloats   = 16009728 // what train computes on the way
+	evalFloats    = 3393024  // what eval computes on the way
+	logitsFloats  = 565248   // what logits computes on the way
+	prefillFloats = 311296   // what prefill computes on the way
+	decodeFloats  = 2208     // what decode computes on the way
 )

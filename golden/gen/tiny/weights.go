@@ -9,62 +9,35 @@ import (
 
 // weightTable says where every weight lives: in the program's buffer, and in a Hugging Face file.
 var weightTable = []weights.Info{
-	{Name: "wte", Shape: []int{2048, 128}, Offset: 0, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.embed_tokens.weight"},
-	{Name: "layers.0.o.weight", Shape: []int{128, 128}, Offset: 262144, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.0.self_attn.o_proj.weight"},
-	{Name: "layers.1.o.weight", Shape: []int{128, 128}, Offset: 278528, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.1.self_attn.o_proj.weight"},
-	{Name: "layers.2.o.weight", Shape: []int{128, 128}, Offset: 294912, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.2.self_attn.o_proj.weight"},
-	{Name: "layers.3.o.weight", Shape: []int{128, 128}, Offset: 311296, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.3.self_attn.o_proj.weight"},
-	{Name: "layers.4.o.weight", Shape: []int{128, 128}, Offset: 327680, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.4.self_attn.o_proj.weight"},
-	{Name: "layers.5.o.weight", Shape: []int{128, 128}, Offset: 344064, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.5.self_attn.o_proj.weight"},
-	{Name: "layers.0.down.weight", Shape: []int{128, 384}, Offset: 360448, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.0.mlp.down_proj.weight"},
-	{Name: "layers.1.down.weight", Shape: []int{128, 384}, Offset: 409600, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.1.mlp.down_proj.weight"},
-	{Name: "layers.2.down.weight", Shape: []int{128, 384}, Offset: 458752, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.2.mlp.down_proj.weight"},
-	{Name: "layers.3.down.weight", Shape: []int{128, 384}, Offset: 507904, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.3.mlp.down_proj.weight"},
-	{Name: "layers.4.down.weight", Shape: []int{128, 384}, Offset: 557056, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.4.mlp.down_proj.weight"},
-	{Name: "layers.5.down.weight", Shape: []int{128, 384}, Offset: 606208, Init: weights.Init{Kind: "normal", Scale: 0.005773502691896258}, Decay: true, File: "model.layers.5.mlp.down_proj.weight"},
-	{Name: "layers.0.q.weight", Shape: []int{128, 128}, Offset: 655360, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.0.self_attn.q_proj.weight"},
-	{Name: "layers.0.k.weight", Shape: []int{128, 128}, Offset: 671744, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.0.self_attn.k_proj.weight"},
-	{Name: "layers.0.v.weight", Shape: []int{128, 128}, Offset: 688128, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.0.self_attn.v_proj.weight"},
-	{Name: "layers.1.q.weight", Shape: []int{128, 128}, Offset: 704512, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.1.self_attn.q_proj.weight"},
-	{Name: "layers.1.k.weight", Shape: []int{128, 128}, Offset: 720896, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.1.self_attn.k_proj.weight"},
-	{Name: "layers.1.v.weight", Shape: []int{128, 128}, Offset: 737280, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.1.self_attn.v_proj.weight"},
-	{Name: "layers.2.q.weight", Shape: []int{128, 128}, Offset: 753664, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.2.self_attn.q_proj.weight"},
-	{Name: "layers.2.k.weight", Shape: []int{128, 128}, Offset: 770048, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.2.self_attn.k_proj.weight"},
-	{Name: "layers.2.v.weight", Shape: []int{128, 128}, Offset: 786432, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.2.self_attn.v_proj.weight"},
-	{Name: "layers.3.q.weight", Shape: []int{128, 128}, Offset: 802816, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.3.self_attn.q_proj.weight"},
-	{Name: "layers.3.k.weight", Shape: []int{128, 128}, Offset: 819200, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.3.self_attn.k_proj.weight"},
-	{Name: "layers.3.v.weight", Shape: []int{128, 128}, Offset: 835584, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.3.self_attn.v_proj.weight"},
-	{Name: "layers.4.q.weight", Shape: []int{128, 128}, Offset: 851968, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.4.self_attn.q_proj.weight"},
-	{Name: "layers.4.k.weight", Shape: []int{128, 128}, Offset: 868352, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.4.self_attn.k_proj.weight"},
-	{Name: "layers.4.v.weight", Shape: []int{128, 128}, Offset: 884736, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.4.self_attn.v_proj.weight"},
-	{Name: "layers.5.q.weight", Shape: []int{128, 128}, Offset: 901120, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.5.self_attn.q_proj.weight"},
-	{Name: "layers.5.k.weight", Shape: []int{128, 128}, Offset: 917504, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.5.self_attn.k_proj.weight"},
-	{Name: "layers.5.v.weight", Shape: []int{128, 128}, Offset: 933888, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.5.self_attn.v_proj.weight"},
-	{Name: "layers.0.gate.weight", Shape: []int{384, 128}, Offset: 950272, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.0.mlp.gate_proj.weight"},
-	{Name: "layers.0.up.weight", Shape: []int{384, 128}, Offset: 999424, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.0.mlp.up_proj.weight"},
-	{Name: "layers.1.gate.weight", Shape: []int{384, 128}, Offset: 1048576, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.1.mlp.gate_proj.weight"},
-	{Name: "layers.1.up.weight", Shape: []int{384, 128}, Offset: 1097728, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.1.mlp.up_proj.weight"},
-	{Name: "layers.2.gate.weight", Shape: []int{384, 128}, Offset: 1146880, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.2.mlp.gate_proj.weight"},
-	{Name: "layers.2.up.weight", Shape: []int{384, 128}, Offset: 1196032, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.2.mlp.up_proj.weight"},
-	{Name: "layers.3.gate.weight", Shape: []int{384, 128}, Offset: 1245184, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.3.mlp.gate_proj.weight"},
-	{Name: "layers.3.up.weight", Shape: []int{384, 128}, Offset: 1294336, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.3.mlp.up_proj.weight"},
-	{Name: "layers.4.gate.weight", Shape: []int{384, 128}, Offset: 1343488, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.4.mlp.gate_proj.weight"},
-	{Name: "layers.4.up.weight", Shape: []int{384, 128}, Offset: 1392640, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.4.mlp.up_proj.weight"},
-	{Name: "layers.5.gate.weight", Shape: []int{384, 128}, Offset: 1441792, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.5.mlp.gate_proj.weight"},
-	{Name: "layers.5.up.weight", Shape: []int{384, 128}, Offset: 1490944, Init: weights.Init{Kind: "normal", Scale: 0.02}, Decay: true, File: "model.layers.5.mlp.up_proj.weight"},
-	{Name: "layers.0.attn_norm.weight", Shape: []int{128}, Offset: 1540096, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.0.input_layernorm.weight"},
-	{Name: "layers.1.attn_norm.weight", Shape: []int{128}, Offset: 1540224, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.1.input_layernorm.weight"},
-	{Name: "layers.2.attn_norm.weight", Shape: []int{128}, Offset: 1540352, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.2.input_layernorm.weight"},
-	{Name: "layers.3.attn_norm.weight", Shape: []int{128}, Offset: 1540480, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.3.input_layernorm.weight"},
-	{Name: "layers.4.attn_norm.weight", Shape: []int{128}, Offset: 1540608, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.4.input_layernorm.weight"},
-	{Name: "layers.5.attn_norm.weight", Shape: []int{128}, Offset: 1540736, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.5.input_layernorm.weight"},
-	{Name: "layers.0.mlp_norm.weight", Shape: []int{128}, Offset: 1540864, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.0.post_attention_layernorm.weight"},
-	{Name: "layers.1.mlp_norm.weight", Shape: []int{128}, Offset: 1540992, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.1.post_attention_layernorm.weight"},
-	{Name: "layers.2.mlp_norm.weight", Shape: []int{128}, Offset: 1541120, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.2.post_attention_layernorm.weight"},
-	{Name: "layers.3.mlp_norm.weight", Shape: []int{128}, Offset: 1541248, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.3.post_attention_layernorm.weight"},
-	{Name: "layers.4.mlp_norm.weight", Shape: []int{128}, Offset: 1541376, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.4.post_attention_layernorm.weight"},
-	{Name: "layers.5.mlp_norm.weight", Shape: []int{128}, Offset: 1541504, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.5.post_attention_layernorm.weight"},
-	{Name: "final_norm.weight", Shape: []int{128}, Offset: 1541632, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.norm.weight"},
+	{Name: "wte", Shape: []int{2048, 160}, Offset: 0, Init: weights.Init{Kind: "normal", Scale: 0.05}, Decay: true, File: "model.embed_tokens.weight"},
+	{Name: "layers.0.o.weight", Shape: []int{160, 160}, Offset: 327680, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.0.self_attn.o_proj.weight"},
+	{Name: "layers.1.o.weight", Shape: []int{160, 160}, Offset: 353280, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.1.self_attn.o_proj.weight"},
+	{Name: "layers.2.o.weight", Shape: []int{160, 160}, Offset: 378880, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.2.self_attn.o_proj.weight"},
+	{Name: "layers.0.down.weight", Shape: []int{160, 448}, Offset: 404480, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.0.mlp.down_proj.weight"},
+	{Name: "layers.1.down.weight", Shape: []int{160, 448}, Offset: 476160, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.1.mlp.down_proj.weight"},
+	{Name: "layers.2.down.weight", Shape: []int{160, 448}, Offset: 547840, Init: weights.Init{Kind: "normal", Scale: 0.03}, Decay: true, File: "model.layers.2.mlp.down_proj.weight"},
+	{Name: "layers.0.q.weight", Shape: []int{160, 160}, Offset: 619520, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.0.self_attn.q_proj.weight"},
+	{Name: "layers.0.k.weight", Shape: []int{160, 160}, Offset: 645120, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.0.self_attn.k_proj.weight"},
+	{Name: "layers.0.v.weight", Shape: []int{160, 160}, Offset: 670720, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.0.self_attn.v_proj.weight"},
+	{Name: "layers.1.q.weight", Shape: []int{160, 160}, Offset: 696320, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.1.self_attn.q_proj.weight"},
+	{Name: "layers.1.k.weight", Shape: []int{160, 160}, Offset: 721920, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.1.self_attn.k_proj.weight"},
+	{Name: "layers.1.v.weight", Shape: []int{160, 160}, Offset: 747520, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.1.self_attn.v_proj.weight"},
+	{Name: "layers.2.q.weight", Shape: []int{160, 160}, Offset: 773120, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.2.self_attn.q_proj.weight"},
+	{Name: "layers.2.k.weight", Shape: []int{160, 160}, Offset: 798720, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.2.self_attn.k_proj.weight"},
+	{Name: "layers.2.v.weight", Shape: []int{160, 160}, Offset: 824320, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.2.self_attn.v_proj.weight"},
+	{Name: "layers.0.gate.weight", Shape: []int{448, 160}, Offset: 849920, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.0.mlp.gate_proj.weight"},
+	{Name: "layers.0.up.weight", Shape: []int{448, 160}, Offset: 921600, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.0.mlp.up_proj.weight"},
+	{Name: "layers.1.gate.weight", Shape: []int{448, 160}, Offset: 993280, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.1.mlp.gate_proj.weight"},
+	{Name: "layers.1.up.weight", Shape: []int{448, 160}, Offset: 1064960, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.1.mlp.up_proj.weight"},
+	{Name: "layers.2.gate.weight", Shape: []int{448, 160}, Offset: 1136640, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.2.mlp.gate_proj.weight"},
+	{Name: "layers.2.up.weight", Shape: []int{448, 160}, Offset: 1208320, Init: weights.Init{Kind: "normal", Scale: 0.06}, Decay: true, File: "model.layers.2.mlp.up_proj.weight"},
+	{Name: "layers.0.attn_norm.weight", Shape: []int{160}, Offset: 1280000, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.0.input_layernorm.weight"},
+	{Name: "layers.1.attn_norm.weight", Shape: []int{160}, Offset: 1280160, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.1.input_layernorm.weight"},
+	{Name: "layers.2.attn_norm.weight", Shape: []int{160}, Offset: 1280320, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.2.input_layernorm.weight"},
+	{Name: "layers.0.mlp_norm.weight", Shape: []int{160}, Offset: 1280480, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.0.post_attention_layernorm.weight"},
+	{Name: "layers.1.mlp_norm.weight", Shape: []int{160}, Offset: 1280640, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.1.post_attention_layernorm.weight"},
+	{Name: "layers.2.mlp_norm.weight", Shape: []int{160}, Offset: 1280800, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.layers.2.post_attention_layernorm.weight"},
+	{Name: "final_norm.weight", Shape: []int{160}, Offset: 1280960, Init: weights.Init{Kind: "constant", Scale: 1}, File: "model.norm.weight"},
 }
 
 // views are the weights, or their gradients, as matrices [out, in] and vectors over one buffer.
@@ -83,23 +56,23 @@ func newViews(buffer []float32) views {
 	var v views
 	v.wte = cpu.At(buffer, 0, VocabSize, HiddenSize, HiddenSize)
 	for l := range NumLayers {
-		v.attnNorm[l] = buffer[1540096+l*128:][:HiddenSize]
+		v.attnNorm[l] = buffer[1280000+l*160:][:HiddenSize]
 	}
 	for l := range NumLayers {
-		v.o[l] = cpu.At(buffer, 262144+l*16384, HiddenSize, NumHeads*HeadDim, NumHeads*HeadDim)
+		v.o[l] = cpu.At(buffer, 327680+l*25600, HiddenSize, NumHeads*HeadDim, NumHeads*HeadDim)
 	}
 	for l := range NumLayers {
-		v.mlpNorm[l] = buffer[1540864+l*128:][:HiddenSize]
+		v.mlpNorm[l] = buffer[1280480+l*160:][:HiddenSize]
 	}
 	for l := range NumLayers {
-		v.down[l] = cpu.At(buffer, 360448+l*49152, HiddenSize, IntermediateSize, IntermediateSize)
+		v.down[l] = cpu.At(buffer, 404480+l*71680, HiddenSize, IntermediateSize, IntermediateSize)
 	}
-	v.finalNorm = buffer[1541632:][:HiddenSize]
+	v.finalNorm = buffer[1280960:][:HiddenSize]
 	for l := range NumLayers {
-		v.qkv[l] = cpu.At(buffer, 655360+l*49152, NumHeads*HeadDim+2*NumKVHeads*HeadDim, HiddenSize, HiddenSize)
+		v.qkv[l] = cpu.At(buffer, 619520+l*76800, NumHeads*HeadDim+2*NumKVHeads*HeadDim, HiddenSize, HiddenSize)
 	}
 	for l := range NumLayers {
-		v.gateUp[l] = cpu.At(buffer, 950272+l*98304, 2*IntermediateSize, HiddenSize, HiddenSize)
+		v.gateUp[l] = cpu.At(buffer, 849920+l*143360, 2*IntermediateSize, HiddenSize, HiddenSize)
 	}
 	return v
 }
