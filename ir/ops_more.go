@@ -114,10 +114,16 @@ const (
 	minHeadRows = 64
 )
 
-// tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x.
-func tileType(x, w *Value) Type {
+// tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x. The attribute
+// tile is the number of logits that a target wants, where that is another.
+func tileType(op *Op) Type {
+	x, w := op.Args[0], op.Args[1]
 	n, v := x.Type.Rows(), w.Type.Dims[0]
-	most := max(minHeadRows, headTile/max(v.Size, 1))
+	tile := headTile
+	if t := op.Int("tile"); t > 0 {
+		tile = t
+	}
+	most := max(minHeadRows, tile/max(v.Size, 1))
 	tiles := max(1, (n+most-1)/most)
 	r := (n + tiles - 1) / tiles
 	return Type{F32, []Dim{{fmt.Sprint(r), r}, v}}
@@ -128,7 +134,7 @@ func lossOps() []*OpDef {
 		return []Type{scalar(F32), rowType(op.Args[0])}, firstError(wantInts(op.Args[1], op.Args[0]), wantScalars(op.Args[2]))
 	}
 	headShape := func(op *Op) ([]Type, error) {
-		return []Type{scalar(F32), rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
+		return []Type{scalar(F32), rowType(op.Args[0]), tileType(op)}, firstError(wantMatrix(op.Args[1], 0, op.Args[0].Type.Cols()),
 			wantVector(op.Args[2], op.Args[1].Type.Rows()), wantInts(op.Args[3], op.Args[0]), wantScalars(op.Args[4]))
 	}
 	headFLOPs := func(products float64) func(*Op) float64 {
@@ -160,7 +166,7 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), the logits of a tile of rows at a time",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: need("float", "scale?", "softcap?"),
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?")),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
@@ -169,6 +175,7 @@ func lossOps() []*OpDef {
 					g.Free(v.Name)
 				}
 				at := g.Op("head_loss_grad", []string{loss.Name, "d_" + op.Args[0].Name, rows.Name, tile.Name}, op.Args, op.Attrs, op.Args[1], op.Args[2])
+				at.Results[3].Type = tile.Type
 				g.Func.Replace(loss, at.Results[0])
 				op.Remove()
 				return []*Value{at.Results[1], nil, nil, nil, nil}
@@ -186,13 +193,13 @@ func lossOps() []*OpDef {
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
 			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!", "tile!"},
-			Attrs: need("float", "scale?", "softcap?"),
+			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?")),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
 				if op.Into[0] != op.Args[1] || op.Into[1] != op.Args[2] {
 					err = firstError(err, fmt.Errorf("adds gradients to other parameters than it reads"))
 				}
-				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0]), tileType(op.Args[0], op.Args[1])}, err
+				return []Type{scalar(F32), op.Args[0].Type, rowType(op.Args[0]), tileType(op)}, err
 			},
 			FLOPs: headFLOPs(3), Eval: evalHeadLossGrad, NoGrad: true,
 		},

@@ -4,7 +4,7 @@ import "github.com/tfc-dev/tfc/ir"
 
 // fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
 // backward products and norms the add of the other gradient of the same value.
-func fuseEpilogue(f *ir.Func, _ Options) (int, error) {
+func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, op := range opsOf(f, "bias") {
 		n += fuseBias(f, op)
@@ -13,7 +13,7 @@ func fuseEpilogue(f *ir.Func, _ Options) (int, error) {
 		n += fuseActivation(f, op)
 	}
 	for _, op := range opsOf(f, "add") {
-		n += fuseResidual(f, op)
+		n += fuseResidual(f, op, o.Target != nil && o.Target.CUDA)
 	}
 	return n, nil
 }
@@ -84,7 +84,8 @@ func fuseActivation(f *ir.Func, act *ir.Op) int {
 // residualOf is where each op takes the value that is added to its result.
 var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "layernorm_grad": 4, "rmsnorm_grad": 4}
 
-func fuseResidual(f *ir.Func, add *ir.Op) int {
+// fuseResidual leaves an add behind an activation to itself where the activation is a kernel of its own.
+func fuseResidual(f *ir.Func, add *ir.Op, cuda bool) int {
 	if add.Float("by") != 0 || len(add.Result().Type.Dims) == 0 {
 		return 0
 	}
@@ -95,7 +96,7 @@ func fuseResidual(f *ir.Func, add *ir.Op) int {
 			continue
 		}
 		at, ok := residualOf[op.Kind]
-		if !ok || op.Args[at] != nil {
+		if !ok || op.Args[at] != nil || cuda && op.Str("act") != "" {
 			continue
 		}
 		if len(op.Results) > 1 && readBefore(f, op.Results[1], add) {

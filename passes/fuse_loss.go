@@ -3,12 +3,15 @@ package passes
 import "github.com/tfc-dev/tfc/ir"
 
 // fuseLoss merges linear, its bias, scale and soft cap with the cross-entropy that alone reads the logits.
-func fuseLoss(f *ir.Func, _ Options) (int, error) {
+func fuseLoss(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, loss := range opsOf(f, "cross_entropy") {
 		uses := f.Uses()
 		v := loss.Args[0]
 		attrs := ir.Attrs{}
+		if o.Target != nil && o.Target.HeadTile > 0 {
+			attrs["tile"] = o.Target.HeadTile
+		}
 		chain := []*ir.Op{}
 		// step takes the op of a kind that gives v, if only the chain reads v.
 		step := func(kind string) *ir.Op {

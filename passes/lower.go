@@ -25,7 +25,7 @@ var cpuKernels = map[string]string{
 // lower writes the kernel of every op. An op that the target has no kernel for is an error.
 func lower(f *ir.Func, o Options) (int, error) {
 	if o.Target.CUDA {
-		return 0, fmt.Errorf("there are no %s kernels yet; build for the cpu target", o.Target.Name)
+		return lowerCUDA(f), nil
 	}
 	n := 0
 	var err error
@@ -43,4 +43,31 @@ func lower(f *ir.Func, o Options) (int, error) {
 		}
 	})
 	return n, err
+}
+
+// fewRows is how many rows a product has at most that is bound by the bytes of its weights.
+const fewRows = 64
+
+// lowerCUDA names the kernel of every op on a CUDA device; package cudagen has its body and tile. Where there is a choice,
+// it is made here: products go to cuBLASLt, those of the few rows of a decode step to a kernel that streams the weights.
+func lowerCUDA(f *ir.Func) int {
+	n := 0
+	f.Walk(func(op *ir.Op) {
+		if op.Loop != nil || op.Str("kernel") != "" {
+			return
+		}
+		k := op.Kind
+		switch op.Kind {
+		case "split", "cast": // views
+			return
+		case "linear", "linear_dx", "linear_dw":
+			k = "cublaslt"
+			if x := op.Args[0].Type; f.Name == "decode" && x.Rows() <= fewRows {
+				k = "small_linear"
+			}
+		}
+		op.Attrs["kernel"] = k
+		n++
+	})
+	return n
 }

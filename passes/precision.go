@@ -22,8 +22,8 @@ func precision(f *ir.Func, o Options) (int, error) {
 	}
 	f.Walk(func(op *ir.Op) {
 		for i, r := range op.Results {
-			if keep := keptF32[op.Kind]; keep == 0 || i < keep {
-				set(r)
+			if keep := keptF32[op.Kind]; keep == 0 || i < keep || op.Kind == "head_loss" && i == 2 {
+				set(r) // the tile of a head loss becomes the operand of products
 			}
 		}
 		if op.Loop != nil {

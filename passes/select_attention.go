@@ -21,8 +21,7 @@ type attentionKernel struct {
 // attentionKernels is searched in order: the first that fits is taken. All take every pattern: tiles that a mask
 // empties are skipped, and those it cuts are masked element by element.
 var attentionKernels = []attentionKernel{
-	{name: "flash_wgmma", op: "attention", cuda: true, feature: "wgmma", types: []ir.DType{ir.BF16, ir.F16}, headDim: 256, multiple: 16, minRows: 64},
-	{name: "flash_mma", op: "attention", cuda: true, feature: "mma", types: []ir.DType{ir.BF16, ir.F16}, headDim: 256, multiple: 16, minRows: 16},
+	{name: "flash_mma", op: "attention", cuda: true, feature: "mma", types: []ir.DType{ir.BF16, ir.F16}, headDim: 256, multiple: 8, minRows: 1},
 	{name: "tiled", op: "attention", cuda: true, types: []ir.DType{ir.F32, ir.BF16, ir.F16}, multiple: 1},
 	{name: "split_kv", op: "attention_cached", cuda: true, types: []ir.DType{ir.F32, ir.BF16, ir.F16}, multiple: 1},
 	{name: "tiled", op: "attention", types: []ir.DType{ir.F32}, multiple: 1},

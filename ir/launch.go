@@ -1,0 +1,134 @@
+package ir
+
+// What an op becomes on a CUDA device: kernels and matrix products, in order on one stream. The CUDA generator chooses
+// them, the Go generator writes the code that puts them on the stream.
+
+// Kernel is an entry of the generated .cu files, and how it is started.
+type Kernel struct {
+	Entry   string // the extern "C" function, and the name of its file
+	Threads int    // of a block
+	Shared  int    // bytes of dynamic shared memory
+	About   string // the op and its place in the spec, for errors
+}
+
+// Launch is one piece of work on a stream: a kernel, a product, or a clearing.
+type Launch struct {
+	Kernels []*Kernel // one, or several that layers take in turn: layer l runs element l mod their number
+	Grid    [3]Count  // of blocks
+	Product *Product
+	Clear   int // bytes that are set to zero, from Args[0] on
+	Args    []Operand
+}
+
+// Group is launches that run Times times, one after another; their operands advance by Step bytes each time.
+type Group struct {
+	Times    int
+	Launches []Launch
+}
+
+// Count is a number of blocks or rows: N, or, where the rows are known only at the call, ceil(rows / Per) * N.
+type Count struct{ N, Per int }
+
+// Product is D = epilogue(op(A)·op(B) + Beta*C), row-major: A is [M, K], or [K, M] where TransA is set, B is [K, N], or
+// [N, K] where TransB is set, D and C are [M, N]. Its operands are, in this order, D, A, B, C, the bias [N] and the value
+// before the activation [M, N]; those it does not have are null.
+type Product struct {
+	M, N, K            int // M is the most there can be where Rows is set
+	Rows               bool
+	TransA, TransB     bool
+	LDA, LDB, LDC, LDD int // elements from row to row
+	LDAux              int
+	A, B, C, D         DType
+	TF32               bool   // products of f32 may round their operands to 10 bits
+	Beta               int    // 0 or 1
+	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation
+	About              string
+}
+
+// OperandKind says what an operand is.
+type OperandKind int
+
+// The kinds of operands.
+const (
+	OperandNull    OperandKind = iota // an optional pointer that is absent
+	OperandValue                      // a value's place: in the arena, an input, or a scalar
+	OperandWeight                     // a parameter, f32
+	OperandCopy                       // a parameter as products read it, in the activations' type
+	OperandGrad                       // a parameter's gradient, f32
+	OperandCache                      // a key-value cache
+	OperandScratch                    // workspace of the function, at Offset
+	OperandState                      // the device's state: seed, step, learning rate, loss scale
+	OperandTable                      // table N of the program
+	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second
+	OperandNumber                     // the 32-bit integer N
+	OperandRows                       // the rows of the call, a 32-bit integer
+	OperandLayer                      // the layer, a 32-bit integer
+	OperandMicro                      // the micro-batch, a 32-bit integer
+)
+
+// Operand is an argument of a launch.
+type Operand struct {
+	Kind   OperandKind
+	Value  *Value // of a value, parameter or cache
+	Offset int    // bytes
+	Step   int    // bytes more each time its group runs
+	N      int
+	Name   string
+}
+
+// Scalars gives every f32 scalar of f a slot, a number from 0. A loop's carry shares the slot of what it starts from, of
+// what the body yields and of the loop's result: each is dead when the next is written.
+func Scalars(f *Func) (slots map[*Value]int, n int) {
+	parent := map[*Value]*Value{}
+	var order []*Value
+	var find func(v *Value) *Value
+	find = func(v *Value) *Value {
+		if p := parent[v]; p != v {
+			parent[v] = find(p)
+		}
+		return parent[v]
+	}
+	add := func(v *Value) {
+		if _, ok := parent[v]; !ok && v.Type.DType == F32 && len(v.Type.Dims) == 0 {
+			parent[v] = v
+			order = append(order, v)
+		}
+	}
+	f.Walk(func(op *Op) {
+		for _, r := range op.Results {
+			add(r)
+		}
+		if op.Loop == nil {
+			return
+		}
+		for _, c := range op.Loop.Carries {
+			add(c)
+		}
+	})
+	f.Walk(func(op *Op) {
+		if op.Loop == nil {
+			return
+		}
+		for i, c := range op.Loop.Carries {
+			if _, ok := parent[c]; !ok {
+				continue
+			}
+			for _, v := range []*Value{op.Args[i], op.Loop.Yield[i], op.Results[i]} {
+				if _, ok := parent[v]; ok {
+					parent[find(v)] = find(c)
+				}
+			}
+		}
+	})
+	slots = map[*Value]int{}
+	at := map[*Value]int{}
+	for _, v := range order {
+		root := find(v)
+		if _, ok := at[root]; !ok {
+			at[root] = n
+			n++
+		}
+		slots[v] = at[root]
+	}
+	return slots, n
+}
