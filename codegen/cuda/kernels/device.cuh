@@ -1,0 +1,171 @@
+// What every kernel stands on: element types, wide loads and stores, reductions over warps and blocks, and the tensor
+// cores. All inline PTX is here. With TFC_SIM defined the same names come from the simulator (sim.h), which runs kernels
+// on a CPU for tests.
+#pragma once
+
+#ifdef TFC_SIM
+#include "sim.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+using bf16 = __nv_bfloat16;
+#endif
+
+constexpr int warp_size = 32;
+constexpr float infinity = __builtin_huge_valf();
+
+constexpr __host__ __device__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
+constexpr __host__ __device__ int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+// Element types. Arithmetic is in float; conversions round to nearest even.
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(half x) { return __half2float(x); }
+
+template <class T> __device__ inline T from_float(float x);
+template <> __device__ inline float from_float<float>(float x) { return x; }
+template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ inline half from_float<half>(float x) { return __float2half_rn(x); }
+
+// Pack is N elements that are loaded and stored at once.
+template <class T, int N> struct alignas(sizeof(T) * N) Pack {
+    T v[N];
+};
+
+// load reads N elements at p, which is aligned to all of them, as floats.
+template <int N, class T> __device__ inline void load(float (&out)[N], const T *p) {
+    static_assert(sizeof(T) * N <= 32, "an access has 32 bytes at most");
+    constexpr int per = sizeof(T) * N > 16 ? N / 2 : N; // one instruction moves 16 bytes
+#pragma unroll
+    for (int at = 0; at < N; at += per) {
+        const Pack<T, per> x = *reinterpret_cast<const Pack<T, per> *>(p + at);
+#pragma unroll
+        for (int i = 0; i < per; i++) out[at + i] = to_float(x.v[i]);
+    }
+}
+
+// store writes N floats to p, which is aligned to all of them.
+template <int N, class T> __device__ inline void store(T *p, const float (&in)[N]) {
+    constexpr int per = sizeof(T) * N > 16 ? N / 2 : N;
+#pragma unroll
+    for (int at = 0; at < N; at += per) {
+        Pack<T, per> x;
+#pragma unroll
+        for (int i = 0; i < per; i++) x.v[i] = from_float<T>(in[at + i]);
+        *reinterpret_cast<Pack<T, per> *>(p + at) = x;
+    }
+}
+
+__device__ inline int lane_index() { return threadIdx.x % warp_size; }
+__device__ inline int warp_index() { return threadIdx.x / warp_size; }
+
+// Whole warps take part in what follows.
+template <class V> __device__ inline V shuffle(V x, int from) { return __shfl_sync(0xffffffffu, x, from); }
+template <class V> __device__ inline V shuffle_xor(V x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+template <class V> __device__ inline V shuffle_up(V x, int by) { return __shfl_up_sync(0xffffffffu, x, by); }
+__device__ inline uint32_t votes(bool p) { return __ballot_sync(0xffffffffu, p); }
+
+// warp_sum gives every lane the sum over groups of Width lanes, in an order that does not depend on the lane.
+template <int Width = warp_size> __device__ inline float warp_sum(float x) {
+#pragma unroll
+    for (int m = Width / 2; m > 0; m /= 2) x += shuffle_xor(x, m);
+    return x;
+}
+
+template <int Width = warp_size> __device__ inline float warp_max(float x) {
+#pragma unroll
+    for (int m = Width / 2; m > 0; m /= 2) x = fmaxf(x, shuffle_xor(x, m));
+    return x;
+}
+
+// block_sum gives every thread of a block of Threads the sum, in a fixed order. shared has a float for each warp and may
+// be used again after the next __syncthreads.
+template <int Threads> __device__ inline float block_sum(float x, float *shared) {
+    constexpr int warps = Threads / warp_size;
+    x = warp_sum(x);
+    if constexpr (warps > 1) {
+        if (lane_index() == 0) shared[warp_index()] = x;
+        __syncthreads();
+        x = 0;
+#pragma unroll
+        for (int i = 0; i < warps; i++) x += shared[i];
+        __syncthreads();
+    }
+    return x;
+}
+
+template <int Threads> __device__ inline float block_max(float x, float *shared) {
+    constexpr int warps = Threads / warp_size;
+    x = warp_max(x);
+    if constexpr (warps > 1) {
+        if (lane_index() == 0) shared[warp_index()] = x;
+        __syncthreads();
+        x = -infinity;
+#pragma unroll
+        for (int i = 0; i < warps; i++) x = fmaxf(x, shared[i]);
+        __syncthreads();
+    }
+    return x;
+}
+
+#ifndef TFC_SIM
+
+// exp2_fast is 2^x to 2 units in the last place (ex2.approx.ftz); -infinity gives 0.
+__device__ inline float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// pack2 rounds two floats into a register, lo in the low half: a fragment of the tensor cores' operands.
+template <class T> __device__ inline uint32_t pack2(float lo, float hi);
+template <> __device__ inline uint32_t pack2<bf16>(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+template <> __device__ inline uint32_t pack2<half>(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
+// mma is D += A·B on the tensor cores for one warp: A 16×16 row-major, B 16×8 column-major, D 16×8 float, in the
+// fragments of mma.sync.aligned.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+template <class T> __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+template <> __device__ inline void mma<bf16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <> __device__ inline void mma<half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ldmatrix loads four 8×8 matrices of 16-bit elements from shared memory: lane i gives the address of row i%8 of matrix
+// i/8 (16 bytes, aligned), and gets of each matrix the two elements 2*(i%4) and 2*(i%4)+1 of row i/4.
+__device__ inline void ldmatrix(uint32_t (&r)[4], const void *row) {
+    const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p));
+}
+
+// ldmatrix_transposed is ldmatrix of the transposed 8×8 matrices.
+__device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
+    const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(p));
+}
+
+// copy_async starts a copy of 16 bytes from global to shared memory; where valid is false it writes zeros instead and
+// reads nothing. What a thread started since its last commit is a group; wait<N> waits until at most the N youngest
+// groups are on their way. Other threads see the data after a __syncthreads that follows the wait.
+__device__ inline void copy_async(void *shared, const void *global, bool valid) {
+    const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(p), "l"(global), "r"(valid ? 16 : 0) : "memory");
+}
+__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ inline void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+#endif

@@ -1,0 +1,4 @@
+package cudagen
+
+// attentionRows are attention and its gradient.
+var attentionRows = map[string]lowering{}

@@ -1,0 +1,92 @@
+package cudagen
+
+import (
+	"fmt"
+
+	"github.com/tfc-dev/tfc/ir"
+)
+
+// productRows are the matrix products. Weights are [out, in], so y = x·wᵀ.
+var productRows = map[string]lowering{
+	"linear": func(e *emitter, op *ir.Op) {
+		if op.Str("kernel") == "small_linear" {
+			smallLinear(e, op)
+			return
+		}
+		x, w, residual, y := op.Args[0], op.Args[1], op.Args[3], op.Results[0]
+		p := e.over(op, x)
+		p.M, p.N, p.K, p.TransB = x.Type.Rows(), w.Type.Rows(), w.Type.Cols(), true
+		p.LDA, p.LDB = e.stride(x), p.K
+		p.A, p.B = x.Type.DType, e.g.code.Element
+		args := operands{a: e.in(op, 0, "x"), b: e.copied(op, 1, "w")}
+		if op.Args[2] != nil {
+			p.Epilogue, args.bias = "bias", e.copied(op, 2, "bias")
+		}
+		if residual != nil {
+			p.Beta, p.C, p.LDC, args.c = 1, residual.Type.DType, e.stride(residual), e.read(residual, "residual")
+		}
+		fn, to := op.Str("act"), y
+		if fn != "" && e.has(op.Results[1]) {
+			to = op.Results[1]
+		}
+		if fn == "gelu_tanh" && residual == nil && e.fusesGELU(op) {
+			p.Epilogue = "gelu_tanh"
+			if to != y {
+				p.Epilogue, p.LDAux, args.pre = "gelu_tanh_pre", e.stride(to), e.written(to, "pre")
+			}
+			fn, to = "", y
+		}
+		p.D, p.LDD, args.d = to.Type.DType, e.stride(to), e.written(to, "y")
+		e.product(op, p, args)
+		if fn != "" {
+			e.activate(op, fn, to, y)
+		}
+	},
+	"linear_dx": func(e *emitter, op *ir.Op) {
+		dy, w, residual, dx := op.Args[0], op.Args[1], op.Args[2], op.Results[0]
+		p := e.over(op, dy)
+		p.M, p.N, p.K = dy.Type.Rows(), w.Type.Cols(), w.Type.Rows()
+		p.LDA, p.LDB, p.LDD = e.stride(dy), p.N, e.stride(dx)
+		p.A, p.B, p.D = dy.Type.DType, e.g.code.Element, dx.Type.DType
+		args := operands{d: e.written(dx, "dx"), a: e.in(op, 0, "dy"), b: e.copied(op, 1, "w")}
+		if residual != nil {
+			p.Beta, p.C, p.LDC, args.c = 1, residual.Type.DType, e.stride(residual), e.read(residual, "residual")
+		}
+		e.product(op, p, args)
+	},
+	"linear_dw": func(e *emitter, op *ir.Op) {
+		dy, x := op.Args[0], op.Args[1]
+		p := e.over(op, nil)
+		p.M, p.N, p.K, p.TransA = dy.Type.Cols(), x.Type.Cols(), dy.Type.Rows(), true
+		p.LDA, p.LDB, p.LDC, p.LDD = e.stride(dy), e.stride(x), x.Type.Cols(), x.Type.Cols()
+		p.A, p.B, p.C, p.D, p.Beta = dy.Type.DType, x.Type.DType, ir.F32, ir.F32, 1
+		e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: e.in(op, 0, "dy"), b: e.in(op, 1, "x"), c: e.grad(op, 0, "dw")})
+	},
+}
+
+// operands are those of a product; those it has not stay zero.
+type operands struct{ d, a, b, c, bias, pre param }
+
+// over starts a product of op whose M is the rows of v, or a constant where v is nil.
+func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
+	_, dynamic := e.rows(v)
+	about := op.Kind + "  " + label(op)
+	if op.Pos.IsValid() {
+		about += fmt.Sprintf("  %s:%d", base(op.Pos.File), op.Pos.Line)
+	}
+	return ir.Product{Rows: dynamic, About: about}
+}
+
+// product launches a matrix product.
+func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
+	l := ir.Launch{Product: &p}
+	for _, x := range []param{o.d, o.a, o.b, o.c, o.bias, o.pre} {
+		l.Args = append(l.Args, x.operand)
+	}
+	e.add(op, l)
+}
+
+// fusesGELU says whether cuBLASLt can apply GELU to the result of a linear: in 16 bits, with rows of whole 16-byte pieces.
+func (e *emitter) fusesGELU(op *ir.Op) bool {
+	return e.g.code.Element != ir.F32 && op.Args[2] != nil && e.vec(op.Results[0].Type.Cols(), op.Results...) == 8
+}
