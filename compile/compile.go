@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
 	gogen "github.com/tfc-dev/tfc/codegen/go"
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/passes"
@@ -44,9 +46,14 @@ func Func(s *spec.Spec, job string, o passes.Options, last string, watch func(p 
 	return f, nil
 }
 
-// Package writes the Go package of s for the CPU, to be imported as importPath. version is that of tfc, for the
-// manifest. The same arguments give the same bytes.
-func Package(s *spec.Spec, importPath, version string) ([]gogen.File, error) {
+// Fatbin compiles the .cu files among sources, all for one package, for the GPU architectures that the spec lists. What it
+// returns joins them in the package's folder kernels.
+type Fatbin func(sources []cudagen.Source, arch []string) ([]cudagen.Source, error)
+
+// Package writes the Go package of s, to be imported as importPath: for the CPU and, where the spec lists cuda among its
+// devices, for GPUs, with what fatbin makes of the CUDA sources (nil: with the sources alone). version is that of tfc, for
+// the manifest. The same arguments give the same bytes.
+func Package(s *spec.Spec, importPath, version string, fatbin Fatbin) ([]gogen.File, error) {
 	p := gogen.Program{
 		Spec: s, SpecText: []byte(strings.Join(s.Source.Lines, "\n")), Funcs: map[string]*ir.Func{},
 		ImportPath: importPath, Version: version,
@@ -58,11 +65,50 @@ func Package(s *spec.Spec, importPath, version string) ([]gogen.File, error) {
 		}
 		p.Funcs[job] = f
 	}
+	if slices.Contains(s.Target.Devices, "cuda") {
+		var err error
+		if p.CUDA, err = CUDA(s, nil, fatbin); err != nil {
+			return nil, err
+		}
+	}
 	files, err := gogen.Generate(p)
 	if err != nil {
 		return nil, err
 	}
 	return files, listFiles(files)
+}
+
+// CUDA compiles s for GPUs, with some passes off. Passes look at the first architecture that the spec lists; kernels run on
+// all of them.
+func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error) {
+	o := passes.OptionsFor(s, ir.TargetNamed(s.Target.Arch[0]))
+	o.Off = off
+	funcs := map[string]*ir.Func{}
+	for _, job := range ir.Jobs {
+		f, err := Func(s, job, o, "", nil)
+		if err != nil {
+			return nil, err
+		}
+		funcs[job] = f
+	}
+	floats, decayed := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
+	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, WeightFloats: floats, DecayedFloats: decayed})
+	if err != nil {
+		return nil, err
+	}
+	sources := code.Sources
+	if fatbin != nil {
+		made, err := fatbin(sources, s.Target.Arch)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(slices.Clone(sources), made...)
+	}
+	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
+	for _, f := range sources {
+		c.Files = append(c.Files, gogen.File{Path: f.Name, Data: f.Data})
+	}
+	return c, nil
 }
 
 // listFiles adds the hashes of all files to the manifest among them.

@@ -41,11 +41,11 @@ func TestGenerated(t *testing.T) {
 	for _, s := range examples(t) {
 		t.Run(s.Name, func(t *testing.T) {
 			importPath := path.Join(gogen.Module, "golden/gen", s.Name)
-			files, err := compile.Package(s, importPath, "golden")
+			files, err := compile.Package(s, importPath, "golden", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := compile.Package(s, importPath, "golden")
+			again, err := compile.Package(s, importPath, "golden", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

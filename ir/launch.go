@@ -41,8 +41,18 @@ type Product struct {
 	A, B, C, D         DType
 	TF32               bool   // products of f32 may round their operands to 10 bits
 	Beta               int    // 0 or 1
+	Align              int    // bytes that all addresses are multiples of
 	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation
 	About              string
+}
+
+// RotaryTable is the cosines, or the sines, of rotary positions: [Max, len(Freqs)] floats, of position*frequency, times
+// Scale.
+type RotaryTable struct {
+	Freqs []float64
+	Scale float64
+	Max   int
+	Sine  bool
 }
 
 // OperandKind says what an operand is.

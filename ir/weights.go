@@ -27,6 +27,18 @@ func (w Weight) Size() int {
 	return n
 }
 
+// WeightFloats returns the size of a buffer laid out by a table, in elements, and how many of its first ones are subject to
+// weight decay.
+func WeightFloats(table []Weight) (all, decayed int) {
+	for _, w := range table {
+		all = max(all, (w.Offset+w.Size()+weightAlign-1)/weightAlign*weightAlign)
+		if w.Decay {
+			decayed = all
+		}
+	}
+	return all, decayed
+}
+
 // weightAlign is where weights start, in elements: a cache line. The parts of a packed weight follow each other closely.
 const weightAlign = 16
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,9 +50,13 @@ overwrites them.`,
 		if err != nil {
 			return &exit{exitFile, err}
 		}
-		files, err := compile.Package(s, place.ImportPath, tool.Version)
+		kept := ""
+		if *only {
+			kept = *dir
+		}
+		files, err := compile.Package(s, place.ImportPath, tool.Version, withNVCC(c, kept))
 		if err != nil {
-			return usage("%s: %w", args[0], err)
+			return packageError(args[0], err)
 		}
 		if place.Root == "" {
 			_, module, err := tool.Standalone(s.Name)
@@ -68,9 +71,6 @@ overwrites them.`,
 				err = fmt.Errorf("%s is not what %s builds:\n  %s\nrun tfc build again", *dir, args[0], strings.Join(differ, "\n  "))
 			}
 			return err
-		}
-		if slices.Contains(s.Target.Devices, "cuda") {
-			fmt.Fprintln(c.ErrOrStderr(), "tfc: the package is built for the CPU: CUDA kernels are not generated yet")
 		}
 		changed, err := folder.Write(*dir, s.Name, files, *force)
 		if err != nil {

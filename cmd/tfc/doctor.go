@@ -2,10 +2,10 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,15 +21,16 @@ import (
 
 func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:               "doctor",
-		Short:             "Show what this machine has of what tfc uses",
-		Long:              "Show what this machine has of what tfc uses. Only the go command is needed; without it the exit code is 4.",
+		Use:   "doctor",
+		Short: "Show what this machine has of what tfc uses",
+		Long: `Show what this machine has of what tfc uses. Only the go command is needed; without it the exit code is 4. GPUs are shown with
+what their driver tells at this moment.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	asJSON := jsonFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		m := examine()
+		m := examine(c.Context())
 		err := m.show(c, *asJSON)
 		if err == nil && m.Go == "" {
 			return errNoGo
@@ -49,15 +50,13 @@ type machine struct {
 	Kernels     string   `json:"kernels"`      // the variant in use
 	Cores       int      `json:"cores"`        // that the kernels use
 	Memory      int64    `json:"memory"`       // bytes of the machine; 0 where it is not known
-	NVCC        string   `json:"nvcc"`         // path, "" where there is none
-	NVCCFrom    string   `json:"nvcc_from"`    // where it was found: CUDA_HOME, CUDA_PATH, PATH or a folder
-	Driver      string   `json:"nvidia_driver"`
+	cudaMachine
 }
 
-func examine() machine {
+func examine(ctx context.Context) machine {
 	m := machine{
 		Tfc: gomod.Self().Version, Platform: runtime.GOOS + "/" + runtime.GOARCH, Features: features(), Kernels: cpu.Variant(),
-		Cores: runtime.GOMAXPROCS(0), Memory: memorySize("/proc/meminfo"), Driver: driver("/proc/driver/nvidia/version"),
+		Cores: runtime.GOMAXPROCS(0), Memory: memorySize("/proc/meminfo"), cudaMachine: examineCUDA(ctx),
 	}
 	if out, err := exec.Command("go", "env", "GOVERSION", "GOMODCACHE").Output(); err == nil {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -65,7 +64,6 @@ func examine() machine {
 			m.Go, m.ModuleCache = lines[0], lines[1]
 		}
 	}
-	m.NVCC, m.NVCCFrom = findNVCC(os.Getenv)
 	return m
 }
 
@@ -73,19 +71,9 @@ func (m machine) show(c *cobra.Command, asJSON bool) error {
 	if asJSON {
 		return printJSON(c.OutOrStdout(), m)
 	}
-	or := func(text, otherwise string) string {
-		if text == "" {
-			return otherwise
-		}
-		return text
-	}
 	memory := "not known"
 	if m.Memory > 0 {
 		memory = compile.FormatBytes(m.Memory)
-	}
-	nvcc := "none; CUDA kernels are not generated yet, so none is needed"
-	if m.NVCC != "" {
-		nvcc = m.NVCC + " (from " + m.NVCCFrom + ")"
 	}
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
@@ -96,9 +84,10 @@ func (m machine) show(c *cobra.Command, asJSON bool) error {
 		{"cpu kernels", m.Kernels},
 		{"cores", strconv.Itoa(m.Cores)},
 		{"memory", memory},
-		{"nvcc", nvcc},
-		{"nvidia driver", or(m.Driver, "none; packages run on the CPU, so none is needed")},
 	} {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
+	}
+	for _, row := range m.rows() {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
 	}
 	return w.Flush()
@@ -136,37 +125,4 @@ func memorySize(meminfo string) int64 {
 		}
 	}
 	return 0
-}
-
-// driver reads the version line of NVIDIA's kernel module.
-func driver(version string) string {
-	text, err := os.ReadFile(version)
-	if err != nil {
-		return ""
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	return strings.TrimSpace(strings.TrimPrefix(line, "NVRM version:"))
-}
-
-// findNVCC looks where the CUDA toolkit's own tools look.
-func findNVCC(env func(string) string) (file, from string) {
-	try := func(dir string) bool {
-		file = filepath.Join(dir, "nvcc")
-		info, err := os.Stat(file)
-		return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
-	}
-	for _, name := range []string{"CUDA_HOME", "CUDA_PATH"} {
-		if dir := env(name); dir != "" && try(filepath.Join(dir, "bin")) {
-			return file, name
-		}
-	}
-	for _, dir := range filepath.SplitList(env("PATH")) {
-		if try(dir) {
-			return file, "PATH"
-		}
-	}
-	if try("/usr/local/cuda/bin") {
-		return file, "/usr/local/cuda"
-	}
-	return "", ""
 }

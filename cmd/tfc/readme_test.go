@@ -36,7 +36,7 @@ func TestReadme(t *testing.T) {
 	for _, m := range specs {
 		s, err := parser.Parse("readme.yaml", []byte(m[1]))
 		if err == nil {
-			_, err = compile.Package(s, "example.com/readme", "test")
+			_, err = compile.Package(s, "example.com/readme", "test", nil)
 		}
 		if err != nil {
 			t.Errorf("%v in\n%s", err, m[1])

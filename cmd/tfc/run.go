@@ -49,7 +49,7 @@ saves it; running again goes on from there. Once trained, it only writes.`,
 		if err != nil {
 			return err
 		}
-		program, err := buildProgram(s, args[0], dir)
+		program, err := buildProgram(c, s, args[0], dir)
 		if err != nil {
 			return err
 		}
@@ -97,15 +97,15 @@ func scratch(name string) (string, error) {
 }
 
 // buildProgram writes the package of s into dir, as a module of its own, and compiles its command.
-func buildProgram(s *spec.Spec, file, dir string) (program string, err error) {
+func buildProgram(c *cobra.Command, s *spec.Spec, file, dir string) (program string, err error) {
 	tool := gomod.Self()
 	importPath, module, err := tool.Standalone(s.Name)
 	if err != nil {
 		return "", err
 	}
-	files, err := compile.Package(s, importPath, tool.Version)
+	files, err := compile.Package(s, importPath, tool.Version, withNVCC(c, ""))
 	if err != nil {
-		return "", usage("%s: %w", file, err)
+		return "", packageError(file, err)
 	}
 	if _, err := folder.Write(dir, s.Name, append(files, module...), true); err != nil {
 		return "", err

@@ -21,6 +21,10 @@ type Program struct {
 	Spec  string              // the spec's file, for the heads of .cu files
 	Jobs  []string            // in the order in which kernels are named
 	Funcs map[string]*ir.Func // by job
+
+	Element       ir.DType // of activations; "" for that of the embedding
+	WeightFloats  int      // elements of the weight buffer, and of the gradients and moments
+	DecayedFloats int      // of these, the first so many are subject to weight decay
 }
 
 // Code is the CUDA side of a program.
@@ -29,7 +33,7 @@ type Code struct {
 	Kernels  []*ir.Kernel          // by entry
 	Launches map[*ir.Op][]ir.Group // of every op that does something
 	Scratch  map[string]int        // bytes of workspace, by job; 0 for none
-	Tables   []Table               // that kernels read
+	Tables   []ir.RotaryTable      // that kernels read
 	Element  ir.DType              // of activations and of the products' copies of the weights
 }
 
@@ -39,19 +43,14 @@ type Source struct {
 	Data []byte
 }
 
-// Table is the cosines, or the sines, of rotary positions: [Max, len(Freqs)] floats, of position*frequency, times Scale.
-type Table struct {
-	Freqs []float64
-	Scale float64
-	Max   int
-	Sine  bool
-}
-
 // Generate lowers a program. The same program gives the same bytes.
 func Generate(p Program) (*Code, error) {
 	g := &generator{Program: p, code: &Code{Launches: map[*ir.Op][]ir.Group{}, Scratch: map[string]int{}}, byText: map[string]*ir.Kernel{}, names: map[string]bool{}, files: map[string]bool{}}
 	for _, job := range p.Jobs {
 		f := p.Funcs[job]
+		if g.code.Element == "" {
+			g.code.Element = p.Element
+		}
 		if g.code.Element == "" {
 			g.code.Element = element(f)
 		}
@@ -136,7 +135,7 @@ func (g *generator) include() error {
 }
 
 // table returns the number of a table, made at its first use.
-func (g *generator) table(t Table) int {
+func (g *generator) table(t ir.RotaryTable) int {
 	for i, u := range g.code.Tables {
 		if fmt.Sprint(u) == fmt.Sprint(t) {
 			return i

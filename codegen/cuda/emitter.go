@@ -37,6 +37,9 @@ func (e *emitter) fail(op *ir.Op, format string, args ...any) {
 // emit launches a kernel.
 func (e *emitter) emit(op *ir.Op, k kernel) {
 	n, dynamic := e.rows(k.rows)
+	if k.items > 0 {
+		n = k.items
+	}
 	base := append([]constant{integer("rows", n)}, k.config...)
 	l := ir.Launch{Grid: k.grid}
 	for i := range l.Grid {
@@ -255,7 +258,7 @@ func (e *emitter) scratch(ctype, name string, bytes int) param {
 // rotary is the table of cosines, or sines, of a rope op: [max, pairs] floats.
 func (e *emitter) rotary(op *ir.Op, name string, sine bool) param {
 	freqs, scale := ir.Rotary(op)
-	t := Table{Freqs: freqs, Scale: scale, Max: op.Int("max"), Sine: sine}
+	t := ir.RotaryTable{Freqs: freqs, Scale: scale, Max: op.Int("max"), Sine: sine}
 	return param{"const float *", name, ir.Operand{Kind: ir.OperandTable, N: e.g.table(t)}}
 }
 

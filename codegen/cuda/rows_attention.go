@@ -1,4 +1,229 @@
 package cudagen
 
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/spec"
+)
+
 // attentionRows are attention and its gradient.
-var attentionRows = map[string]lowering{}
+var attentionRows = map[string]lowering{
+	"attention": func(e *emitter, op *ir.Op) {
+		q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Results[0]
+		a := e.attention(op, q)
+		config := append(a.config, integer("vec", e.vec(a.width, q, k, v, o)))
+		config = append(config, e.strides("q", q, "k", k, "v", v, "o", o)...)
+		n := kernel{
+			rows: q, config: config, layers: a.masks,
+			params: append([]param{e.out(op, 0, "o"), e.out(op, 1, "lse"), e.in(op, 0, "q"), e.in(op, 1, "k"), e.in(op, 2, "v")}, e.draws(op)...),
+		}
+		if a.tensorCores {
+			t := forwardTile(a.width)
+			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma", append(n.config, t.config()...)
+			n.threads, n.shared = 32*t.warps, pitch(a.width)*(t.owned()+4*t.tile)
+			n.grid = a.blocks(t.owned(), a.heads)
+		} else {
+			p := newPanel(a.width, 1)
+			n.file, n.body = "attention_tiled.cuh", "attention_tiled"
+			n.threads, n.shared = 128, 4*((p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
+			n.grid = a.blocks(p.owned, a.heads)
+		}
+		e.emit(op, n)
+	},
+	"attention_grad": func(e *emitter, op *ir.Op) {
+		do, q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Args[3], op.Args[4]
+		dq, dk, dv := op.Results[0], op.Results[1], op.Results[2]
+		a := e.attention(op, q)
+		t, p, padding := backwardTile(a.width, op.Float("dropout") > 0), newPanel(a.width, 2), 1
+		if a.tensorCores {
+			padding = t.tile
+		}
+		padded := (a.context + padding - 1) / padding * padding
+		vec := e.vec(a.width, do, o)
+		lanes := 1 // of a row's sum: a power of two, as lanes_for in attention.cuh
+		for lanes < 32 && lanes < a.width/vec {
+			lanes *= 2
+		}
+		stats := e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
+		e.emit(op, kernel{
+			file: "attention.cuh", body: "attention_stats", rows: q,
+			config: append([]constant{
+				typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context), integer("heads", a.heads),
+				integer("head_dim", a.width), integer("vec", vec), integer("padding", padding),
+			}, e.strides("do", do, "o", o)...),
+			params:  []param{stats, e.in(op, 0, "d_o"), e.in(op, 4, "o"), e.in(op, 5, "lse")},
+			threads: 256, grid: blocks((a.batch*padded*a.heads*lanes + 255) / 256),
+		})
+		stats.ctype = "const float2 *"
+		config := append(a.config, integer("vec", e.vec(a.width, do, q, k, v, dq, dk, dv)))
+		config = append(config, e.strides("do", do, "q", q, "k", k, "v", v, "dq", dq, "dk", dk, "dv", dv)...)
+		n := kernel{
+			rows: q, config: config, layers: a.masks,
+			params: append([]param{
+				e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"),
+				e.in(op, 0, "d_o"), e.in(op, 1, "q"), e.in(op, 2, "k"), e.in(op, 3, "v"), stats,
+			}, e.draws(op)...),
+		}
+		group := a.heads / a.kvHeads
+		if a.tensorCores {
+			passes := 1 // over the queries, for dk and dv
+			if a.width > 128 {
+				passes = 2
+			}
+			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma_grad", append(n.config, t.config()...)
+			n.threads, n.shared = 32*t.warps, pitch(a.width)*(2*t.owned()+4*t.tile)+16*t.tile
+			n.grid = a.blocks(t.owned(), a.kvHeads*(passes+group))
+		} else {
+			n.file, n.body = "attention_tiled.cuh", "attention_tiled_grad"
+			n.threads, n.shared = 128, 4*((2*p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
+			n.grid = a.blocks(p.owned, a.kvHeads*(1+group))
+		}
+		e.emit(op, n)
+	},
+}
+
+// attentionShape is what the kernels of an attention op have in common.
+type attentionShape struct {
+	batch, context, heads, kvHeads, width int
+	dynamic                               bool // context is the most there can be
+	tensorCores                           bool
+	config                                []constant
+	masks                                 [][]constant // of layers in turn; nil where all have one, which is in config
+}
+
+func (e *emitter) attention(op *ir.Op, q *ir.Value) attentionShape {
+	a := attentionShape{context: q.Type.Dims[len(q.Type.Dims)-2].Size, heads: op.Int("heads"), kvHeads: op.Int("kv_heads"), width: op.Int("head_dim")}
+	rows, dynamic := e.rows(q)
+	a.batch, a.dynamic = rows/a.context, dynamic
+	switch op.Str("kernel") {
+	case "tiled":
+	case "": // a gradient without its attention
+		a.tensorCores = q.Type.DType != ir.F32 && a.width%8 == 0 && a.width <= 256
+	default:
+		a.tensorCores = true
+	}
+	a.config = []constant{
+		typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context),
+		integer("heads", a.heads), integer("kv_heads", a.kvHeads), integer("head_dim", a.width),
+		number("scale", op.Float("scale")), number("softcap", op.Float("softcap")), boolean("alibi", op.Bool("alibi")),
+	}
+	if op.Bool("alibi") {
+		a.config = append(a.config, numbers("slopes", ir.AlibiSlopes(a.heads)))
+	}
+	a.config = append(a.config, number("dropout", op.Float("dropout")), integer("stream", op.Int("stream")))
+	patterns := op.Patterns("mask")
+	for _, p := range patterns {
+		a.masks = append(a.masks, []constant{alias("Mask", maskType(p))})
+	}
+	if len(patterns) == 1 {
+		a.config, a.masks = append(a.config, a.masks[0]...), nil
+	}
+	return a
+}
+
+// blocks is a grid of times blocks for each `owned` positions of a sequence.
+func (a attentionShape) blocks(owned, times int) [3]ir.Count {
+	if a.dynamic { // one sequence
+		return [3]ir.Count{{N: times, Per: owned}}
+	}
+	return blocks((a.context + owned - 1) / owned * times * a.batch)
+}
+
+// draws are the parameters that dropout needs.
+func (e *emitter) draws(op *ir.Op) []param {
+	if op.Float("dropout") == 0 {
+		return nil
+	}
+	state := e.state("state")
+	state.ctype = "const State *"
+	return []param{state, e.micro("micro"), e.layer("layer")}
+}
+
+// strides are the fields NAME_stride of values, named in turn.
+func (e *emitter) strides(namesAndValues ...any) []constant {
+	var all []constant
+	for i := 0; i < len(namesAndValues); i += 2 {
+		all = append(all, integer(namesAndValues[i].(string)+"_stride", e.stride(namesAndValues[i+1].(*ir.Value))))
+	}
+	return all
+}
+
+// maskType is a pattern as a type of mask.cuh.
+func maskType(p spec.Pattern) string {
+	var args []string
+	for _, a := range p.Args {
+		args = append(args, maskType(a))
+	}
+	if p.Op != "and" && p.Op != "or" {
+		if p.Op != "causal" {
+			args = append(args, fmt.Sprint(p.N))
+		}
+		if p.Block > 1 {
+			args = append(args, fmt.Sprint(p.Block))
+		}
+	}
+	return strings.ToUpper(p.Op[:1]) + p.Op[1:] + "<" + strings.Join(args, ", ") + ">"
+}
+
+// attentionTile is how the bodies of attention_mma.cuh cut their work; its fields are described there.
+type attentionTile struct{ warps, warpRows, tile, step, keep int }
+
+func (t attentionTile) owned() int { return t.warps * t.warpRows }
+
+func (t attentionTile) config() []constant {
+	return []constant{integer("warps", t.warps), integer("warp_rows", t.warpRows), integer("tile", t.tile), integer("step", t.step), integer("keep", t.keep)}
+}
+
+// forwardTile and backwardTile choose by what fits in registers and 96 KiB of shared memory.
+func forwardTile(width int) attentionTile {
+	switch {
+	case width <= 64:
+		return attentionTile{warps: 4, warpRows: 32, tile: 64, step: 32, keep: 1}
+	case width <= 128:
+		return attentionTile{warps: 4, warpRows: 16, tile: 64, step: 32, keep: 1}
+	}
+	return attentionTile{warps: 4, warpRows: 16, tile: 32, step: 32}
+}
+
+func backwardTile(width int, dropout bool) attentionTile {
+	keep := 1
+	if dropout {
+		keep = 0
+	}
+	switch {
+	case width <= 64:
+		return attentionTile{warps: 4, warpRows: 32, tile: 64, step: 16, keep: keep}
+	case width <= 128:
+		return attentionTile{warps: 4, warpRows: 16, tile: 32, step: 16, keep: keep}
+	}
+	return attentionTile{warps: 3, warpRows: 16, tile: 16, step: 16}
+}
+
+// pitch is TileOf<width>::pitch of mma_tile.cuh.
+func pitch(width int) int {
+	chunks := (width + 15) / 16 * 2
+	if chunks%8 != 0 && chunks != 4 && chunks != 2 {
+		chunks++
+	}
+	return 16 * chunks
+}
+
+// panel is Panel<width, results> of attention_tiled.cuh.
+type panel struct{ owned, streamed, pitch, scorePitch int }
+
+func newPanel(width, results int) panel {
+	padded := (width + 15) / 16 * 16
+	rows, n := 8, 4
+	for most := 64; padded > most; most *= 2 {
+		rows /= 2
+	}
+	if results == 1 && padded > 64 {
+		rows *= 2
+	}
+	for most := 128; padded > most; most *= 2 {
+		n /= 2
+	}
+	return panel{8 * rows, 16 * n, padded + 4, 16*n + 4}
+}

@@ -1,4 +1,139 @@
 package cudagen
 
-// lossRows are written by their engineer.
-var lossRows = map[string]lowering{}
+import "github.com/tfc-dev/tfc/ir"
+
+// lossRows are the cross-entropy on stored logits, and the output head with it.
+var lossRows = map[string]lowering{
+	"cross_entropy": func(e *emitter, op *ir.Op) {
+		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses")})
+		e.sumLosses(op, op.Results[1], op.Args[2])
+	},
+	"cross_entropy_grad": func(e *emitter, op *ir.Op) {
+		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses"),
+			d: op.Results[0], to: e.out(op, 0, "d"), n: op.Args[2]})
+	},
+	"head_loss":      func(e *emitter, op *ir.Op) { e.headLoss(op, false) },
+	"head_loss_grad": func(e *emitter, op *ir.Op) { e.headLoss(op, true) },
+}
+
+func rowCount(e *emitter, v *ir.Value) int { n, _ := e.rows(v); return n }
+
+// crossEntropy is a launch of the body of that name on some rows.
+type crossEntropy struct {
+	rows            int
+	logits, d       *ir.Value // d is nil without a gradient
+	at, to          param
+	targets, losses param
+	bias            param // its ctype is empty where there is none
+	n               *ir.Value
+	scale, cap      float64
+}
+
+func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
+	t := c.logits.Type
+	threads := 256
+	if t.Cols() > 16384 {
+		threads = 512
+	}
+	vec := 16 / t.DType.Bytes()
+	stride := e.stride(c.logits)
+	to, toStride := null(ctype(t.DType)+" *", "d"), stride
+	if c.d != nil {
+		to, toStride = c.to, e.stride(c.d)
+	}
+	for stride%vec != toStride%vec {
+		vec /= 2
+	}
+	bias := null("const float *", "bias")
+	if c.bias.ctype != "" {
+		bias = c.bias
+	}
+	n := null("const float *", "n")
+	if c.n != nil {
+		n = e.read(c.n, "n")
+	}
+	scale := c.scale
+	if scale == 0 {
+		scale = 1
+	}
+	e.emit(op, kernel{
+		file: "loss.cuh", body: "cross_entropy", items: c.rows,
+		config: []constant{
+			typ("T", t.DType), integer("cols", t.Cols()), integer("vec", vec), integer("d_stride", toStride), integer("logits_stride", stride),
+			number("scale", scale), number("cap", c.cap), boolean("bias", c.bias.ctype != ""), boolean("grad", c.d != nil), boolean("counted", c.n != nil),
+			boolean("scaled", c.d != nil && e.g.code.Element == ir.F16), integer("threads", threads),
+		},
+		params:  []param{c.losses, to, c.at, bias, c.targets, n, e.state("state")},
+		threads: threads, grid: blocks(c.rows),
+	})
+}
+
+// sumLosses sums the losses by row into the op's first result.
+func (e *emitter) sumLosses(op *ir.Op, losses, n *ir.Value) {
+	const threads = 1024
+	count := null("const float *", "n")
+	if n != nil {
+		count = e.read(n, "n")
+	}
+	e.emit(op, kernel{
+		file: "reduce.cuh", body: "sum_losses", items: losses.Type.Elems(), config: []constant{boolean("counted", n != nil), integer("threads", threads)},
+		params: []param{e.out(op, 0, "loss"), e.read(losses, "losses"), count}, threads: threads, grid: blocks(1),
+	})
+}
+
+// headLoss makes the logits of a tile of rows, takes their losses and, where asked, turns them into their gradient in place
+// and multiplies it on; then the next tile.
+func (e *emitter) headLoss(op *ir.Op, grad bool) {
+	losses, tile := op.Results[1], op.Results[2]
+	if grad {
+		losses, tile = op.Results[2], op.Results[3]
+	}
+	rows, each := losses.Type.Elems(), tile.Type.Rows()
+	if whole := rows / each; whole > 0 {
+		e.repeat(op, whole, func() { e.headTile(op, grad, 0, each, losses, tile) })
+	}
+	if rest := rows % each; rest > 0 {
+		e.headTile(op, grad, rows-rest, rest, losses, tile)
+	}
+	e.sumLosses(op, losses, op.Args[4])
+}
+
+// headTile is the work on rows from on; repeated, on those behind.
+func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *ir.Value) {
+	x, targets := op.Args[0], op.Args[3]
+	vocab, cols, xStride := tile.Type.Cols(), x.Type.Cols(), e.stride(x)
+	move := func(p param, bytes int) param { return p.at(from * bytes).step(rows * bytes) }
+	xAt := move(e.in(op, 0, "x"), xStride*x.Type.DType.Bytes())
+	p := e.over(op, nil)
+	p.M, p.N, p.K, p.TransB, p.LDA, p.LDB, p.LDD = rows, vocab, cols, true, xStride, cols, e.stride(tile)
+	p.A, p.B, p.D = x.Type.DType, e.g.code.Element, tile.Type.DType
+	e.product(op, p, operands{d: e.written(tile, "logits"), a: xAt, b: e.copied(op, 1, "w")})
+	c := crossEntropy{
+		rows: rows, logits: tile, at: e.read(tile, "logits"), targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
+		scale: op.Float("scale"), cap: op.Float("softcap"), n: op.Args[4],
+	}
+	if op.Args[2] != nil {
+		c.bias = e.weight(op, 2, "bias")
+	}
+	if !grad {
+		c.n = nil
+		e.crossEntropy(op, c)
+		return
+	}
+	c.d, c.to = tile, e.written(tile, "d")
+	e.crossEntropy(op, c)
+	dx := op.Results[1]
+	d := e.read(tile, "d")
+	p = e.over(op, nil)
+	p.M, p.N, p.K, p.TransA, p.LDA, p.LDB, p.LDC, p.LDD, p.Beta = vocab, cols, rows, true, e.stride(tile), xStride, cols, cols, 1
+	p.A, p.B, p.C, p.D = tile.Type.DType, x.Type.DType, ir.F32, ir.F32
+	e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: d, b: xAt, c: e.grad(op, 0, "dw")})
+	if op.Args[2] != nil {
+		e.biasGrad(op, tile, rows, d, e.grad(op, 1, "first"))
+	}
+	// Last, for the gradient may lie where x does.
+	p = e.over(op, nil)
+	p.M, p.N, p.K, p.LDA, p.LDB, p.LDD = rows, cols, vocab, e.stride(tile), cols, e.stride(dx)
+	p.A, p.B, p.D = tile.Type.DType, e.g.code.Element, dx.Type.DType
+	e.product(op, p, operands{d: move(e.written(dx, "dx"), e.stride(dx)*dx.Type.DType.Bytes()), a: d, b: e.copied(op, 1, "w")})
+}

@@ -80,10 +80,32 @@ func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 // product launches a matrix product.
 func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
 	l := ir.Launch{Product: &p}
+	bits := 256
 	for _, x := range []param{o.d, o.a, o.b, o.c, o.bias, o.pre} {
 		l.Args = append(l.Args, x.operand)
+		bits |= e.address(x.operand)
 	}
+	p.Align = bits & -bits
 	e.add(op, l)
+}
+
+// address is a number that has no more factors of 2 than the operand's address, wherever its buffer starts.
+func (e *emitter) address(o ir.Operand) int {
+	at := o.Offset | o.Step
+	switch o.Kind {
+	case ir.OperandValue:
+		if p, ok := e.f.Plan.Places[o.Value]; ok {
+			at |= p.Buffer.Offset | p.Column*o.Value.Type.DType.Bytes()
+			if p.Buffer.Slots > 1 {
+				at |= p.Buffer.Slot
+			}
+		}
+	case ir.OperandCopy: // weights start at multiples of 16 elements
+		at |= 16 * e.g.code.Element.Bytes()
+	case ir.OperandWeight, ir.OperandGrad:
+		at |= 16 * 4
+	}
+	return at
 }
 
 // fusesGELU says whether cuBLASLt can apply GELU to the result of a linear: in 16 bits, with rows of whole 16-byte pieces.

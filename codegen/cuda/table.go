@@ -52,6 +52,7 @@ type kernel struct {
 	file    string       // of the body, below kernels
 	body    string       // the template function
 	rows    *ir.Value    // whose rows the body runs over
+	items   int          // or, where it is not 0, so many
 	config  []constant   // fields of Config after rows
 	layers  [][]constant // more fields, a list for each of some kernels that layers take in turn: layer l takes list l mod their number
 	params  []param

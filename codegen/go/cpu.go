@@ -165,14 +165,16 @@ func (g *generator) trainer(f *jen.File) {
 		f.Line()
 	}
 	f.Comment("Step learns from one batch; lm.Trainer says how.")
-	f.Func().Params(raw("t *trainer")).Id("Step").Params(raw("tokens, targets []int32"), jen.Id("p").Qual(lmPath, "StepParams")).Params(raw("loss, gradNorm float32")).Block(
-		jen.Return(raw("t.train(tokens, targets, p.LR, p.Step, p.Seed)")))
+	f.Func().Params(raw("t *trainer")).Id("Step").Params(raw("tokens, targets []int32"), jen.Id("p").Qual(lmPath, "StepParams")).Params(raw("loss, gradNorm float32, err error")).Block(
+		raw("loss, gradNorm = t.train(tokens, targets, p.LR, p.Step, p.Seed)"), jen.Return(raw("loss, gradNorm, nil")))
 	f.Line()
-	method("Loss gives the summed loss of one micro-batch and the number of targets it counts.", "Loss(tokens, targets []int32) (sum float64, targetCount int)",
-		raw("s, n := t.eval(tokens, targets)"), jen.Return(raw("float64(s), int(n)")))
+	method("Loss gives the summed loss of one micro-batch and the number of targets it counts.", "Loss(tokens, targets []int32) (sum float64, targetCount int, err error)",
+		raw("s, n := t.eval(tokens, targets)"), jen.Return(raw("float64(s), int(n), nil")))
 	method("Weights is the live weight buffer.", "Weights() []float32", jen.Return(raw("t.weight")))
 	method("Gradients is the live gradient buffer: that of the last step, before clipping.", "Gradients() []float32", jen.Return(raw("t.gradient")))
 	method("Moments are the optimizer's live moments.", "Moments() (first, second []float32)", jen.Return(raw("t.first, t.second")))
+	method("Pull has nothing to do: the buffers are live.", "Pull() error", jen.Return(jen.Nil()))
+	method("Push has nothing to do: the buffers are live.", "Push() error", jen.Return(jen.Nil()))
 	method("Close ends the workers.", "Close()", raw("t.pool.Close()"))
 }
 
@@ -219,18 +221,18 @@ func (g *generator) generator(f *jen.File) {
 		f.Func().Params(raw("g *generator")).Add(raw("%s", sig)).Block(body...)
 		f.Line()
 	}
-	method("Prefill appends up to MaxPrefill tokens to a slot and gives the logits after the last.", "Prefill(tokens []int32, start, slot int) []float32",
+	method("Prefill appends up to MaxPrefill tokens to a slot and gives the logits after the last.", "Prefill(tokens []int32, start, slot int) ([]float32, error)",
 		raw("rows := g.slot[:len(tokens)]"),
 		jen.For(raw("i := range rows")).Block(raw("rows[i] = int32(slot)")),
-		jen.Return(raw("g.prefill(tokens, g.positions[start:][:len(tokens)], rows)")))
-	method("Decode appends one token to each of some slots, MaxDecode at once, and gives their logits.", "Decode(tokens, positions, slots []int32) []float32",
+		jen.Return(raw("g.prefill(tokens, g.positions[start:][:len(tokens)], rows), nil")))
+	method("Decode appends one token to each of some slots, MaxDecode at once, and gives their logits.", "Decode(tokens, positions, slots []int32) ([]float32, error)",
 		jen.For(raw("i := 0"), raw("i < len(tokens)"), raw("i += MaxDecode")).Block(
 			raw("j := min(i+MaxDecode, len(tokens))"),
 			raw("copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))")),
-		jen.Return(raw("g.decoded[:len(tokens)*VocabSize]")))
-	method("Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.", "Logits(tokens []int32) []float32",
+		jen.Return(raw("g.decoded[:len(tokens)*VocabSize], nil")))
+	method("Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.", "Logits(tokens []int32) ([]float32, error)",
 		jen.If(raw("len(g.arena) < logitsFloats")).Block(raw("g.arena = make([]float32, logitsFloats)")),
-		jen.Return(raw("g.logits(tokens)")))
+		jen.Return(raw("g.logits(tokens), nil")))
 	method("MaxPrefill is the most tokens that Prefill takes at once.", "MaxPrefill() int", jen.Return(raw("MaxPrefill")))
 	method("Slots is the number of sequences that the cache holds.", "Slots() int", jen.Return(raw("g.slots")))
 	method("Close ends the workers.", "Close()", raw("g.pool.Close()"))

@@ -33,6 +33,7 @@ func newMemory(f *ir.Func) *memory {
 	type key struct {
 		buffer       *ir.Buffer
 		column, cols int
+		dtype        ir.DType
 	}
 	byPlace := map[key]*field{}
 	add := func(v *ir.Value) {
@@ -40,7 +41,7 @@ func newMemory(f *ir.Func) *memory {
 		if !ok {
 			return
 		}
-		k := key{p.Buffer, p.Column, v.Type.Cols()}
+		k := key{p.Buffer, p.Column, v.Type.Cols(), v.Type.DType}
 		fd := byPlace[k]
 		if fd == nil {
 			fd = &field{name: unique(fieldName(v.Name), names), place: p, typ: v.Type, vector: isVector(v)}

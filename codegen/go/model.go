@@ -46,6 +46,11 @@ func (g *generator) model() *jen.File {
 	f.Comment("NewGenerator returns the generation code over a weight buffer, for so many sequences at once.")
 	f.Func().Id("NewGenerator").Params(raw("weight []float32"), raw("slots, workers int")).Add(lm("Generator")).Block(jen.Return(raw("newGenerator(weight, slots, workers)")))
 	f.Line()
+	if g.CUDA != nil {
+		f.Comment("CUDA is the model's code for GPUs, for callers with a loop of their own.")
+		f.Func().Id("CUDA").Params().Add(lm("Backend")).Block(jen.Return(gpu("Backend").Call(raw("cudaProgram"))))
+		f.Line()
+	}
 	f.Comment("Weights says where every weight lives in the buffer.")
 	f.Func().Id("Weights").Params().Index().Qual(weightsPath, "Info").Block(jen.Return(raw("weightTable")))
 	f.Line()
@@ -161,6 +166,9 @@ func (g *generator) config(lm func(string) *jen.Statement) jen.Code {
 	lines.add("Settings", settings)
 	lines.add("NewTrainer", raw("newTrainer"))
 	lines.add("NewGenerator", raw("newGenerator"))
+	if g.CUDA != nil {
+		lines.add("CUDA", gpu("Backend").Call(raw("cudaProgram")))
+	}
 	return jen.Add(lines.lines()...)
 }
 

@@ -24,6 +24,7 @@ type Job struct {
 	Seed     uint64
 	Sequence []int32 // for logits, prefill and decode
 	Prompt   int     // tokens of the sequence that are prefilled; the rest is decoded
+	CUDA     bool    // run the code for GPUs, on the first one
 }
 
 // Batch is what one step learns from.
@@ -79,7 +80,8 @@ type Program struct {
 }
 
 // Run generates the packages, builds one command out of all of them, in a module of its own, and runs their jobs.
-func Run(t testing.TB, ps []Program) []Answer {
+// env is added to what the command finds in its environment.
+func Run(t testing.TB, ps []Program, env ...string) []Answer {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(path string, data []byte) {
@@ -117,7 +119,11 @@ func Run(t testing.TB, ps []Program) []Answer {
 			write(filepath.Join(fmt.Sprintf("p%d", i), f.Path), f.Data)
 		}
 		fmt.Fprintf(&imports, "\tp%d \"check/p%d\"\n", i, i)
-		fmt.Fprintf(&table, "\t{p%d.NewTrainer, p%d.NewGenerator, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", i, i, i, i, i, i)
+		cuda := "nil"
+		if p.Compiled.CUDA != nil {
+			cuda = fmt.Sprintf("p%d.CUDA", i)
+		}
+		fmt.Fprintf(&table, "\t{p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", i, i, cuda, i, i, i, i)
 	}
 	write("main.go", []byte(fmt.Sprintf(checkMain, imports.String(), table.String())))
 	input, err := json.Marshal(jobs)
@@ -128,6 +134,7 @@ func Run(t testing.TB, ps []Program) []Answer {
 	cmd := exec.Command("go", "run", "-mod=mod", ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	cmd.Env = append(cmd.Env, env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -154,6 +161,7 @@ import (
 var programs = []struct {
 	trainer   func([]float32, int) lm.Trainer
 	generator func([]float32, int, int) lm.Generator
+	cuda      func() lm.Backend
 	table     []weights.Info
 	floats    int
 	eval      int
@@ -169,6 +177,7 @@ type job struct {
 	Seed     uint64
 	Sequence []int32
 	Prompt   int
+	CUDA     bool
 }
 
 type answer struct {
@@ -203,27 +212,47 @@ func run(i int, j job) (a answer) {
 	for _, info := range p.table {
 		copy(w[info.Offset:][:info.Size()], j.Weights[info.Name])
 	}
-	g := p.generator(w, 2, 2)
-	a.Logits = append(a.Logits, g.Logits(j.Sequence)...)
+	newTrainer, newGenerator := p.trainer, p.generator
+	if j.CUDA {
+		check(p.cuda().Check())
+		d, err := p.cuda().Open(0)
+		check(err)
+		defer d.Close()
+		newTrainer = func(w []float32, _ int) lm.Trainer {
+			t, err := d.NewTrainer(w, "")
+			check(err)
+			return t
+		}
+		newGenerator = func(w []float32, slots, _ int) lm.Generator {
+			g, err := d.NewGenerator(w, slots, "")
+			check(err)
+			return g
+		}
+	}
+	g := newGenerator(w, 2, 2)
+	a.Logits = append(a.Logits, must(g.Logits(j.Sequence))...)
 	at := 0
 	for at < j.Prompt {
 		n := min(g.MaxPrefill(), j.Prompt-at)
-		logits := g.Prefill(j.Sequence[at:at+n], at, 1)
+		logits := must(g.Prefill(j.Sequence[at:at+n], at, 1))
 		if at += n; at == j.Prompt {
 			a.Cached = append(a.Cached, append([]float32(nil), logits...))
 		}
 	}
 	for ; at < len(j.Sequence); at++ {
-		a.Cached = append(a.Cached, append([]float32(nil), g.Decode(j.Sequence[at:at+1], []int32{int32(at)}, []int32{1})...))
+		a.Cached = append(a.Cached, append([]float32(nil), must(g.Decode(j.Sequence[at:at+1], []int32{int32(at)}, []int32{1}))...))
 	}
 	g.Close()
-	t := p.trainer(w, 2)
-	sum, n := t.Loss(j.Steps[0].Tokens[:p.eval], j.Steps[0].Targets[:p.eval])
+	t := newTrainer(w, 2)
+	sum, n, err := t.Loss(j.Steps[0].Tokens[:p.eval], j.Steps[0].Targets[:p.eval])
+	check(err)
 	a.EvalSum, a.EvalN = sum, float64(n)
 	for s, b := range j.Steps {
-		loss, norm := t.Step(b.Tokens, b.Targets, lm.StepParams{LR: j.LRs[s], Step: s + 1, Seed: j.Seed})
+		loss, norm, err := t.Step(b.Tokens, b.Targets, lm.StepParams{LR: j.LRs[s], Step: s + 1, Seed: j.Seed})
+		check(err)
 		a.Losses, a.Norms = append(a.Losses, loss), append(a.Norms, norm)
 	}
+	check(t.Pull())
 	a.Grads, a.Final = map[string][]float32{}, map[string][]float32{}
 	for _, info := range p.table {
 		a.Grads[info.Name] = t.Gradients()[info.Offset:][:info.Size()]
@@ -231,5 +260,16 @@ func run(i int, j job) (a answer) {
 	}
 	t.Close()
 	return a
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func must(x []float32, err error) []float32 {
+	check(err)
+	return x
 }
 `

@@ -19,7 +19,7 @@ func TestGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := compile.Package(s, path.Join(gogen.Module, "examples/embed", s.Name), "devel")
+	files, err := compile.Package(s, path.Join(gogen.Module, "examples/embed", s.Name), "devel", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ const (
 //	train      learn from the data in a run's folder, or go on there
 //	eval       measure the loss on held-out text
 //	generate   continue prompts
+//	bench      measure how fast training and generation are on this machine
 //
 // and -h after any of them lists its flags. Results go to the standard output, with --json as JSON, progress and
 // errors to the standard error.
@@ -59,6 +60,7 @@ var commands = []struct {
 	{"train", "learn from the data in a run's folder, or go on there", (*call).train},
 	{"eval", "measure the loss on held-out text", (*call).eval},
 	{"generate", "continue prompts", (*call).generate},
+	{"bench", "measure how fast training and generation are on this machine", (*call).bench},
 }
 
 // call is one run of the command.
@@ -69,6 +71,7 @@ type call struct {
 	args           []string
 	stdout, stderr io.Writer
 	json           *bool
+	device         *string
 }
 
 // errReported is an error whose text the user has seen.
@@ -85,7 +88,8 @@ func command(ctx context.Context, cfg Config, args []string, stdout, stderr io.W
 				flags := flag.NewFlagSet(cfg.Name+" "+c.name, flag.ContinueOnError)
 				return exitCode(c.run(&call{
 					ctx: ctx, cfg: cfg, flags: flags, args: args[1:], stdout: stdout, stderr: stderr,
-					json: flags.Bool("json", false, "print the result as JSON"),
+					json:   flags.Bool("json", false, "print the result as JSON"),
+					device: flags.String("device", "auto", "`device` to work on: auto, cpu, cuda, or cuda:1 for the second GPU"),
 				}), cfg.Name, stderr)
 			}
 		}
@@ -167,16 +171,31 @@ func (c *call) modelFlags() func() (*Model, error) {
 	dir := c.flags.String("model", "", "Hugging Face `folder` to open, instead of a run")
 	best := c.flags.Bool("best", false, "open the run's save with the lowest evaluation loss, instead of the newest")
 	return func() (*Model, error) {
+		var m *Model
+		var err error
 		switch {
 		case *dir != "" && *best:
 			return nil, inputError("--best chooses among the saves of a run; it cannot be used with --model")
 		case *dir != "":
-			return Open(c.cfg, *dir)
+			m, err = Open(c.cfg, *dir)
 		case *best:
-			return OpenBest(c.cfg, *run)
+			m, err = OpenBest(c.cfg, *run)
+		default:
+			m, err = Open(c.cfg, *run)
 		}
-		return Open(c.cfg, *run)
+		return c.use(m, err)
 	}
+}
+
+// use puts a model on the device that the command line names.
+func (c *call) use(m *Model, err error) (*Model, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Use(*c.device); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (c *call) printJSON(v any) error {
@@ -198,7 +217,7 @@ func (c *call) train() error {
 	if *dir != "" && err == nil {
 		m, err = Open(c.cfg, *dir)
 	}
-	if err != nil {
+	if m, err = c.use(m, err); err != nil {
 		return err
 	}
 	defer m.Close()

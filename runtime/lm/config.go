@@ -30,6 +30,7 @@ type Config struct {
 	// 0 workers means one a processor.
 	NewTrainer   func(weights []float32, workers int) Trainer
 	NewGenerator func(weights []float32, slots, workers int) Generator
+	CUDA         Backend // the same on GPUs; nil where the package has no code for them
 }
 
 // Setting is one value of the spec.

@@ -50,7 +50,10 @@ func (m *Model) Evaluate(ctx context.Context, o EvalOptions) (EvalResult, error)
 	if err != nil {
 		return EvalResult{}, err
 	}
-	t := m.cfg.NewTrainer(m.weights, 0)
+	t, err := m.newTrainer("")
+	if err != nil {
+		return EvalResult{}, err
+	}
 	defer t.Close()
 	return evaluate(ctx, t, batches, o.Batches)
 }
@@ -68,7 +71,10 @@ func evaluate(ctx context.Context, t Trainer, batches evaluation, limit int) (Ev
 		if err := ctx.Err(); err != nil {
 			return EvalResult{}, err
 		}
-		s, c := t.Loss(tokens, targets)
+		s, c, err := t.Loss(tokens, targets)
+		if err != nil {
+			return EvalResult{}, err
+		}
 		sum += s
 		count += c
 	}

@@ -85,7 +85,7 @@ func (f *fakeTrainer) loss(token, target int32, mask *[fakeHidden]float32) float
 	return highest + math.Log(total) - f.logits[target]
 }
 
-func (f *fakeTrainer) Step(tokens, targets []int32, p StepParams) (loss, norm float32) {
+func (f *fakeTrainer) Step(tokens, targets []int32, p StepParams) (loss, norm float32, err error) {
 	clear(f.g)
 	sum, count := 0.0, 0
 	for i, token := range tokens {
@@ -111,7 +111,7 @@ func (f *fakeTrainer) Step(tokens, targets []int32, p StepParams) (loss, norm fl
 		loss, norm = f.hook(p.Step, loss, norm)
 	}
 	if !finite(loss) || !finite(norm) {
-		return loss, norm
+		return loss, norm, nil
 	}
 	b1 := float32(1 - math.Pow(0.9, float64(p.Step)))
 	b2 := float32(1 - math.Pow(0.95, float64(p.Step)))
@@ -120,22 +120,24 @@ func (f *fakeTrainer) Step(tokens, targets []int32, p StepParams) (loss, norm fl
 		f.v[i] = 0.95*f.v[i] + 0.05*g*g
 		f.w[i] -= p.LR * (f.m[i] / b1 / (float32(math.Sqrt(float64(f.v[i]/b2))) + 1e-8))
 	}
-	return loss, norm
+	return loss, norm, nil
 }
 
-func (f *fakeTrainer) Loss(tokens, targets []int32) (sum float64, count int) {
+func (f *fakeTrainer) Loss(tokens, targets []int32) (sum float64, count int, err error) {
 	for i, token := range tokens {
 		if targets[i] >= 0 {
 			sum += f.loss(token, targets[i], nil)
 			count++
 		}
 	}
-	return sum, count
+	return sum, count, nil
 }
 
 func (f *fakeTrainer) Weights() []float32        { return f.w }
 func (f *fakeTrainer) Gradients() []float32      { return f.g }
 func (f *fakeTrainer) Moments() (a, b []float32) { return f.m, f.v }
+func (f *fakeTrainer) Pull() error               { return nil }
+func (f *fakeTrainer) Push() error               { return nil }
 func (f *fakeTrainer) Close()                    {}
 
 type fakeGenerator struct {
@@ -169,31 +171,31 @@ func (g *fakeGenerator) row(dst []float32, slot, n int) []float32 {
 	return dst
 }
 
-func (g *fakeGenerator) Prefill(tokens []int32, start, slot int) []float32 {
+func (g *fakeGenerator) Prefill(tokens []int32, start, slot int) ([]float32, error) {
 	if len(tokens) == 0 || len(tokens) > fakeChunk {
 		panic(fmt.Sprintf("a chunk of %d tokens", len(tokens)))
 	}
 	g.calls = append(g.calls, fmt.Sprintf("prefill %d at %d", len(tokens), start))
 	copy(g.cache[slot][start:start+len(tokens)], tokens)
-	return g.row(g.logits[:fakeVocab], slot, start+len(tokens))
+	return g.row(g.logits[:fakeVocab], slot, start+len(tokens)), nil
 }
 
-func (g *fakeGenerator) Decode(tokens, positions, slots []int32) []float32 {
+func (g *fakeGenerator) Decode(tokens, positions, slots []int32) ([]float32, error) {
 	g.calls = append(g.calls, fmt.Sprintf("decode %d", len(tokens)))
 	for i, t := range tokens {
 		g.cache[slots[i]][positions[i]] = t
 		g.row(g.logits[i*fakeVocab:][:fakeVocab], int(slots[i]), int(positions[i])+1)
 	}
-	return g.logits[:len(tokens)*fakeVocab]
+	return g.logits[:len(tokens)*fakeVocab], nil
 }
 
-func (g *fakeGenerator) Logits(tokens []int32) []float32 {
+func (g *fakeGenerator) Logits(tokens []int32) ([]float32, error) {
 	copy(g.cache[0], tokens)
 	out := make([]float32, len(tokens)*fakeVocab)
 	for i := range tokens {
 		g.row(out[i*fakeVocab:][:fakeVocab], 0, i+1)
 	}
-	return out
+	return out, nil
 }
 
 func (g *fakeGenerator) MaxPrefill() int { return fakeChunk }

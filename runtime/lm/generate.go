@@ -107,7 +107,12 @@ func (m *Model) Logits(tokens []int32) ([]float32, error) {
 	if err := m.checkTokens(tokens); err != nil {
 		return nil, err
 	}
-	return append([]float32(nil), m.generation().Logits(tokens)...), nil
+	g, err := m.generation()
+	if err != nil {
+		return nil, err
+	}
+	logits, err := g.Logits(tokens)
+	return append([]float32(nil), logits...), err
 }
 
 // encode turns a prompt into tokens. An empty one becomes the token that ends a text and so begins the next.
@@ -175,7 +180,10 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 			return nil, err
 		}
 	}
-	g := m.generation()
+	g, err := m.generation()
+	if err != nil {
+		return nil, err
+	}
 	out = make([]Completion, len(prompts))
 	active := make([]*writer, 0, g.Slots())
 	free := make([]int, g.Slots())
@@ -212,7 +220,10 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 			tokens[i], positions[i], slots[i] = w.token, int32(w.position-1), int32(w.slot)
 		}
 		n := len(active)
-		logits := g.Decode(tokens[:n], positions[:n], slots[:n])
+		logits, err := g.Decode(tokens[:n], positions[:n], slots[:n])
+		if err != nil {
+			return out, err
+		}
 		for i, w := range active {
 			if more, err := m.advance(w, logits[i*m.cfg.VocabSize:][:m.cfg.VocabSize], o, emit); !more {
 				return out, err
@@ -252,12 +263,17 @@ func retire(active []*writer, slots []int) []*writer {
 
 // prefill brings a prompt into the cache, in chunks where it is long, and returns the logits after it.
 func (m *Model) prefill(ctx context.Context, prompt []int32, slot int) (logits []float32, err error) {
-	g := m.generation()
+	g, err := m.generation()
+	if err != nil {
+		return nil, err
+	}
 	for start := 0; start < len(prompt); start += g.MaxPrefill() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		logits = g.Prefill(prompt[start:min(start+g.MaxPrefill(), len(prompt))], start, slot)
+		if logits, err = g.Prefill(prompt[start:min(start+g.MaxPrefill(), len(prompt))], start, slot); err != nil {
+			return nil, err
+		}
 	}
 	return logits, nil
 }

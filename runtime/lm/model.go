@@ -24,7 +24,10 @@ type Model struct {
 	seed      uint64
 	weights   []float32
 	tokenizer *tokenizer.Tokenizer // nil until the first training of a fresh model
-	generator Generator            // nil until it is needed
+	device    Device               // nil for the CPU
+	placed    bool                 // the device is chosen
+	whyCPU    error                // why auto chose the CPU
+	generator Generator            // nil until it is needed, and after a training
 	sampler   *sampler
 	busy      atomic.Bool // stays set once closed
 	closed    atomic.Bool
@@ -200,10 +203,8 @@ func (m *Model) Close() {
 	if _, err := m.acquire(); err != nil {
 		return // closed already
 	}
-	if m.generator != nil {
-		m.generator.Close()
-	}
-	m.generator, m.sampler, m.weights = nil, nil, nil
+	m.leaveDevice()
+	m.sampler, m.weights = nil, nil
 	m.closed.Store(true)
 }
 
@@ -219,10 +220,23 @@ func (m *Model) acquire() (release func(), err error) {
 }
 
 // generation returns the generator, made at its first use.
-func (m *Model) generation() Generator {
-	if m.generator == nil {
-		m.generator = m.cfg.NewGenerator(m.weights, max(m.cfg.Generate.Batch, 1), 0)
-		m.sampler = newSampler(m.cfg.VocabSize)
+func (m *Model) generation() (Generator, error) {
+	if m.generator != nil {
+		return m.generator, nil
 	}
-	return m.generator
+	if err := m.place(); err != nil {
+		return nil, err
+	}
+	slots := max(m.cfg.Generate.Batch, 1)
+	if m.device == nil {
+		m.generator = m.cfg.NewGenerator(m.weights, slots, 0)
+	} else {
+		g, err := m.device.NewGenerator(m.weights, slots, "")
+		if err != nil {
+			return nil, err
+		}
+		m.generator = g
+	}
+	m.sampler = newSampler(m.cfg.VocabSize)
+	return m.generator, nil
 }

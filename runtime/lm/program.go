@@ -14,13 +14,16 @@ type Trainer interface {
 	// Step learns from one batch: tokens and targets are [micro-batches, sequences, context], a target of -100 is not
 	// learned. It returns the mean loss over the targets learned and the norm of the gradient before clipping. Where
 	// either is not finite, weights and moments stay as they were.
-	Step(tokens, targets []int32, p StepParams) (loss, gradNorm float32)
+	Step(tokens, targets []int32, p StepParams) (loss, gradNorm float32, err error)
 	// Loss returns the summed loss of one micro-batch, [sequences, context], and the number of targets it counts.
-	Loss(tokens, targets []int32) (sum float64, targetCount int)
-	// Weights, Gradients and Moments are the live buffers, laid out as the weight table says.
+	Loss(tokens, targets []int32) (sum float64, targetCount int, err error)
+	// Weights, Gradients and Moments are the buffers, laid out as the weight table says. On the CPU they are live; those of
+	// another device are copies, which Pull brings up to date and Push hands over.
 	Weights() []float32
 	Gradients() []float32
 	Moments() (first, second []float32)
+	Pull() error
+	Push() error
 	Close()
 }
 
@@ -28,11 +31,11 @@ type Trainer interface {
 type Generator interface {
 	// Prefill appends tokens at positions start, start+1, … of a slot and returns the logits [vocabulary] after the last.
 	// At most the program's chunk of tokens (MaxPrefill) at once. The result is valid until the next call.
-	Prefill(tokens []int32, start, slot int) []float32
+	Prefill(tokens []int32, start, slot int) ([]float32, error)
 	// Decode appends one token to each of some slots and returns their logits [len(tokens), vocabulary].
-	Decode(tokens, positions, slots []int32) []float32
+	Decode(tokens, positions, slots []int32) ([]float32, error)
 	// Logits returns the logits [len(tokens), vocabulary] of one sequence; it uses slot 0.
-	Logits(tokens []int32) []float32
+	Logits(tokens []int32) ([]float32, error)
 	MaxPrefill() int
 	Slots() int
 	Close()

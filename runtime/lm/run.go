@@ -131,8 +131,7 @@ func (r *run) begin(ctx context.Context, o TrainOptions) error {
 		return err
 	}
 	r.Seed, r.Settings, r.Steps = r.m.seed, r.m.cfg.Settings, r.total
-	r.trainer = r.m.cfg.NewTrainer(r.m.weights, 0)
-	return nil
+	return r.newTrainer()
 }
 
 // resume goes on from a save.
@@ -174,9 +173,14 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
 		return fileError("%w", err)
 	}
-	r.trainer = m.cfg.NewTrainer(m.weights, 0)
+	if err := r.newTrainer(); err != nil {
+		return err
+	}
 	if err := r.loadMoments(filepath.Join(save, momentsFile)); err != nil {
 		return fileError("%w", err)
+	}
+	if err := r.trainer.Push(); err != nil {
+		return err
 	}
 	r.step, r.resumed, r.saved = state.Step, state.Step, state.Step
 	r.loggedStep = r.step
@@ -200,6 +204,9 @@ func (r *run) close() {
 		}
 	}
 	if r.trainer != nil {
+		if err := r.trainer.Pull(); err != nil { // the model has what was learned, also after an error
+			r.say("warning: %v", err)
+		}
 		r.trainer.Close()
 	}
 	r.unlock()
@@ -261,6 +268,9 @@ func (r *run) trySave(evaluated bool) error {
 	if evaluated && r.m.cfg.Train.Save.Best {
 		s.Metric, s.HasMetric = *r.EvalLoss, true
 	}
+	if err := r.trainer.Pull(); err != nil {
+		return err
+	}
 	err = checkpoint.Save(r.dir, s, func(dir string) error {
 		if err := r.m.writeFolder(dir); err != nil {
 			return err
@@ -319,4 +329,20 @@ func drawCurve(dir string) error {
 	return disk.WriteFile(disk.OS{}, filepath.Join(dir, curveFile), func(w io.Writer) error {
 		return telemetry.CurveSVG(w, telemetry.Curves(records)...)
 	})
+}
+
+// tunedFile keeps, in a run's folder, what was measured on the device and chosen.
+const tunedFile = "tuned.json"
+
+// newTrainer makes the training code, and says where it runs.
+func (r *run) newTrainer() (err error) {
+	if r.trainer, err = r.m.newTrainer(filepath.Join(r.dir, tunedFile)); err != nil {
+		return err
+	}
+	if r.m.whyCPU != nil && r.m.cfg.CUDA != nil {
+		r.say("device: cpu (%v)", r.m.whyCPU)
+	} else {
+		r.say("device: %s", r.m.deviceName())
+	}
+	return nil
 }

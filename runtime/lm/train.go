@@ -115,7 +115,10 @@ func (r *run) learn() error {
 		r.loader.Batch(step, i, r.tokens[i*micro:][:micro], r.targets[i*micro:][:micro])
 	}
 	lr := t.LR * rate(t.Schedule, step, r.total)
-	loss, norm := r.trainer.Step(r.tokens, r.targets, StepParams{LR: float32(lr), Step: step, Seed: r.m.seed})
+	loss, norm, err := r.trainer.Step(r.tokens, r.targets, StepParams{LR: float32(lr), Step: step, Seed: r.m.seed})
+	if err != nil {
+		return fmt.Errorf("step %d: %w", step, err)
+	}
 	if !finite(loss) || !finite(norm) {
 		from := "nothing is saved yet"
 		if r.saved > 0 {

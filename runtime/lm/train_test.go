@@ -151,7 +151,7 @@ type cancelInLoss struct {
 	cancel func()
 }
 
-func (c cancelInLoss) Loss(tokens, targets []int32) (float64, int) {
+func (c cancelInLoss) Loss(tokens, targets []int32) (float64, int, error) {
 	c.cancel()
 	return c.fakeTrainer.Loss(tokens, targets)
 }
@@ -462,14 +462,14 @@ func TestKeepAndBest(t *testing.T) {
 // twoNats is a program whose loss is two nats a token.
 type twoNats struct{ *fakeTrainer }
 
-func (twoNats) Loss(_, targets []int32) (sum float64, count int) {
+func (twoNats) Loss(_, targets []int32) (sum float64, count int, err error) {
 	for _, v := range targets {
 		if v >= 0 {
 			sum += 2
 			count++
 		}
 	}
-	return sum, count
+	return sum, count, nil
 }
 
 func TestEvaluateIsAMeanOverTokens(t *testing.T) {
@@ -493,7 +493,7 @@ type worseAfter struct {
 	step int
 }
 
-func (w worseAfter) Step(tokens, targets []int32, p StepParams) (float32, float32) {
+func (w worseAfter) Step(tokens, targets []int32, p StepParams) (float32, float32, error) {
 	if p.Step > w.step {
 		p.LR = -p.LR
 	}

@@ -10,6 +10,9 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 using bf16 = __nv_bfloat16;
+
+// SHARED_DYNAMIC declares, in a body, name as the block's dynamic shared memory: unsigned char, aligned to 128 bytes.
+#define SHARED_DYNAMIC(name) extern __shared__ __align__(128) unsigned char name[]
 #endif
 
 constexpr int warp_size = 32;

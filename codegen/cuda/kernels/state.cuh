@@ -10,7 +10,7 @@ struct State {
     float lr;                // 12  learning rate of this step
     float loss_scale;        // 16  factor on the loss, so that half-precision gradients do not vanish; a power of two, 1 where unused
     uint32_t good_steps;     // 20  updates since loss_scale last changed
-    uint32_t hysteresis;     // 24  overflows that are forgiven before loss_scale is lowered
+    uint32_t hysteresis;     // 24  the overflow, counted from now, that lowers loss_scale
     uint32_t skipped;        // 28  steps that overflowed and updated nothing, over the whole run
     uint32_t diverged;       // 32  the step whose loss or gradient was not finite: no step updates anything after it; 0: none
     uint32_t update;         // 36  whether this step updates the weights: the verdict of adamw_begin

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
+	"github.com/tfc-dev/tfc/codegen/cuda/nvcc"
+	"github.com/tfc-dev/tfc/compile"
+)
+
+// fatbinFile is what the .cu files of a package are compiled to, in its folder kernels.
+const fatbinFile = "kernels.fatbin"
+
+// withNVCC compiles CUDA sources by nvcc. Where there is none that will do, the package gets the sources alone, and the
+// user one warning; if kept is not empty, it keeps the fatbin that this folder of an earlier build holds instead.
+func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
+	return func(sources []cudagen.Source, arch []string) ([]cudagen.Source, error) {
+		toolkit, err := nvcc.Find(c.Context())
+		if errors.Is(err, nvcc.ErrNotFound) || errors.Is(err, nvcc.ErrTooOld) {
+			if kept != "" {
+				if data, err := os.ReadFile(filepath.Join(kept, "kernels", fatbinFile)); err == nil {
+					return []cudagen.Source{{Name: fatbinFile, Data: data}}, nil
+				}
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "tfc: warning: the package runs on the CPU only: %v\n", err)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, &exit{exitMissing, err}
+		}
+		job := nvcc.Job{Sources: map[string]string{}, Includes: map[string]string{}, Archs: arch}
+		for _, s := range sources {
+			if strings.HasSuffix(s.Name, ".cuh") {
+				job.Includes[s.Name] = string(s.Data)
+			} else {
+				job.Sources[s.Name] = string(s.Data)
+			}
+		}
+		result, err := toolkit.Compile(c.Context(), job)
+		if err != nil {
+			return nil, err
+		}
+		return []cudagen.Source{{Name: fatbinFile, Data: result.Fatbin}}, nil
+	}
+}
+
+// packageError is an error of compiling a spec: the spec's fault, unless it has a code of its own or comes from nvcc.
+func packageError(file string, err error) error {
+	var coded *exit
+	var compiler nvcc.Errors
+	if errors.As(err, &coded) || errors.As(err, &compiler) {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return usage("%s: %w", file, err)
+}

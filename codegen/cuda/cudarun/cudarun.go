@@ -1,0 +1,378 @@
+// Package cudarun runs single lowered functions on a CUDA device without generated Go code, so that tests can hold the
+// kernels of an op to ir.Eval. It reads launches as the Go generator does.
+package cudarun
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
+	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+)
+
+// Device is a device that functions run on.
+type Device struct {
+	ctx    *cuda.Context
+	stream *cuda.Stream
+	blas   *cuda.BLAS
+}
+
+// Open takes a device into use.
+func Open(index int) (*Device, error) {
+	ctx, err := cuda.Open(index)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{ctx: ctx}
+	if d.stream, err = ctx.NewStream(); err != nil {
+		return nil, err
+	}
+	const workspace = 32 << 20
+	p, err := ctx.Alloc(workspace)
+	if err != nil {
+		return nil, err
+	}
+	d.blas, err = ctx.NewBLAS(p, workspace, nil)
+	return d, err
+}
+
+// Close gives the device back.
+func (d *Device) Close() error { return d.ctx.Close() }
+
+// Arch is the device's architecture, as in sm_90a.
+func (d *Device) Arch() string { return d.ctx.Device().Arch() }
+
+// Image is compiled kernels on a device.
+type Image struct{ modules map[string]*cuda.Module }
+
+// Load puts a file of kernels (package kernelfile) on the device.
+func (d *Device) Load(file []byte) (*Image, error) {
+	_, modules, err := kernelfile.Unpack(file)
+	if err != nil {
+		return nil, err
+	}
+	image := &Image{map[string]*cuda.Module{}}
+	for _, m := range modules {
+		loaded, err := d.ctx.Load(m.Fatbin)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range m.Entries {
+			image.modules[e] = loaded
+		}
+	}
+	return image, nil
+}
+
+// Answer is what a function computed: its results, and the gradients it added to, by parameter.
+type Answer struct {
+	Results []*ir.Tensor
+	Grads   map[string]*ir.Tensor
+	Weights map[string]*ir.Tensor
+}
+
+// call is one run of a function.
+type call struct {
+	d       *Device
+	f       *ir.Func
+	code    *cudagen.Code
+	image   *Image
+	at      map[*ir.Value]cuda.Ptr // of inputs
+	weights cuda.Ptr
+	copies  cuda.Ptr
+	grads   cuda.Ptr
+	first   cuda.Ptr
+	second  cuda.Ptr
+	offset  map[*ir.Param]int // in elements
+	caches  map[*ir.Value]cuda.Ptr
+	arena   cuda.Ptr
+	scratch cuda.Ptr
+	state   cuda.Ptr
+	scalars cuda.Ptr
+	slots   map[*ir.Value]int
+	tables  []cuda.Ptr
+	rows    int
+	kernels map[*ir.Kernel]cuda.Kernel
+	owned   []cuda.Ptr
+	err     error
+}
+
+// poison is what fills memory that nobody has written: NaN in every type.
+const poison = 0xff
+
+// Run runs f, which has no loops, whose code is cu and whose kernels are in image, on inputs and with the state that
+// ir.Eval would get. rows is the number of rows of the call, where f has a dynamic dimension; inputs have as many. loss
+// scale is 1. Memory is poisoned first, and so are the results.
+func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*ir.Tensor, state *ir.State, rows int) (*Answer, error) {
+	c := &call{d: d, f: f, code: cu, image: image, at: map[*ir.Value]cuda.Ptr{}, offset: map[*ir.Param]int{}, caches: map[*ir.Value]cuda.Ptr{},
+		rows: rows, kernels: map[*ir.Kernel]cuda.Kernel{}}
+	defer func() {
+		for _, p := range c.owned {
+			d.ctx.Free(p)
+		}
+	}()
+	c.prepare(in, state)
+	if c.err != nil {
+		return nil, c.err
+	}
+	f.Walk(func(op *ir.Op) {
+		for _, g := range cu.Launches[op] {
+			for i := range g.Times {
+				for _, l := range g.Launches {
+					c.launch(op, l, i)
+				}
+			}
+		}
+	})
+	if c.err == nil {
+		c.err = d.stream.Sync()
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	return c.answer()
+}
+
+// alloc returns poisoned memory.
+func (c *call) alloc(bytes int) cuda.Ptr {
+	bytes = max(bytes, 256)
+	p, err := c.d.ctx.Alloc(bytes)
+	if err != nil {
+		c.fail(err)
+		return 0
+	}
+	c.owned = append(c.owned, p)
+	fill := make([]byte, bytes)
+	for i := range fill {
+		fill[i] = poison
+	}
+	c.fail(c.d.ctx.Upload(p, fill))
+	return p
+}
+
+func (c *call) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+func (c *call) upload(p cuda.Ptr, x []float64, d ir.DType) { c.fail(c.d.ctx.Upload(p, Encode(x, d))) }
+
+func (c *call) prepare(in map[string]*ir.Tensor, state *ir.State) {
+	header := make([]byte, 80)
+	binary.LittleEndian.PutUint32(header[16:], math.Float32bits(1))
+	for _, v := range c.f.Inputs {
+		x := in[v.Name]
+		switch v.Name {
+		case "seed":
+			binary.LittleEndian.PutUint64(header, uint64(x.Data[0]))
+			continue
+		case "step":
+			binary.LittleEndian.PutUint32(header[8:], uint32(x.Data[0]))
+			continue
+		case "lr":
+			binary.LittleEndian.PutUint32(header[12:], math.Float32bits(float32(x.Data[0])))
+			continue
+		}
+		c.at[v] = c.alloc(v.Type.Elems() * v.Type.DType.Bytes())
+		c.upload(c.at[v], x.Data, v.Type.DType)
+	}
+	c.state = c.alloc(len(header))
+	c.fail(c.d.ctx.Upload(c.state, header))
+	floats := 0
+	for _, p := range c.f.Params {
+		n := p.Type.Elems()
+		if p.Cache {
+			c.caches[p.Value] = c.alloc(n * c.code.Element.Bytes())
+			if x := state.Caches[p.Name]; x != nil {
+				c.upload(c.caches[p.Value], x.Data, c.code.Element)
+			}
+			continue
+		}
+		c.offset[p] = floats
+		floats += (n + 63) / 64 * 64
+	}
+	weights, grads, zero := make([]float64, floats), make([]float64, floats), make([]float64, floats)
+	for p, at := range c.offset {
+		copy(weights[at:], state.Weights[p.Name].Data)
+		if g := state.Grads[p.Name]; g != nil {
+			copy(grads[at:], g.Data)
+		}
+	}
+	for _, b := range []struct {
+		to *cuda.Ptr
+		x  []float64
+	}{{&c.weights, weights}, {&c.grads, grads}, {&c.first, zero}, {&c.second, zero}} {
+		*b.to = c.alloc(4 * floats)
+		c.upload(*b.to, b.x, ir.F32)
+	}
+	c.copies = c.weights
+	if c.code.Element != ir.F32 {
+		c.copies = c.alloc(2 * floats)
+		c.upload(c.copies, weights, c.code.Element)
+	}
+	c.arena, c.scratch = c.alloc(c.f.Plan.Bytes), c.alloc(c.code.Scratch[c.f.Name])
+	slots, n := ir.Scalars(c.f)
+	c.slots, c.scalars = slots, c.alloc(4*n)
+	for _, t := range c.code.Tables {
+		x := make([]float64, t.Max*len(t.Freqs))
+		for pos := range t.Max {
+			for i, f := range t.Freqs {
+				sin, cos := math.Sincos(float64(float32(pos) * float32(f)))
+				if t.Sine {
+					cos = sin
+				}
+				x[pos*len(t.Freqs)+i] = cos * t.Scale
+			}
+		}
+		p := c.alloc(4 * len(x))
+		c.upload(p, x, ir.F32)
+		c.tables = append(c.tables, p)
+	}
+}
+
+func (c *call) launch(op *ir.Op, l ir.Launch, i int) {
+	var args []cuda.Ptr
+	for _, a := range l.Args {
+		args = append(args, c.operand(op, a, i))
+	}
+	if c.err != nil {
+		return
+	}
+	switch {
+	case l.Clear > 0:
+		c.d.stream.Zero(args[0], l.Clear)
+	case l.Product != nil:
+		c.multiply(l.Product, args)
+	default:
+		k := l.Kernels[0]
+		loaded, ok := c.kernels[k]
+		if !ok {
+			var err error
+			module := c.image.modules[k.Entry]
+			if module == nil {
+				c.fail(fmt.Errorf("the image has no kernel %s", k.Entry))
+				return
+			}
+			if loaded, err = module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About}); err != nil {
+				c.fail(err)
+				return
+			}
+			c.kernels[k] = loaded
+		}
+		c.d.stream.Launch(loaded, c.count(l.Grid[0]), c.count(l.Grid[1]), c.count(l.Grid[2]), args...)
+	}
+}
+
+func (c *call) count(n ir.Count) int {
+	if n.Per == 0 {
+		return n.N
+	}
+	return (c.rows + n.Per - 1) / n.Per * n.N
+}
+
+func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
+	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16}
+	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias}
+	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
+		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Align: p.Align, Dynamic: p.Rows, About: p.About}
+	if p.TF32 {
+		q.Compute = cuda.ComputeTF32
+	}
+	if p.Rows {
+		q.M = c.rows
+	}
+	prepared, err := c.d.blas.Prepare(q)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.d.stream.Multiply(prepared, args[0], args[1], args[2], args[3], args[4], args[5], 1)
+}
+
+func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {
+	param := func(base cuda.Ptr, size int) cuda.Ptr { return base.At(c.offset[a.Value.Param] * size) }
+	var p cuda.Ptr
+	switch a.Kind {
+	case ir.OperandNull:
+		return 0
+	case ir.OperandValue:
+		v := a.Value
+		if at, ok := c.at[v]; ok {
+			p = at
+		} else if len(v.Type.Dims) == 0 {
+			p = c.scalars.At(4 * c.slots[v])
+		} else {
+			place, ok := c.f.Plan.Places[v]
+			if !ok {
+				c.fail(fmt.Errorf("%s reads or writes %s, which has no memory", op.Kind, v.Name))
+				return 0
+			}
+			p = c.arena.At(place.Buffer.Offset + place.Column*v.Type.DType.Bytes())
+		}
+	case ir.OperandWeight:
+		p = param(c.weights, 4)
+	case ir.OperandCopy:
+		p = param(c.copies, c.code.Element.Bytes())
+	case ir.OperandGrad:
+		p = param(c.grads, 4)
+	case ir.OperandCache:
+		p = c.caches[a.Value]
+	case ir.OperandScratch:
+		p = c.scratch
+	case ir.OperandState:
+		p = c.state
+	case ir.OperandTable:
+		p = c.tables[a.N]
+	case ir.OperandBuffer:
+		p = map[string]cuda.Ptr{"weights": c.weights, "copies": c.copies, "gradients": c.grads, "first": c.first, "second": c.second}[a.Name]
+	case ir.OperandNumber:
+		return cuda.Ptr(uint32(int32(a.N)))
+	case ir.OperandRows:
+		return cuda.Ptr(c.rows)
+	case ir.OperandLayer, ir.OperandMicro:
+		return 0
+	}
+	return p.At(a.Offset + i*a.Step)
+}
+
+// answer reads the results.
+func (c *call) answer() (*Answer, error) {
+	a := &Answer{Grads: map[string]*ir.Tensor{}, Weights: map[string]*ir.Tensor{}}
+	read := func(p cuda.Ptr, n int, d ir.DType) []float64 {
+		raw := make([]byte, n*d.Bytes())
+		c.fail(c.d.ctx.Download(raw, p))
+		return Decode(raw, d)
+	}
+	for _, r := range c.f.Results {
+		t := ir.NewTensor(r.Type.Shape()...)
+		if r.Block == nil { // an input
+			a.Results = append(a.Results, t)
+			continue
+		}
+		if len(r.Type.Dims) == 0 {
+			t.Data = read(c.scalars.At(4*c.slots[r]), 1, ir.F32)
+			a.Results = append(a.Results, t)
+			continue
+		}
+		place := c.f.Plan.Places[r]
+		rows, cols, size := r.Type.Rows(), r.Type.Cols(), r.Type.DType.Bytes()
+		stride := place.Stride
+		all := read(c.arena.At(place.Buffer.Offset+place.Column*size), (rows-1)*stride+cols, r.Type.DType)
+		for i := range rows {
+			copy(t.Data[i*cols:][:cols], all[i*stride:])
+		}
+		a.Results = append(a.Results, t)
+	}
+	for p, at := range c.offset {
+		for to, base := range map[*map[string]*ir.Tensor]cuda.Ptr{&a.Grads: c.grads, &a.Weights: c.weights} {
+			t := ir.NewTensor(p.Type.Shape()...)
+			t.Data = read(base.At(4*at), len(t.Data), ir.F32)
+			(*to)[p.Name] = t
+		}
+	}
+	return a, c.err
+}

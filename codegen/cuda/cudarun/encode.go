@@ -1,0 +1,103 @@
+package cudarun
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tfc-dev/tfc/ir"
+)
+
+// Encode writes numbers as elements of a type, rounded to nearest even.
+func Encode(x []float64, d ir.DType) []byte {
+	b := make([]byte, len(x)*d.Bytes())
+	for i, v := range x {
+		switch d {
+		case ir.F32:
+			binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(float32(v)))
+		case ir.I32:
+			binary.LittleEndian.PutUint32(b[4*i:], uint32(int32(v)))
+		case ir.BF16:
+			binary.LittleEndian.PutUint16(b[2*i:], uint16(math.Float32bits(float32(Round(v, d)))>>16))
+		case ir.F16:
+			binary.LittleEndian.PutUint16(b[2*i:], half(Round(v, d)))
+		}
+	}
+	return b
+}
+
+// Decode reads elements of a type.
+func Decode(b []byte, d ir.DType) []float64 {
+	x := make([]float64, len(b)/d.Bytes())
+	for i := range x {
+		switch d {
+		case ir.F32:
+			x[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:])))
+		case ir.I32:
+			x[i] = float64(int32(binary.LittleEndian.Uint32(b[4*i:])))
+		case ir.BF16:
+			x[i] = float64(math.Float32frombits(uint32(binary.LittleEndian.Uint16(b[2*i:])) << 16))
+		case ir.F16:
+			x[i] = fromHalf(binary.LittleEndian.Uint16(b[2*i:]))
+		}
+	}
+	return x
+}
+
+// Round is the nearest number of a type, ties to even.
+func Round(v float64, d ir.DType) float64 {
+	bits, least := 24, -149 // of the fraction, and of the exponent of the smallest number
+	switch d {
+	case ir.BF16:
+		bits, least = 8, -133
+	case ir.F16:
+		bits, least = 11, -24
+	case ir.I32:
+		return v
+	}
+	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+		return v
+	}
+	_, exp := math.Frexp(v)
+	unit := max(exp-bits, least)
+	r := math.Ldexp(math.RoundToEven(math.Ldexp(v, -unit)), unit)
+	if d == ir.F16 && math.Abs(r) > 65504 {
+		return math.Inf(int(math.Copysign(1, r)))
+	}
+	return r
+}
+
+// half encodes a number that is one of f16.
+func half(v float64) uint16 {
+	var sign uint16
+	if math.Signbit(v) {
+		sign, v = 0x8000, -v
+	}
+	switch {
+	case math.IsNaN(v):
+		return sign | 0x7e00
+	case math.IsInf(v, 0):
+		return sign | 0x7c00
+	case v < 0x1p-14:
+		return sign | uint16(math.Ldexp(v, 24))
+	}
+	fraction, exp := math.Frexp(v)
+	return sign | uint16((exp+14)<<10) | uint16(math.Ldexp(fraction, 11))&0x3ff
+}
+
+func fromHalf(h uint16) float64 {
+	exponent, fraction := int(h>>10&31), float64(h&0x3ff)
+	v := math.Ldexp(fraction+1024, exponent-25)
+	switch exponent {
+	case 0:
+		v = math.Ldexp(fraction, -24)
+	case 31:
+		v = math.Inf(1)
+		if fraction != 0 {
+			v = math.NaN()
+		}
+	}
+	if h&0x8000 != 0 {
+		v = -v
+	}
+	return v
+}

@@ -1,0 +1,126 @@
+package cudagen_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
+	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
+	"github.com/tfc-dev/tfc/codegen/cuda/nvcc"
+	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
+	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+)
+
+// The environment says where kernels run: in the simulator, or where TFC_GPU is set on the first GPU, from images that lie
+// in that folder. TFC_GPU_BUILD makes the images and runs nothing, for a machine with nvcc and without a GPU.
+func gpuFolder() string   { return os.Getenv("TFC_GPU") }
+func buildFolder() string { return os.Getenv("TFC_GPU_BUILD") }
+
+func onGPU() bool { return gpuFolder() != "" || buildFolder() != "" }
+
+// seedOf gives a GPU fresh numbers each run, and the simulator the same.
+func seedOf(seed uint64) uint64 {
+	if gpuFolder() != "" {
+		return seed + uint64(time.Now().Unix())<<16
+	}
+	return seed
+}
+
+// compileFor compiles code for where kernels run, and opens that.
+func compileFor(t *testing.T, name string, code *cudagen.Code) (*cudarun.Device, *cudarun.Image) {
+	t.Helper()
+	var file []byte
+	var err error
+	switch {
+	case buildFolder() != "":
+		file = compileByNVCC(t, code)
+		if err := os.WriteFile(filepath.Join(buildFolder(), name), file, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		t.Skip("built")
+	case gpuFolder() != "":
+		if file, err = os.ReadFile(filepath.Join(gpuFolder(), name)); os.IsNotExist(err) {
+			file = compileByNVCC(t, code)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	default:
+		file = simulated(t, code)
+	}
+	d, err := cudarun.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	image, err := d.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, image
+}
+
+func compileByNVCC(t *testing.T, code *cudagen.Code) []byte {
+	t.Helper()
+	toolkit, err := nvcc.Find(context.Background())
+	if err != nil {
+		t.Skip(err)
+	}
+	sources, includes := split(code)
+	r, err := toolkit.Compile(t.Context(), nvcc.Job{Sources: sources, Includes: includes, Archs: []string{"sm_90a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Fatbin
+}
+
+// split parts the .cu files of code from the bodies.
+func split(code *cudagen.Code) (sources, includes map[string]string) {
+	sources, includes = map[string]string{}, map[string]string{}
+	for _, s := range code.Sources {
+		if strings.HasSuffix(s.Name, ".cuh") {
+			includes[s.Name] = string(s.Data)
+		} else {
+			sources[s.Name] = string(s.Data)
+		}
+	}
+	return sources, includes
+}
+
+// simulated compiles code for the simulator. Thin files are compiled several at a time, each with a Config of another name:
+// most of a compilation are the bodies.
+func simulated(t *testing.T, code *cudagen.Code) []byte {
+	t.Helper()
+	cudatest.New(t)
+	sources, includes := split(code)
+	const units = 24
+	texts := make([]strings.Builder, units)
+	files := map[string][]byte{}
+	for name, text := range includes {
+		files[name] = []byte(text)
+	}
+	entries := slices.Sorted(maps.Keys(sources))
+	for i, name := range entries {
+		texts[i%units].WriteString(configName.ReplaceAllString(sources[name], fmt.Sprintf("Config%d", i)) + "\n")
+		entries[i] = strings.TrimSuffix(name, ".cu")
+	}
+	for i := range texts {
+		if texts[i].Len() > 0 {
+			files[fmt.Sprintf("unit%d.cu", i)] = []byte(texts[i].String())
+		}
+	}
+	file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: cudatest.Kernels(t, files)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+var configName = regexp.MustCompile(`\bConfig\b`)

@@ -1,0 +1,232 @@
+package cudagen_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
+	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
+	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/ir/irtest"
+	"github.com/tfc-dev/tfc/passes"
+)
+
+// opTest is a case ready to run.
+type opTest struct {
+	name string
+	f    *ir.Func
+	seed uint64
+}
+
+// shapes are rows and columns that cases run on: odd ones, and ones that fill whole accesses.
+var shapes = [][2]int{{33, 31}, {31, 1}, {1, 129}, {5, 64}, {129, 33}, {3, 1000}, {70, 127}, {2, 2056}}
+
+// TestOps holds the kernels of every op to ir.Eval: in the simulator, or with TFC_GPU=1 on a GPU.
+func TestOps(t *testing.T) {
+	for _, d := range []ir.DType{ir.F32, ir.BF16, ir.F16} {
+		t.Run(string(d), func(t *testing.T) {
+			var tests []opTest
+			add := func(c opCase, cols int, shape string) {
+				f := c.parse(t, d, cols)
+				f.Name = fmt.Sprintf("f%d", len(tests))
+				if err := ir.Verify(f); err != nil {
+					t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
+				}
+				o := passes.Options{Target: ir.TargetNamed("sm_80")}
+				for _, p := range []string{"select-attention", "plan-memory"} {
+					if _, err := passes.Named(p).Run(f, o); err != nil {
+						t.Fatalf("%s: %v", c.name, err)
+					}
+				}
+				tests = append(tests, opTest{c.name + " " + shape, f, uint64(len(tests))})
+			}
+			for i, s := range shapes {
+				if i >= 4 && !onGPU() && d != ir.F32 {
+					break // the simulator is slow
+				}
+				for _, c := range cases(s[0], s[1]) {
+					add(c, s[1], fmt.Sprint(s))
+				}
+			}
+			for _, h := range [][3]int{{7, 3, 4}, {33, 2, 8}, {5, 4, 64}, {2, 3, 80}} {
+				for _, c := range headCases(h[0], h[1], h[2]) {
+					add(c, 0, fmt.Sprint(h))
+				}
+			}
+			for _, c := range attentionCases()[:0] {
+				add(c, 0, "")
+			}
+			runOps(t, d, tests)
+		})
+	}
+}
+
+// runOps generates, compiles and runs all tests of one type.
+func runOps(t *testing.T, d ir.DType, tests []opTest) {
+	p := cudagen.Program{Spec: "ops.yaml", Funcs: map[string]*ir.Func{}, Element: d, WeightFloats: 64, DecayedFloats: 32}
+	for _, x := range tests {
+		p.Jobs = append(p.Jobs, x.f.Name)
+		p.Funcs[x.f.Name] = x.f
+	}
+	code, err := cudagen.Generate(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, image := compileFor(t, "ops-"+string(d)+".fatbin", code)
+	for _, x := range tests {
+		t.Run(x.name, func(t *testing.T) {
+			in, state := draw(x, seedOf(x.seed), d)
+			got, err := device.Run(x.f, code, image, in, state, rowsOf(x.f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, x, in, state, got, d)
+		})
+	}
+}
+
+// check holds what a kernel gave to ir.Eval, and where it computes in 16 bits, to how far off a plain computation is.
+func check(t *testing.T, x opTest, in map[string]*ir.Tensor, state *ir.State, got *cudarun.Answer, d ir.DType) {
+	t.Helper()
+	want, rounding := exactly(t, x, in, state, d)
+	for n := range uint64(3) { // how far off a plain computation is, is a matter of luck: of its results on several inputs, the worst counts
+		if d == ir.F32 || len(in) > 0 && size(in) > 1<<12 {
+			break
+		}
+		in, state := draw(x, seedOf(x.seed)+1000*(n+1), d)
+		_, other := exactly(t, x, in, state, d)
+		for name := range rounding {
+			rounding[name] = max(rounding[name], other[name])
+		}
+	}
+	factor := 1.5
+	if strings.Contains(x.f.Body.Ops[0].Kind, "_grad") || strings.HasPrefix(x.f.Body.Ops[0].Kind, "linear_d") {
+		factor = 2
+	}
+	for name, w := range want {
+		compare(t, name, of(x.f, got.Results, got.Grads)[name], w, factor*rounding[name], rounding[name])
+	}
+}
+
+// of names the results of a function and the gradients that it adds to.
+func of(f *ir.Func, results []*ir.Tensor, grads map[string]*ir.Tensor) map[string]*ir.Tensor {
+	all := map[string]*ir.Tensor{}
+	for i, r := range f.Results {
+		if r.Block != nil && !strings.HasSuffix(r.Name, "tile") { // nobody reads the tile of a head
+			all["result "+r.Name] = results[i]
+		}
+	}
+	for _, p := range f.Body.Ops[0].Into {
+		if p != nil {
+			all["gradient of "+p.Name] = grads[p.Name]
+		}
+	}
+	return all
+}
+
+// exactly evaluates a case, and says how far off a plain computation in type d is at most.
+func exactly(t *testing.T, x opTest, in map[string]*ir.Tensor, state *ir.State, d ir.DType) (want map[string]*ir.Tensor, rounding map[string]float64) {
+	t.Helper()
+	rounded := &ir.State{Weights: state.Weights, Grads: map[string]*ir.Tensor{}, First: map[string]*ir.Tensor{}, Second: map[string]*ir.Tensor{}, Caches: state.Caches}
+	less, err := plain(x.f, in, rounded, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := ir.Eval(x.f, in, state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, rounding = of(x.f, results, state.Grads), map[string]float64{}
+	for name, p := range of(x.f, less, rounded.Grads) {
+		for i, v := range want[name].Data {
+			if !math.IsInf(v, 0) {
+				rounding[name] = max(rounding[name], math.Abs(p.Data[i]-v))
+			}
+		}
+	}
+	return want, rounding
+}
+
+// draw makes inputs and weights of a case that their types hold exactly.
+func draw(x opTest, seed uint64, d ir.DType) (map[string]*ir.Tensor, *ir.State) {
+	in, state := irtest.Draw(x.f, seed)
+	if in["n"] != nil {
+		in["n"].Data[0] = 4
+	}
+	round(x.f, in, state, d)
+	if op := x.f.Body.Ops[0]; op.Kind == "attention_grad" { // which reads what the forward pass gave
+		forward := plainAttention(op, in, ir.F32)
+		roundTo(forward[0], d)
+		copy(in["o"].Data, forward[0].Data)
+		copy(in["lse"].Data, forward[1].Data)
+	}
+	return in, state
+}
+
+func size(in map[string]*ir.Tensor) int {
+	n := 0
+	for _, x := range in {
+		n += len(x.Data)
+	}
+	return n
+}
+
+// round gives inputs and weights values that their types hold exactly.
+func round(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) {
+	for _, v := range f.Inputs {
+		for i, x := range in[v.Name].Data {
+			in[v.Name].Data[i] = cudarun.Round(x, v.Type.DType)
+		}
+	}
+	for _, w := range state.Weights {
+		for i, x := range w.Data {
+			w.Data[i] = cudarun.Round(x, d)
+		}
+	}
+}
+
+// Tolerances of float32 results, of the number and of the largest of the tensor: PyTorch's assert_close has 1.3e-6 and 1e-5.
+const (
+	relative = 1.3e-6
+	absolute = 1e-5
+)
+
+// compare holds got to the exact want: it may be off as PyTorch's tolerances say, and by allowed.
+func compare(t *testing.T, what string, got, want *ir.Tensor, allowed, plain float64) {
+	t.Helper()
+	largest := 1.0
+	for _, x := range want.Data {
+		if !math.IsInf(x, 0) {
+			largest = math.Max(largest, math.Abs(x))
+		}
+	}
+	worst, at := 0.0, -1
+	for i, x := range want.Data {
+		tol := relative*math.Abs(x) + absolute*largest + allowed
+		off := math.Abs(got.Data[i] - x)
+		if math.IsInf(x, -1) && (math.IsInf(got.Data[i], -1) || got.Data[i] < -1e30) {
+			continue // the log of an empty sum
+		}
+		if !(off <= tol) && !(off/tol <= worst) {
+			worst, at = off/tol, i
+		}
+	}
+	if at >= 0 {
+		t.Errorf("%s: element %d of %v is %v, want %v: off by %.2g times what is allowed; a plain computation is off by %.2g", what, at, want.Shape, got.Data[at], want.Data[at], worst, plain)
+	}
+}
+
+// rowsOf is the number of rows of a function's inputs.
+func rowsOf(f *ir.Func) int {
+	for _, v := range f.Inputs {
+		if len(v.Type.Dims) > 0 {
+			if v.Type.DType == ir.I32 {
+				return v.Type.Elems()
+			}
+			return v.Type.Rows()
+		}
+	}
+	return 1
+}

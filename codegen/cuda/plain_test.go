@@ -1,0 +1,260 @@
+package cudagen_test
+
+import (
+	"math"
+
+	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
+	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/runtime/rng"
+)
+
+// plain is what an op gives when it is computed step by step with every step rounded to type d, as an eager framework
+// does: the measure of what a kernel in that type may be off. Results come as ir.Eval's; gradients are added to state's.
+func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([]*ir.Tensor, error) {
+	op := f.Body.Ops[len(f.Body.Ops)-1]
+	switch op.Kind {
+	case "attention":
+		return plainAttention(op, in, d), nil
+	case "attention_grad":
+		return plainAttentionGrad(op, in, d), nil
+	case "add_layernorm", "add_rmsnorm": // the norm reads a rounded sum
+		sum, zero := ir.NewTensor(in["a"].Shape...), ir.NewTensor(in["a"].Shape...)
+		for i := range sum.Data {
+			sum.Data[i] = cudarun.Round(in["a"].Data[i]+in["b"].Data[i], d)
+		}
+		in = map[string]*ir.Tensor{"a": sum, "b": zero}
+	case "head_loss", "head_loss_grad":
+		return plainHead(f, op, in, state, d), nil
+	}
+	out, err := ir.Eval(f, in, state)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range f.Results {
+		if r.Block != nil {
+			roundTo(out[i], r.Type.DType)
+		}
+	}
+	if fn := op.Str("act"); fn != "" { // the activation reads a rounded value
+		out[0] = activation(fn, out[1])
+		roundTo(out[0], d)
+	}
+	return out, nil
+}
+
+// activation is ir's.
+func activation(fn string, x *ir.Tensor) *ir.Tensor {
+	shape := ir.Type{DType: ir.F32, Dims: []ir.Dim{{Expr: "N", Size: len(x.Data)}}}
+	v := &ir.Value{Name: "x", Type: shape}
+	f := &ir.Func{Name: "act", Symbols: []ir.Symbol{{Name: "N", Size: len(x.Data)}}, Inputs: []*ir.Value{v}, Body: &ir.Block{}}
+	f.Results = ir.NewBuilder(f, f.Body).Op("act", []string{"y"}, []*ir.Value{v}, ir.Attrs{"fn": fn}).Results
+	out, err := ir.Eval(f, map[string]*ir.Tensor{"x": x}, ir.NewState())
+	if err != nil {
+		panic(err)
+	}
+	return out[0]
+}
+
+// plainHead is the output head and its loss on rounded logits.
+func plainHead(f *ir.Func, op *ir.Op, in map[string]*ir.Tensor, state *ir.State, d ir.DType) []*ir.Tensor {
+	x, targets := in["x"], in["targets"]
+	rows, cols := len(targets.Data), x.Shape[len(x.Shape)-1]
+	w := state.Weights["w"].Data
+	vocab := len(w) / cols
+	n, scale, cap := 1.0, op.Float("scale"), op.Float("softcap")
+	if in["n"] != nil {
+		n = in["n"].Data[0]
+	}
+	if scale == 0 {
+		scale = 1
+	}
+	bias := make([]float64, vocab)
+	if b := state.Weights["b"]; b != nil {
+		bias = b.Data
+	}
+	loss, losses, dx := ir.NewTensor(), ir.NewTensor(rows), ir.NewTensor(rows, cols)
+	dw, db := ir.NewTensor(vocab, cols), ir.NewTensor(vocab)
+	for r := range rows {
+		z, slope := make([]float64, vocab), make([]float64, vocab)
+		top := math.Inf(-1)
+		for v := range z {
+			for c := range cols {
+				z[v] += x.Data[r*cols+c] * w[v*cols+c]
+			}
+			z[v] = cudarun.Round(cudarun.Round(z[v]+bias[v], d)*scale, d)
+			slope[v] = scale
+			if cap > 0 {
+				th := math.Tanh(z[v] / cap)
+				z[v], slope[v] = cudarun.Round(cap*th, d), scale*(1-th*th)
+			}
+			top = max(top, z[v])
+		}
+		sum := 0.0
+		for _, v := range z {
+			sum += math.Exp(v - top)
+		}
+		target := int(targets.Data[r])
+		if target < 0 {
+			continue
+		}
+		losses.Data[r] = top + math.Log(sum) - z[target]
+		loss.Data[0] += losses.Data[r] / n
+		for v := range z {
+			g := math.Exp(z[v]-top) / sum
+			if v == target {
+				g--
+			}
+			g = cudarun.Round(cudarun.Round(g/n, d)*slope[v], d)
+			db.Data[v] += g
+			for c := range cols {
+				dx.Data[r*cols+c] += g * w[v*cols+c]
+				dw.Data[v*cols+c] += g * x.Data[r*cols+c]
+			}
+		}
+	}
+	if op.Kind == "head_loss" {
+		return []*ir.Tensor{loss, losses, nil}
+	}
+	roundTo(dx, d)
+	state.Grads["w"] = dw
+	if state.Weights["b"] != nil {
+		state.Grads["b"] = db
+	}
+	return []*ir.Tensor{loss, dx, losses, nil}
+}
+
+func roundTo(x *ir.Tensor, d ir.DType) {
+	for i, v := range x.Data {
+		x.Data[i] = cudarun.Round(v, d)
+	}
+}
+
+// attn reads an attention op's operands.
+type attn struct {
+	op            *ir.Op
+	q, k, v       *ir.Tensor
+	batch, t      int
+	heads, shared int // query heads, and those of one key-value head
+	width         int
+	round         func(float64) float64
+	key           rng.Key
+}
+
+func newAttn(op *ir.Op, q, k, v *ir.Tensor, in map[string]*ir.Tensor, d ir.DType) attn {
+	a := attn{op: op, q: q, k: k, v: v, heads: op.Int("heads"), shared: op.Int("heads") / op.Int("kv_heads"), width: op.Int("head_dim")}
+	a.t = q.Shape[len(q.Shape)-2]
+	a.batch = len(q.Data) / (a.t * a.heads * a.width)
+	a.round = func(x float64) float64 { return cudarun.Round(x, d) }
+	if s := in["seed"]; s != nil {
+		a.key = rng.Key{Seed: uint64(s.Data[0]), Step: uint32(in["step"].Data[0]), Stream: uint32(op.Int("stream"))}
+	}
+	return a
+}
+
+func (a attn) row(x *ir.Tensor, b, i, h int) []float64 {
+	cols := x.Shape[len(x.Shape)-1]
+	return x.Data[(b*a.t+i)*cols+h*a.width:][:a.width]
+}
+
+// probabilities are row i of the rounded softmax, the slopes of the cap, and the log of the sum.
+func (a attn) probabilities(b, h, i int) (p, slope, drop []float64, lse float64) {
+	p, slope, drop = make([]float64, a.t), make([]float64, a.t), make([]float64, a.t)
+	top := math.Inf(-1)
+	allowed := a.op.Patterns("mask")[0].Allowed
+	for j := range p {
+		p[j], slope[j], drop[j] = math.Inf(-1), 1, 1
+		if prob := a.op.Float("dropout"); prob > 0 {
+			drop[j] = 0
+			if n := ((uint64(b)*uint64(a.heads)+uint64(h))*uint64(a.t)+uint64(i))*uint64(a.t) + uint64(j); a.key.Keep(n, float32(prob)) {
+				drop[j] = 1 / (1 - prob)
+			}
+		}
+		if !allowed(i, j) {
+			continue
+		}
+		s := 0.0
+		for c, x := range a.row(a.q, b, i, h) {
+			s += x * a.row(a.k, b, j, h/a.shared)[c]
+		}
+		s = a.round(s) * a.op.Float("scale")
+		if cap := a.op.Float("softcap"); cap > 0 {
+			th := math.Tanh(a.round(s) / cap)
+			s, slope[j] = cap*th, 1-th*th
+		}
+		if a.op.Bool("alibi") {
+			s -= ir.AlibiSlopes(a.heads)[h] * math.Abs(float64(i-j))
+		}
+		p[j] = a.round(s)
+		top = max(top, p[j])
+	}
+	lse = math.Inf(-1)
+	if math.IsInf(top, -1) {
+		clear(p)
+		return p, slope, drop, lse
+	}
+	sum := 0.0
+	for j := range p {
+		p[j] = math.Exp(p[j] - top)
+		sum += p[j]
+	}
+	for j := range p {
+		p[j] = a.round(p[j] / sum)
+	}
+	return p, slope, drop, top + math.Log(sum)
+}
+
+func plainAttention(op *ir.Op, in map[string]*ir.Tensor, d ir.DType) []*ir.Tensor {
+	a := newAttn(op, in["q"], in["k"], in["v"], in, d)
+	o := ir.NewTensor(a.q.Shape...)
+	lse := ir.NewTensor(a.batch*a.t, a.heads)
+	for b := range a.batch {
+		for h := range a.heads {
+			for i := range a.t {
+				p, _, drop, l := a.probabilities(b, h, i)
+				lse.Data[(b*a.t+i)*a.heads+h] = l
+				to := a.row(o, b, i, h)
+				for j := range p {
+					for c, x := range a.row(a.v, b, j, h/a.shared) {
+						to[c] += a.round(p[j]*drop[j]) * x
+					}
+				}
+			}
+		}
+	}
+	roundTo(o, d)
+	return []*ir.Tensor{o, lse}
+}
+
+func plainAttentionGrad(op *ir.Op, in map[string]*ir.Tensor, d ir.DType) []*ir.Tensor {
+	a := newAttn(op, in["q"], in["k"], in["v"], in, d)
+	do := in["do"]
+	dq, dk, dv := ir.NewTensor(a.q.Shape...), ir.NewTensor(a.k.Shape...), ir.NewTensor(a.v.Shape...)
+	for b := range a.batch {
+		for h := range a.heads {
+			for i := range a.t {
+				p, slope, drop, _ := a.probabilities(b, h, i)
+				g := a.row(do, b, i, h)
+				dp, sum := make([]float64, a.t), 0.0
+				for j := range p {
+					for c, x := range a.row(a.v, b, j, h/a.shared) {
+						dp[j] += g[c] * x
+						a.row(dv, b, j, h/a.shared)[c] += a.round(p[j]*drop[j]) * g[c]
+					}
+					dp[j] = a.round(a.round(dp[j]) * drop[j])
+					sum += p[j] * dp[j]
+				}
+				for j := range p {
+					ds := a.round(p[j] * (dp[j] - sum) * slope[j] * op.Float("scale"))
+					for c := range g {
+						a.row(dq, b, i, h)[c] += ds * a.row(a.k, b, j, h/a.shared)[c]
+						a.row(dk, b, j, h/a.shared)[c] += ds * a.row(a.q, b, i, h)[c]
+					}
+				}
+			}
+		}
+	}
+	for _, x := range []*ir.Tensor{dq, dk, dv} {
+		roundTo(x, d)
+	}
+	return []*ir.Tensor{dq, dk, dv}
+}

@@ -1,0 +1,118 @@
+// The driver API: modules, functions and launches.
+#include "api.h"
+
+#include "memory.h"
+#include "module.h"
+
+#include <string.h>
+
+#include <memory>
+
+API cuModuleLoadData(Module **m, const char *image) {
+    READY("%s", "");
+    if (const Result r = stream::unsafe()) return call(r);
+    if (m == nullptr) return call(invalid_value);
+    return call(module::load(image, m));
+}
+
+API cuModuleLoadFatBinary(Module **m, const char *image) {
+    READY("%s", "");
+    if (const Result r = stream::unsafe()) return call(r);
+    if (m == nullptr) return call(invalid_value);
+    return call(module::load(image, m));
+}
+
+API cuModuleUnload(Module *m) {
+    READY("%s", "");
+    if (const Result r = stream::unsafe()) return call(r);
+    if (const Result r = stream::wait_for_all()) return call(r);
+    return call(module::unload(m));
+}
+
+API cuModuleGetFunction(Function **f, Module *m, const char *name) {
+    READY("name=%s", name);
+    if (f == nullptr || name == nullptr) return call(invalid_value);
+    return call(module::find(m, name, f));
+}
+
+namespace {
+enum FunctionAttribute { threads = 0, static_shared = 1, local = 3, registers = 4, dynamic_shared = 8, carveout = 9 };
+} // namespace
+
+API cuFuncGetAttribute(int *value, int which, const Function *f) {
+    READY("attribute=%d", which);
+    if (value == nullptr) return call(invalid_value);
+    if (!module::known(f)) return call(invalid_handle);
+    switch (which) {
+    case threads: *value = f->code.entry->bound; break;
+    case static_shared: *value = int(f->code.static_shared); break;
+    case registers: *value = 32; break;
+    case local: *value = 0; break;
+    case dynamic_shared: *value = int(f->most_dynamic); break;
+    default: *value = 0;
+    }
+    return call(success);
+}
+
+API cuFuncSetAttribute(Function *f, int which, int value) {
+    READY("attribute=%d value=%d", which, value);
+    if (!module::known(f)) return call(invalid_handle);
+    if (which == carveout) return call(success);
+    if (which != dynamic_shared || value < 0 || value + f->code.static_shared > device::shared_optin()) return call(invalid_value);
+    f->most_dynamic = value;
+    return call(success);
+}
+
+// cuFuncGetParamInfo gives an argument's place; invalid_value after the last one.
+API cuFuncGetParamInfo(const Function *f, size_t index, size_t *offset, size_t *size) {
+    READY("index=%zu", index);
+    if (!module::known(f)) return call(invalid_handle);
+    if (offset == nullptr || index >= size_t(f->code.entry->count)) return call(invalid_value);
+    size_t at = 0;
+    for (size_t i = 0;; i++) {
+        const size_t n = f->code.entry->sizes[i] & 0x7f;
+        at = (at + n - 1) / n * n;
+        if (i == index) {
+            *offset = at;
+            if (size) *size = n;
+            return call(success);
+        }
+        at += n;
+    }
+}
+
+namespace {
+
+// check_pointers says which pointer of a launch is not one of the device; nullptr is, where a kernel takes it.
+void check_pointers(const Launch &l, Fault &fault) {
+    for (int i = 0; i < l.code->entry->count; i++) {
+        if (l.code->entry->sizes[i] != tfc_sim::pointer_size) continue;
+        void *p;
+        memcpy(&p, l.data.data() + 8 * i, sizeof p);
+        if (p == nullptr || memory::inside(memory::device, p, 0) || memory::inside(memory::pinned, p, 0)) continue;
+        fault = {illegal_address, format("kernel %s: argument %d is %s", l.code->name.c_str(), i, memory::describe(reinterpret_cast<uintptr_t>(p)).c_str())};
+        return;
+    }
+}
+
+} // namespace
+
+API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *handle, void **arguments, void **extra) {
+    READY("name=%s grid=%u,%u,%u block=%u,%u,%u shared=%u", module::known(f) ? f->code.name.c_str() : "?", gx, gy, gz, bx, by, bz, shared);
+    if (!module::known(f)) return call(invalid_handle);
+    Stream *s = stream::find(handle);
+    if (s == nullptr) return call(invalid_handle);
+    const tfc_sim::Entry &e = *f->code.entry;
+    if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535) return call(invalid_value);
+    if (bx == 0 || by == 0 || bz == 0 || bx > 1024 || by > 1024 || bz > 64 || uint64_t(bx) * by * bz > tfc_sim::max_threads) return call(invalid_value);
+    if (bx * by * bz > unsigned(e.bound)) return call(launch_out_of_resources);
+    if (shared > unsigned(f->most_dynamic)) return call(invalid_value);
+    if (extra != nullptr || (arguments == nullptr && e.count)) return call(invalid_value);
+    const auto l = std::make_shared<Launch>(Launch{&f->code, {gx, gy, gz}, {bx, by, bz}, shared, std::vector<unsigned char>(size_t(8 * e.count))});
+    for (int i = 0; i < e.count; i++) memcpy(l->data.data() + 8 * i, arguments[i], e.sizes[i] & 0x7f);
+    return call(stream::enqueue(s, f->code.name, [l](Fault &fault) {
+        check_pointers(*l, fault);
+        if (fault.result == success) simulator::run(*l, fault);
+    }));
+}

@@ -1,0 +1,11 @@
+// The tensor cores.
+#pragma once
+
+#include "sim.h"
+
+namespace tensor {
+
+// mma makes D += A·B of what the lanes of a warp have handed in: products exact, sums in float from the lowest k.
+void mma(tfc_sim::Warp &, int parity, bool half);
+
+} // namespace tensor

@@ -1,0 +1,72 @@
+// The tensor cores and asynchronous copies, as device.cuh describes them.
+#pragma once
+
+// pack2 rounds two floats into a register, lo in the low half.
+template <class T> inline uint32_t pack2(float lo, float hi);
+template <> inline uint32_t pack2<bf16>(float lo, float hi) { return __float2bfloat16_rn(lo).bits | uint32_t(__float2bfloat16_rn(hi).bits) << 16; }
+template <> inline uint32_t pack2<half>(float lo, float hi) { return __float2half_rn(lo).bits | uint32_t(__float2half_rn(hi).bits) << 16; }
+
+namespace tfc_sim {
+
+// MMA is what a lane hands in, and takes back with the new d.
+struct MMA {
+    float d[4];
+    uint32_t a[4], b[2];
+};
+
+template <bool is_half> inline void finish_mma(Warp &w, int parity) {
+    if (w.arrived != 0xffffffffu) fail("mma by a part of a warp");
+    worker().services->mma(w, parity, is_half);
+}
+
+template <bool is_half> inline void mma(const char *kind, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const MMA in{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}};
+    const Meeting m = meet(kind, in, finish_mma<is_half>);
+    memcpy(d, m.warp.exchange[m.parity][m.lane], sizeof d);
+}
+
+// finish_matrices is what the last lane of a ldmatrix does for all: row r of matrix i is where lane 8*i+r says.
+template <bool transposed> inline void finish_matrices(Warp &w, int parity) {
+    if (w.arrived != 0xffffffffu) fail("ldmatrix by a part of a warp");
+    uint16_t x[4][8][8];
+    for (int i = 0; i < 32; i++) {
+        const void *row;
+        memcpy(&row, w.exchange[parity][i], sizeof row);
+        if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("ldmatrix: the row of lane %d is not aligned to 16 bytes", {nullptr, 0}, i);
+        memcpy(x[i / 8][i % 8], row, 16);
+    }
+    for (int lane = 0; lane < 32; lane++) {
+        const int r = lane / 4, c = 2 * (lane % 4);
+        uint32_t out[4];
+        for (int i = 0; i < 4; i++)
+            out[i] = transposed ? x[i][c][r] | uint32_t(x[i][c + 1][r]) << 16 : x[i][r][c] | uint32_t(x[i][r][c + 1]) << 16;
+        memcpy(w.exchange[parity][lane], out, sizeof out);
+    }
+}
+
+} // namespace tfc_sim
+
+// mma is D += A·B for one warp, m16n8k16.
+template <class T> inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+template <> inline void mma<bf16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    tfc_sim::mma<false>("mma of bf16", d, a, b0, b1);
+}
+template <> inline void mma<half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    tfc_sim::mma<true>("mma of half", d, a, b0, b1);
+}
+
+inline void ldmatrix(uint32_t (&r)[4], const void *row) {
+    const tfc_sim::Meeting m = tfc_sim::meet("ldmatrix", row, tfc_sim::finish_matrices<false>);
+    memcpy(r, m.warp.exchange[m.parity][m.lane], sizeof r);
+}
+inline void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
+    const tfc_sim::Meeting m = tfc_sim::meet("ldmatrix_transposed", row, tfc_sim::finish_matrices<true>);
+    memcpy(r, m.warp.exchange[m.parity][m.lane], sizeof r);
+}
+
+// copy_async lands as late as it may: when a wait asks for it. Until then its 16 bytes are NaNs.
+inline void copy_async(void *shared, const void *global, bool valid) {
+    tfc_sim::worker().services->copy_begin(tfc_sim::fiber(), shared, global, valid);
+}
+inline void copy_async_commit() { tfc_sim::worker().services->copy_commit(tfc_sim::fiber()); }
+template <int N> inline void copy_async_wait() { tfc_sim::worker().services->copy_wait(tfc_sim::fiber(), N); }

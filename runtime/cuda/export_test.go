@@ -1,0 +1,6 @@
+package cuda
+
+// Forget makes the next call load the libraries anew.
+func Forget() {
+	loaded.driver, loadedBLAS.library = nil, nil
+}

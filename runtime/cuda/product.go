@@ -1,0 +1,216 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+)
+
+// DType is the type of a matrix's elements.
+type DType uint8
+
+const (
+	BF16 DType = iota + 1
+	F16
+	F32
+)
+
+func (t DType) String() string {
+	switch t {
+	case BF16:
+		return "bf16"
+	case F16:
+		return "f16"
+	case F32:
+		return "f32"
+	}
+	return "unset"
+}
+
+// Size returns the bytes of an element.
+func (t DType) Size() int {
+	if t == F32 {
+		return 4
+	}
+	return 2
+}
+
+// cuda returns the type as CUDA's libraries number it (cudaDataType).
+func (t DType) cuda() int32 {
+	return [...]int32{BF16: 14, F16: 2, F32: 0}[t]
+}
+
+// Compute is how products are multiplied and summed. Sums are float in any case.
+type Compute uint8
+
+const (
+	ComputeF32  Compute = iota // exact products of the inputs
+	ComputeTF32                // float inputs are rounded to TF32, 10 bits of mantissa, for the matrix units
+)
+
+func (c Compute) String() string {
+	if c == ComputeTF32 {
+		return "tf32"
+	}
+	return "f32"
+}
+
+// cublas returns the type as cuBLAS numbers it (cublasComputeType_t): CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32.
+func (c Compute) cublas() int32 { return [...]int32{ComputeF32: 68, ComputeTF32: 77}[c] }
+
+// Epilogue is what happens to a product before it is stored. With P = alpha·op(A)·op(B) + beta·C, bias[N] added to every
+// row, and gelu the tanh form of GELU:
+type Epilogue uint8
+
+const (
+	EpilogueNone        Epilogue = iota // D = P
+	EpilogueBias                        // D = P + bias
+	EpilogueGELU                        // D = gelu(P)
+	EpilogueGELUBias                    // D = gelu(P + bias)
+	EpilogueGELUAux                     // aux = P, D = gelu(aux)
+	EpilogueGELUAuxBias                 // aux = P + bias, D = gelu(aux)
+	EpilogueDGELU                       // D = P · gelu'(aux)
+)
+
+// epilogues says of each its name, its number in cuBLASLt (cublasLtEpilogue_t), and what it reads or writes besides.
+var epilogues = [...]struct {
+	name      string
+	cublas    int32
+	bias, aux bool
+}{
+	EpilogueNone:        {"none", 1, false, false},
+	EpilogueBias:        {"bias", 4, true, false},
+	EpilogueGELU:        {"gelu", 32, false, false},
+	EpilogueGELUBias:    {"gelu_bias", 36, true, false},
+	EpilogueGELUAux:     {"gelu_aux", 160, false, true},
+	EpilogueGELUAuxBias: {"gelu_aux_bias", 164, true, true},
+	EpilogueDGELU:       {"dgelu", 192, false, true},
+}
+
+func (e Epilogue) String() string {
+	if int(e) < len(epilogues) {
+		return epilogues[e].name
+	}
+	return "unknown"
+}
+
+// Product is a matrix product over row-major matrices:
+//
+//	D[M,N] = epilogue(alpha·op(A)[M,K] · op(B)[K,N] + Beta·C[M,N])
+//
+// where op(X) is X, or with TransX its transpose. Each matrix has LD elements from one row to the next as it is stored, 0
+// meaning that rows follow each other without gaps.
+type Product struct {
+	M, N, K            int
+	TransA, TransB     bool
+	LDA, LDB, LDC, LDD int
+	A, B, C, D         DType // A and B are alike; D is as they are, or F32; C is as D, and may be left out
+	Bias               DType // left out as D is, which is what cuBLASLt has kernels for
+	LDAux              int   // of aux, whose type is D's; a multiple of 8
+	Compute            Compute
+	Epilogue           Epilogue
+	Beta               float32
+	Align              int  // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
+	Dynamic            bool // M changes from call to call: nothing is timed, nothing goes to the lock
+	About              string
+}
+
+// String returns the product as the lock names it.
+func (p Product) String() string {
+	transposed := func(t bool) string {
+		if t {
+			return "t"
+		}
+		return "n"
+	}
+	s := fmt.Sprintf("m=%d n=%d k=%d %s%s lda=%d ldb=%d ldc=%d ldd=%d a=%v b=%v c=%v d=%v compute=%v epilogue=%v beta=%g align=%d",
+		p.M, p.N, p.K, transposed(p.TransA), transposed(p.TransB), p.LDA, p.LDB, p.LDC, p.LDD, p.A, p.B, p.C, p.D,
+		p.Compute, p.Epilogue, p.Beta, p.Align)
+	if epilogues[p.Epilogue].bias {
+		s += fmt.Sprintf(" bias=%v", p.Bias)
+	}
+	if epilogues[p.Epilogue].aux {
+		s += fmt.Sprintf(" ldaux=%d", p.LDAux)
+	}
+	return s
+}
+
+// info describes the product for errors.
+func (p Product) info() KernelInfo {
+	about := p.String()
+	if p.About != "" {
+		about = p.About + "; " + about
+	}
+	return KernelInfo{Entry: "a product by cuBLASLt", About: about}
+}
+
+// complete returns the product with everything that was left out, or says what is wrong with it.
+func (p Product) complete() (Product, error) {
+	if p.M < 1 || p.N < 1 || p.K < 1 {
+		return p, fmt.Errorf("sizes m=%d n=%d k=%d", p.M, p.N, p.K)
+	}
+	if int(p.Epilogue) >= len(epilogues) || p.Compute > ComputeTF32 {
+		return p, errors.New("unknown epilogue or compute type")
+	}
+	for _, t := range []DType{p.A, p.B, p.D} {
+		if t < BF16 || t > F32 {
+			return p, errors.New("type of A, B or D is not set")
+		}
+	}
+	if p.C == 0 {
+		p.C = p.D
+	}
+	if p.Bias == 0 {
+		p.Bias = p.D
+	}
+	switch {
+	case p.A != p.B:
+		return p, fmt.Errorf("types of A and B, %v and %v, differ", p.A, p.B)
+	case p.D != p.A && p.D != F32:
+		return p, fmt.Errorf("type of D is %v, it can be %v or f32", p.D, p.A)
+	case p.C != p.D:
+		return p, fmt.Errorf("types of C and D, %v and %v, differ", p.C, p.D)
+	case p.Bias > F32:
+		return p, errors.New("unknown type of the bias")
+	case p.Compute == ComputeTF32 && p.A != F32:
+		return p, fmt.Errorf("tf32 is for f32 inputs, these are %v", p.A)
+	}
+	if p.Align == 0 {
+		p.Align = 256
+	}
+	if p.Align < p.A.Size() || p.Align&(p.Align-1) != 0 {
+		return p, fmt.Errorf("alignment of %d bytes", p.Align)
+	}
+	p.Align = min(p.Align, 256) // more makes no difference
+	rowA, rowB := p.K, p.N
+	if p.TransA {
+		rowA = p.M
+	}
+	if p.TransB {
+		rowB = p.K
+	}
+	rows := []struct {
+		name string
+		ld   *int
+		row  int
+	}{{"LDA", &p.LDA, rowA}, {"LDB", &p.LDB, rowB}, {"LDD", &p.LDD, p.N}, {"LDC", &p.LDC, p.N}, {"LDAux", &p.LDAux, p.N}}
+	for _, r := range rows {
+		if *r.ld == 0 {
+			*r.ld = r.row
+			if r.name == "LDC" {
+				*r.ld = p.LDD
+			}
+		}
+		if *r.ld < r.row {
+			return p, fmt.Errorf("%s is %d, a row has %d elements", r.name, *r.ld, r.row)
+		}
+	}
+	if !epilogues[p.Epilogue].aux {
+		p.LDAux = 0
+	} else if p.LDAux%8 != 0 {
+		return p, fmt.Errorf("LDAux is %d, cuBLASLt wants a multiple of 8", p.LDAux)
+	}
+	if p.Beta == 0 {
+		p.LDC = p.LDD // C is not read
+	}
+	return p, nil
+}

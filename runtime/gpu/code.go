@@ -1,0 +1,90 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+)
+
+// imageFile is what the .cu files were compiled to.
+const imageFile = "kernels/kernels.fatbin"
+
+// image returns the compiled kernels.
+func (p *Program) image() ([]byte, error) {
+	data, err := p.Files.ReadFile(imageFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("the package was built without nvcc, so its CUDA kernels are not compiled: install the CUDA toolkit (tfc doctor says what is found) and run tfc build again")
+	}
+	return data, err
+}
+
+// load puts the kernels on the device.
+func (d *device) load(image []byte) error {
+	_, modules, err := kernelfile.Unpack(image)
+	if err != nil {
+		return err
+	}
+	of := map[string]*cuda.Module{}
+	for _, m := range modules {
+		module, err := d.ctx.Load(m.Fatbin)
+		if err != nil {
+			return err
+		}
+		for _, e := range m.Entries {
+			of[e] = module
+		}
+	}
+	for _, k := range d.program.Kernels {
+		module := of[k.Entry]
+		if module == nil {
+			return fmt.Errorf("the compiled kernels have no %s: the package is not of one build; run tfc build again", k.Entry)
+		}
+		loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About})
+		if err != nil {
+			return err
+		}
+		d.kernels = append(d.kernels, loaded)
+	}
+	return nil
+}
+
+// code is the program ready to run.
+type code struct {
+	kernels  []cuda.Kernel
+	products []Product
+	blas     *cuda.BLAS
+	lock     *cuda.Lock
+}
+
+// newCode makes the program ready. tuned is the file that keeps which algorithms of products are the fastest; where it is
+// empty, nothing is timed.
+func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
+	c := &code{kernels: d.kernels, products: d.program.Products}
+	if tuned != "" {
+		c.lock = cuda.OpenLock(tuned)
+		c.lock.Tune = true
+	}
+	var err error
+	c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock)
+	return c, err
+}
+
+// product returns product p ready for a call of so many rows.
+func (c *code) product(p, rows int) (*cuda.Prepared, error) {
+	q := c.products[p]
+	if q.Dynamic {
+		q.M = rows
+	}
+	return c.blas.Prepare(q)
+}
+
+// save keeps what was timed.
+func (c *code) save() error {
+	if c.lock == nil {
+		return nil
+	}
+	return c.lock.Save()
+}

@@ -1,0 +1,124 @@
+package lm
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Backend is the compiled code of a model for one kind of device beside the CPU.
+type Backend interface {
+	// Check returns nil where the code can run here, and otherwise why it cannot, as a sentence.
+	Check() error
+	// Open takes a device into use.
+	Open(index int) (Device, error)
+}
+
+// Device is a device in use.
+type Device interface {
+	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3".
+	String() string
+	// NewTrainer and NewGenerator are those of Config, on the device. tuned is a file that keeps what was measured here
+	// and chosen, such as the algorithms of products; empty for none.
+	NewTrainer(weights []float32, tuned string) (Trainer, error)
+	NewGenerator(weights []float32, slots int, tuned string) (Generator, error)
+	Close() error
+}
+
+// Use chooses the device that the model works on: "cpu", "cuda", "cuda:1" (the second GPU that CUDA_VISIBLE_DEVICES
+// leaves), or "auto": the first GPU where there is one that the package has code for, otherwise the CPU. Without a call it
+// is auto. A device that cannot be used is an error that says why.
+func (m *Model) Use(device string) error {
+	release, err := m.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	m.leaveDevice()
+	return m.useDevice(device)
+}
+
+func (m *Model) useDevice(device string) error {
+	kind, index, err := parseDevice(device)
+	if err != nil {
+		return err
+	}
+	if kind == "cpu" {
+		m.placed = true
+		return nil
+	}
+	if m.cfg.CUDA == nil {
+		err = errors.New("the package has no CUDA code: add cuda to target.devices of its spec and build it again")
+	} else if err = m.cfg.CUDA.Check(); err == nil {
+		m.device, err = m.cfg.CUDA.Open(index)
+	}
+	if err != nil && kind == "auto" {
+		m.device, m.whyCPU = nil, err
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("device %s: %w", device, err)
+	}
+	m.placed = true
+	return nil
+}
+
+// parseDevice reads auto, cpu, cuda or cuda:N.
+func parseDevice(s string) (kind string, index int, err error) {
+	name, number, numbered := strings.Cut(s, ":")
+	if numbered {
+		index, err = strconv.Atoi(number)
+	}
+	switch {
+	case s == "" || s == "auto":
+		return "auto", 0, nil
+	case s == "cpu" || name == "cuda" && err == nil && index >= 0:
+		return name, index, nil
+	}
+	return "", 0, inputError("there is no device %q; give auto, cpu, cuda, or cuda:1 for the second GPU", s)
+}
+
+// leaveDevice frees what lives on the device.
+func (m *Model) leaveDevice() {
+	if m.generator != nil {
+		m.generator.Close()
+		m.generator = nil
+	}
+	if m.device != nil {
+		m.device.Close()
+		m.device = nil
+	}
+	m.placed = false
+}
+
+// place chooses a device where the user has not.
+func (m *Model) place() error {
+	if m.placed {
+		return nil
+	}
+	return m.useDevice("auto")
+}
+
+// deviceName says where the model works.
+func (m *Model) deviceName() string {
+	if m.device != nil {
+		return m.device.String()
+	}
+	return "cpu"
+}
+
+// newTrainer makes the training code where the model lives. tuned is as in Device.
+func (m *Model) newTrainer(tuned string) (Trainer, error) {
+	if err := m.place(); err != nil {
+		return nil, err
+	}
+	if m.device == nil {
+		return m.cfg.NewTrainer(m.weights, 0), nil
+	}
+	if m.generator != nil { // its memory is for the training
+		m.generator.Close()
+		m.generator = nil
+	}
+	return m.device.NewTrainer(m.weights, tuned)
+}

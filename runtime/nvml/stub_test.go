@@ -1,0 +1,19 @@
+//go:build !(linux && cgo && !nonvml)
+
+package nvml
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestStub(t *testing.T) {
+	l, err := Open()
+	if l != nil || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v %v", l, err)
+	}
+	_, err = l.System()
+	if _, other := l.Devices(); !errors.Is(err, ErrUnavailable) || !errors.Is(other, ErrUnavailable) || l.Close() != nil {
+		t.Error(err, other)
+	}
+}
