@@ -14,7 +14,7 @@ var attentionRows = map[string]lowering{
 		q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Results[0]
 		a := e.attention(op, q)
 		config := append(a.config, integer("vec", e.vec(a.width, q, k, v, o)))
-		config = append(config, e.strides("q", q, "k", k, "v", v, "o", o)...)
+		config = append(config, e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("o", o))
 		n := kernel{
 			rows: q, config: config, layers: a.masks,
 			params: append([]param{e.out(op, 0, "o"), e.out(op, 1, "lse"), e.in(op, 0, "q"), e.in(op, 1, "k"), e.in(op, 2, "v")}, e.draws(op)...),
@@ -49,16 +49,16 @@ var attentionRows = map[string]lowering{
 		stats := e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
 		e.emit(op, kernel{
 			file: "attention.cuh", body: "attention_stats", rows: q,
-			config: append([]constant{
+			config: []constant{
 				typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context), integer("heads", a.heads),
-				integer("head_dim", a.width), integer("vec", vec), integer("padding", padding),
-			}, e.strides("do", do, "o", o)...),
+				integer("head_dim", a.width), e.apart("do", do), e.apart("o", o), integer("vec", vec), integer("padding", padding),
+			},
 			params:  []param{stats, e.in(op, 0, "d_o"), e.in(op, 4, "o"), e.in(op, 5, "lse")},
 			threads: 256, grid: blocks((a.batch*padded*a.heads*lanes + 255) / 256),
 		})
 		stats.ctype = "const float2 *"
 		config := append(a.config, integer("vec", e.vec(a.width, do, q, k, v, dq, dk, dv)))
-		config = append(config, e.strides("do", do, "q", q, "k", k, "v", v, "dq", dq, "dk", dk, "dv", dv)...)
+		config = append(config, e.apart("do", do), e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("dq", dq), e.apart("dk", dk), e.apart("dv", dv))
 		n := kernel{
 			rows: q, config: config, layers: a.masks,
 			params: append([]param{
@@ -141,13 +141,9 @@ func (e *emitter) draws(op *ir.Op) []param {
 	return []param{state, e.micro("micro"), e.layer("layer")}
 }
 
-// strides are the fields NAME_stride of values, named in turn.
-func (e *emitter) strides(namesAndValues ...any) []constant {
-	var all []constant
-	for i := 0; i < len(namesAndValues); i += 2 {
-		all = append(all, integer(namesAndValues[i].(string)+"_stride", e.stride(namesAndValues[i+1].(*ir.Value))))
-	}
-	return all
+// apart is the field name_stride: how far the rows of v are apart.
+func (e *emitter) apart(name string, v *ir.Value) constant {
+	return integer(name+"_stride", e.stride(v))
 }
 
 // maskType is a pattern as a type of mask.cuh.

@@ -95,8 +95,10 @@ func TestNoDriverInstalled(t *testing.T) {
 }
 
 func TestFindBLAS(t *testing.T) {
-	if _, err := openLibrary("libcublasLt.so.12"); err == nil {
-		t.Skip("cuBLASLt is where the loader looks")
+	for _, name := range []string{"libcublasLt.so.12", "libcublasLt.so.13"} {
+		if _, err := openLibrary(name); err == nil {
+			t.Skip("cuBLASLt is where the loader looks")
+		}
 	}
 	home := t.TempDir()
 	for _, name := range []string{"CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "PATH"} {

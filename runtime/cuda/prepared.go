@@ -69,17 +69,17 @@ func (p *Prepared) describe() error {
 	err := errors.Join(
 		set(descTransA, transpose(q.TransB)),
 		set(descTransB, transpose(q.TransA)),
-		set(descEpilogue, epilogues[q.Epilogue].cublas),
+		set(descEpilogue, q.Epilogue.info().cublas),
 	)
 	// The heuristic takes the alignment of these two from their addresses.
-	if epilogues[q.Epilogue].bias {
+	if q.Epilogue.info().bias {
 		if q.Bias != q.D {
 			err = errors.Join(err, set(descBiasType, q.Bias.cuda()))
 		}
 		err = errors.Join(err, p.setPointer(descBiasPointer, Ptr(q.Align)))
 		p.bias = Ptr(q.Align)
 	}
-	if epilogues[q.Epilogue].aux {
+	if q.Epilogue.info().aux {
 		ld := int64(q.LDAux)
 		err = errors.Join(err, p.blas.do(&lib.matmulDescSetAttribute, p.operation, descAuxLD, uintptr(unsafe.Pointer(&ld)), 8),
 			p.setPointer(descAuxPointer, Ptr(q.Align)))
@@ -236,7 +236,7 @@ func (p *Prepared) candidates(most int) ([]heuristicResult, error) {
 	}
 	if len(good) == 0 {
 		note := ""
-		if epilogues[p.product.Epilogue].bias && p.product.Bias != p.product.D {
+		if p.product.Epilogue.info().bias && p.product.Bias != p.product.D {
 			note = "; it adds a bias of the type of D only"
 		}
 		return nil, fmt.Errorf("cuBLASLt %s has no algorithm for it%s", p.blas.lib.versionText(), note)
@@ -249,7 +249,7 @@ func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
 	if p == nil || p.closed || p.blas.ctx != c {
 		return errors.New("product that is not prepared, is dropped, or is of another context")
 	}
-	e := &epilogues[p.product.Epilogue]
+	e := p.product.Epilogue.info()
 	switch {
 	case d == 0 || a == 0 || b == 0:
 		return fmt.Errorf("%s: address 0 of D, A or B", &p.info)

@@ -71,12 +71,14 @@ const (
 	EpilogueDGELU                       // D = P · gelu'(aux)
 )
 
-// epilogues says of each its name, its number in cuBLASLt (cublasLtEpilogue_t), and what it reads or writes besides.
-var epilogues = [...]struct {
+// epilogueInfo is an epilogue's name, its number in cuBLASLt (cublasLtEpilogue_t), and what it reads or writes besides.
+type epilogueInfo struct {
 	name      string
 	cublas    int32
 	bias, aux bool
-}{
+}
+
+var epilogues = [...]epilogueInfo{
 	EpilogueNone:        {"none", 1, false, false},
 	EpilogueBias:        {"bias", 4, true, false},
 	EpilogueGELU:        {"gelu", 32, false, false},
@@ -86,12 +88,14 @@ var epilogues = [...]struct {
 	EpilogueDGELU:       {"dgelu", 192, false, true},
 }
 
-func (e Epilogue) String() string {
+func (e Epilogue) info() epilogueInfo {
 	if int(e) < len(epilogues) {
-		return epilogues[e].name
+		return epilogues[e]
 	}
-	return "unknown"
+	return epilogueInfo{name: "unknown"}
 }
+
+func (e Epilogue) String() string { return e.info().name }
 
 // Product is a matrix product over row-major matrices:
 //
@@ -125,10 +129,10 @@ func (p Product) String() string {
 	s := fmt.Sprintf("m=%d n=%d k=%d %s%s lda=%d ldb=%d ldc=%d ldd=%d a=%v b=%v c=%v d=%v compute=%v epilogue=%v beta=%g align=%d",
 		p.M, p.N, p.K, transposed(p.TransA), transposed(p.TransB), p.LDA, p.LDB, p.LDC, p.LDD, p.A, p.B, p.C, p.D,
 		p.Compute, p.Epilogue, p.Beta, p.Align)
-	if epilogues[p.Epilogue].bias {
+	if p.Epilogue.info().bias {
 		s += fmt.Sprintf(" bias=%v", p.Bias)
 	}
-	if epilogues[p.Epilogue].aux {
+	if p.Epilogue.info().aux {
 		s += fmt.Sprintf(" ldaux=%d", p.LDAux)
 	}
 	return s
@@ -204,7 +208,7 @@ func (p Product) complete() (Product, error) {
 			return p, fmt.Errorf("%s is %d, a row has %d elements", r.name, *r.ld, r.row)
 		}
 	}
-	if !epilogues[p.Epilogue].aux {
+	if !p.Epilogue.info().aux {
 		p.LDAux = 0
 	} else if p.LDAux%8 != 0 {
 		return p, fmt.Errorf("LDAux is %d, cuBLASLt wants a multiple of 8", p.LDAux)

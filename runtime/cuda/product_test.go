@@ -37,15 +37,15 @@ func TestProductComplete(t *testing.T) {
 		p := base
 		c.change(&p)
 		q, err := p.complete()
-		got := q.String
+		got := q.String()
 		want, isError := strings.CutPrefix(c.want, "! ")
 		switch {
 		case isError && (err == nil || err.Error() != want):
 			t.Errorf("%s: %v, want %s", name, err, want)
 		case !isError && err != nil:
 			t.Errorf("%s: %v", name, err)
-		case !isError && !strings.Contains(got(), want):
-			t.Errorf("%s: %s, want %s", name, got(), want)
+		case !isError && !strings.Contains(got, want):
+			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
 }
@@ -68,8 +68,8 @@ func TestLayouts(t *testing.T) {
 	for name, c := range map[string][2]int32{
 		"CUDA_R_16BF": {BF16.cuda(), 14}, "CUDA_R_16F": {F16.cuda(), 2}, "CUDA_R_32F": {F32.cuda(), 0},
 		"CUBLAS_COMPUTE_32F": {ComputeF32.cublas(), 68}, "CUBLAS_COMPUTE_32F_FAST_TF32": {ComputeTF32.cublas(), 77},
-		"CUBLASLT_EPILOGUE_GELU_AUX_BIAS": {epilogues[EpilogueGELUAuxBias].cublas, 32 | 4 | 128},
-		"CUBLASLT_EPILOGUE_DGELU":         {epilogues[EpilogueDGELU].cublas, 64 | 128},
+		"CUBLASLT_EPILOGUE_GELU_AUX_BIAS": {EpilogueGELUAuxBias.info().cublas, 32 | 4 | 128},
+		"CUBLASLT_EPILOGUE_DGELU":         {EpilogueDGELU.info().cublas, 64 | 128},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s: %d, not %d", name, c[0], c[1])

@@ -83,7 +83,7 @@ func (p *Prepared) newTrial() (*trial, error) {
 	t.a = place(rowsA, colsA, q.LDA, q.A.Size())
 	t.b = place(rowsB, colsB, q.LDB, q.B.Size())
 	t.bias = place(1, q.N, q.N, q.Bias.Size())
-	if epilogues[q.Epilogue].aux {
+	if q.Epilogue.info().aux {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
 	}
 	free, _, err := c.MemInfo()
@@ -143,7 +143,7 @@ func (t *trial) fill() error {
 // multiply puts the product on s, on the i-th set of operands.
 func (t *trial) multiply(s *Stream, i int) {
 	at := t.memory + Ptr(i%t.sets*t.set)
-	e := &epilogues[t.p.product.Epilogue]
+	e := t.p.product.Epilogue.info()
 	var bias, aux, c Ptr
 	if e.bias {
 		bias = at + Ptr(t.bias)

@@ -173,19 +173,7 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
     }
 }
 
-// small_linear works on any type and shape: a warp takes some outputs, and its lanes the inner dimension.
-//
-//   Config    vec      elements an access of x and w takes
-//             columns  outputs a warp takes; columns*8 is at most 32
-//             warps    of a block
-//   grid      x: ceil(out / (warps*columns))   y: ceil(rows / 8)
-//   threads   32*warps
-//   shared    none
-template <class C>
-__device__ void small_linear(int rows, typename C::T *y, const typename C::T *x, const typename C::T *w, const float *bias,
-                             const typename C::T *residual);
-
-// linear_rows is small_linear for R rows from n0 on, of which those beyond the last are read as the last.
+// linear_rows is small_linear, below, for R rows from n0 on, of which those beyond the last are read as the last.
 template <class C, int R>
 __device__ inline void linear_rows(int n0, int rows, typename C::T *y, const typename C::T *x, const typename C::T *w, const float *bias,
                                    const typename C::T *residual) {
@@ -253,18 +241,30 @@ __device__ inline void linear_rows(int n0, int rows, typename C::T *y, const typ
     if (mine) y[static_cast<size_t>(own_n) * C::y_stride + own_m] = from_float<T>(linear_result<C>(own + own_bias, up + up_bias) + added);
 }
 
+// small_linear works on any type and shape: a warp takes some outputs, and its lanes the inner dimension.
+//
+//   Config    vec      elements an access of x and w takes
+//             columns  outputs a warp takes; columns*8 is at most 32
+//             warps    of a block
+//   grid      x: ceil(out / (warps*columns))   y: ceil(rows / 8)
+//   threads   32*warps
+//   shared    none
 template <class C>
 __device__ void small_linear(int rows, typename C::T *y, const typename C::T *x, const typename C::T *w, const float *bias,
                              const typename C::T *residual) {
     static_assert(C::columns * 8 <= warp_size, "a lane for each result");
     const int n0 = blockIdx.y * 8, left = rows - n0;
     if (left <= 0) return;
-    if (C::rows == 1 || left == 1)
+    if (left == 1) {
         linear_rows<C, 1>(n0, rows, y, x, w, bias, residual);
-    else if (C::rows == 2 || left == 2)
-        linear_rows<C, 2>(n0, rows, y, x, w, bias, residual);
-    else if (C::rows <= 4 || left <= 4)
-        linear_rows<C, 4>(n0, rows, y, x, w, bias, residual);
-    else
-        linear_rows<C, 8>(n0, rows, y, x, w, bias, residual);
+    } else if constexpr (C::rows > 1) {
+        if (left == 2) {
+            linear_rows<C, 2>(n0, rows, y, x, w, bias, residual);
+        } else if constexpr (C::rows > 2) {
+            if (left <= 4)
+                linear_rows<C, 4>(n0, rows, y, x, w, bias, residual);
+            else
+                linear_rows<C, 8>(n0, rows, y, x, w, bias, residual);
+        }
+    }
 }

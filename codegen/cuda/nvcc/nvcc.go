@@ -25,8 +25,8 @@
 //   - Relocatable code (-rdc, or ptxas -c) that nvlink joins to one cubin costs speed even where everything is inlined:
 //     ptxas ignores setmaxnreg "to maintain compatibility across compilation units" (168 registers became 58), and calls
 //     subroutines for what it inlines otherwise, divisions and some shuffles, with a stack frame.
-//   - A file for each source: 71 s for 60 kernels on two cores for two architectures, where groups take 6.
-//   - One file with all sources: 3 s for these, but one thread an architecture, and all again whenever one changes.
+//   - A file for each source: 62 s of processor time for 60 kernels and two architectures, where groups take 8.
+//   - One file with all sources: half of that, but one thread an architecture, and all again whenever one changes.
 //   - Several cubins of an architecture in one fatbin: the driver takes one and ignores the rest.
 //
 // So there is a fatbin for each group. They are packed into one file, which package kernelfile describes. The code is

@@ -360,10 +360,6 @@ func TestLaunches(t *testing.T) {
 			t.Errorf("attribute %d of scale is %d, not %d", attribute, *value, want)
 		}
 	}
-	a.must("cuFuncGetAttribute", addr(value), 1, a.function("lines"))
-	if *value != 128 {
-		t.Errorf("%d bytes of static shared memory", *value)
-	}
 	var places [][2]uint64
 	offset, size := new(uint64), new(uint64)
 	for i := uintptr(0); a.call("cuFuncGetParamInfo", a.function("mixed"), i, addr(offset), addr(size)) == 0; i++ {
@@ -378,6 +374,28 @@ func TestLaunches(t *testing.T) {
 	if !slices.IsSorted(got) || got[31] != 31 {
 		t.Errorf("lines wrote %v", got)
 	}
+}
+
+// Static and dynamic shared memory share what there is.
+func TestSharedMemory(t *testing.T) {
+	a := open(t)
+	a.load("alone.cu", "")
+	f, p, value := a.function("alone"), a.alloc(128), new(int32)
+	for attribute, want := range map[uintptr]int32{1: 128, 8: 48<<10 - 128} {
+		a.must("cuFuncGetAttribute", addr(value), attribute, f)
+		if *value != want {
+			t.Errorf("attribute %d is %d, not %d", attribute, *value, want)
+		}
+	}
+	s := oneBlock(32)
+	s.shared = 48 << 10
+	if r := a.launch("alone", s, p); r != invalidValue {
+		t.Errorf("a launch with more than 48 KiB: %d", r)
+	}
+	a.want(invalidValue, "cuFuncSetAttribute", f, 8, 227<<10)
+	a.must("cuFuncSetAttribute", f, 8, 227<<10-128)
+	a.run("alone", s, p)
+	a.must("cuCtxSynchronize")
 }
 
 func TestModules(t *testing.T) {

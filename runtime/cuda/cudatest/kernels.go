@@ -123,13 +123,29 @@ var entryPattern = regexp.MustCompile(`(?m)^[ \t]*extern\s+"C"\s+__global__\s+vo
 func entriesOf(text []byte) []entry {
 	var entries []entry
 	for _, m := range entryPattern.FindAllSubmatch(text, -1) {
-		bound, _, _ := strings.Cut(string(m[1]), ",")
+		bound := strings.TrimSpace(firstArgument(string(m[1])))
 		if bound == "" {
 			bound = "1024"
 		}
 		entries = append(entries, entry{string(m[2]), bound})
 	}
 	return entries
+}
+
+// firstArgument returns what is before the first comma outside of parentheses.
+func firstArgument(list string) string {
+	depth := 0
+	for i, c := range list {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			return list[:i]
+		}
+	}
+	return list
 }
 
 var includePattern = regexp.MustCompile(`(?m)^[ \t]*#[ \t]*include[ \t]*"([^"]+)"`)

@@ -1,9 +1,0 @@
-// y = a·x, the kernel in archs.fatbin and mixed.fatbin. They were made by nvcc 13.0:
-//
-//	nvcc -fatbin -Xfatbin -compress-all -o archs.fatbin -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a scale.cu
-//	nvcc -fatbin -o mixed.fatbin -gencode arch=compute_86,code=sm_86 -gencode arch=compute_89,code=compute_89 \
-//	    -gencode arch=compute_90a,code=compute_90a -gencode arch=compute_100f,code=sm_100f scale.cu
-extern "C" __global__ void scale(float *y, const float *x, float a, int n) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) y[i] = a * x[i];
-}
