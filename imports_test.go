@@ -14,13 +14,21 @@ var rules = map[string]string{
 	"parser":     "spec ir github.com/alecthomas/participle/... gopkg.in/yaml.v3",
 	"passes":     "spec ir",
 	"codegen/go": "spec ir github.com/dave/jennifer/jen",
-	"compile":    "spec ir passes codegen/go",
+	"compile":    "spec ir passes codegen/go codegen/cuda",
 	"runtime":    "runtime/... golang.org/x/...", // no package of the compiler
-	"golden":     "github.com/google/go-cmp/cmp",
-	"golden/gen": "golden/gen/... runtime/...",
-	"examples":   "examples/... runtime/...",
-	"scripts":    "",
-	"cmd/tfc": ". spec ir parser passes codegen/go compile cmd/tfc/... runtime/... golang.org/x/... " +
+
+	"codegen/cuda":          "spec ir",
+	"codegen/cuda/nvcc":     "runtime/cuda/kernelfile",
+	"codegen/cuda/cudarun":  "ir codegen/cuda runtime/cuda runtime/cuda/kernelfile", // for tests
+	"compile/gotest":        "spec ir passes compile codegen/go codegen/cuda runtime/cuda/cudatest runtime/cuda/kernelfile",
+	"runtime/cuda":          "github.com/ebitengine/purego",
+	"runtime/cuda/cudatest": "github.com/ebitengine/purego golang.org/x/sys/cpu",
+	"runtime/nvml":          "github.com/NVIDIA/go-nvml/...",
+	"golden":                "github.com/google/go-cmp/cmp",
+	"golden/gen":            "golden/gen/... runtime/...",
+	"examples":              "examples/... runtime/...",
+	"scripts":               "",
+	"cmd/tfc": ". spec ir parser passes codegen/go codegen/cuda codegen/cuda/nvcc compile cmd/tfc/... runtime/... golang.org/x/... " +
 		"github.com/spf13/cobra github.com/rogpeppe/go-internal/diff",
 	"ir/irtest": "ir",
 }

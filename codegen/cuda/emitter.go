@@ -81,6 +81,13 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 func (e *emitter) repeat(op *ir.Op, times int, body func()) {
 	e.group = &ir.Group{Times: times}
 	body()
+	for _, l := range e.group.Launches {
+		for i := range l.Args {
+			if times == 1 { // nothing to advance to
+				l.Args[i].Step = 0
+			}
+		}
+	}
 	e.g.code.Launches[op] = append(e.g.code.Launches[op], *e.group)
 	e.group = nil
 }

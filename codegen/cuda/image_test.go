@@ -2,12 +2,8 @@ package cudagen_test
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,33 +90,22 @@ func split(code *cudagen.Code) (sources, includes map[string]string) {
 	return sources, includes
 }
 
-// simulated compiles code for the simulator. Thin files are compiled several at a time, each with a Config of another name:
-// most of a compilation are the bodies.
+// simulated compiles code for the simulator.
 func simulated(t *testing.T, code *cudagen.Code) []byte {
 	t.Helper()
 	cudatest.New(t)
-	sources, includes := split(code)
-	const units = 24
-	texts := make([]strings.Builder, units)
 	files := map[string][]byte{}
-	for name, text := range includes {
-		files[name] = []byte(text)
-	}
-	entries := slices.Sorted(maps.Keys(sources))
-	for i, name := range entries {
-		texts[i%units].WriteString(configName.ReplaceAllString(sources[name], fmt.Sprintf("Config%d", i)) + "\n")
-		entries[i] = strings.TrimSuffix(name, ".cu")
-	}
-	for i := range texts {
-		if texts[i].Len() > 0 {
-			files[fmt.Sprintf("unit%d.cu", i)] = []byte(texts[i].String())
+	var entries []string
+	for _, s := range code.Sources {
+		files[s.Name] = s.Data
+		if name, ok := strings.CutSuffix(s.Name, ".cu"); ok {
+			entries = append(entries, name)
 		}
 	}
-	file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: cudatest.Kernels(t, files)}})
+	image := cudatest.Kernels(t, cudatest.Merge(files, 24))
+	file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: image}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return file
 }
-
-var configName = regexp.MustCompile(`\bConfig\b`)

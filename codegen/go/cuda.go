@@ -49,8 +49,23 @@ type cudaGenerator struct {
 	product  map[ir.Product]string // the constant of each, whatever it is about
 }
 
-// kernelName is the constant of a kernel.
-func kernelName(k *ir.Kernel) string { return "k" + title(goName(k.Entry)) }
+// kernelName is the constant of a kernel: layernorm_attn_in is kLayernormAttnIn, act_y_2 kActY_2.
+func kernelName(k *ir.Kernel) string { return "k" + camel(k.Entry) }
+
+// camel joins words; a number stays apart, so that different names stay different.
+func camel(name string) string {
+	out := ""
+	for _, word := range strings.Split(name, "_") {
+		switch {
+		case word == "":
+		case word[0] >= '0' && word[0] <= '9':
+			out += "_" + word
+		default:
+			out += title(word)
+		}
+	}
+	return out
+}
 
 // productName is the constant of a product, made at its first use.
 func (c *cudaGenerator) productName(op *ir.Op, p *ir.Product) string {
@@ -69,7 +84,7 @@ func (c *cudaGenerator) productName(op *ir.Op, p *ir.Product) string {
 		of = "d_" + op.Into[0].Name
 	}
 	of = strings.ReplaceAll(of, "layers.", "")
-	name := unique("p"+title(goName(strings.NewReplacer(".", "_", "-", "_").Replace(of))), c.names)
+	name := unique("p"+camel(strings.NewReplacer(".", "_", "-", "_").Replace(of)), c.names)
 	c.product[key] = name
 	c.products = append(c.products, p)
 	return name
@@ -152,7 +167,7 @@ func (c *cudaGenerator) program() *jen.File {
 		j.add("Enqueue", raw("cuda%s", title(job)))
 		lines.add(title(job), gpu("Job").Values(j.list()...))
 	}
-	f.Var().Id("cudaProgram").Op("=").Op("&").Add(gpu("Program")).Values(lines.lines()...)
+	f.Var().Id("cudaProgram").Op("=").Op("&").Add(gpu("Program")).Values(jen.Add(lines.lines()...))
 	f.Line()
 	c.views(f)
 	return f

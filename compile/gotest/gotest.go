@@ -10,9 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
 	gogen "github.com/tfc-dev/tfc/codegen/go"
+	"github.com/tfc-dev/tfc/compile"
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/passes"
+	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
+	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
 	"github.com/tfc-dev/tfc/spec"
 )
 
@@ -38,6 +42,28 @@ type Answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32   // of the sequence, with the first weights
 	Cached         [][]float32 // after the prompt, and after each token that follows
+}
+
+// CUDA adds the code for GPUs to a program, its kernels compiled for the simulator of package cudatest.
+func CUDA(t testing.TB, p *gogen.Program, off map[string]bool) {
+	t.Helper()
+	var err error
+	p.CUDA, err = compile.CUDA(p.Spec, off, func(sources []cudagen.Source, _ []string) ([]cudagen.Source, error) {
+		files := map[string][]byte{}
+		var entries []string
+		for _, s := range sources {
+			files[s.Name] = s.Data
+			if name, ok := strings.CutSuffix(s.Name, ".cu"); ok {
+				entries = append(entries, name)
+			}
+		}
+		image := cudatest.Kernels(t, cudatest.Merge(files, 12))
+		file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: image}})
+		return []cudagen.Source{{Name: "kernels.fatbin", Data: file}}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Compile takes a spec through the pipeline, with some passes off.

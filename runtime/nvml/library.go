@@ -1,4 +1,4 @@
-//go:build linux && cgo && !nonvml
+//go:build linux && cgo && nvml
 
 package nvml
 

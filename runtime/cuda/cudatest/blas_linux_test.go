@@ -20,13 +20,6 @@ const (
 	bf16 element = 14
 )
 
-func (e element) size() int {
-	if e == f32 {
-		return 4
-	}
-	return 2
-}
-
 func (e element) format() format {
 	if e == f16 {
 		return float16
@@ -294,9 +287,7 @@ func TestLargeProduct(t *testing.T) {
 type heuristicResult struct {
 	algorithm [8]uint64
 	workspace uint64
-	state     int32
-	waves     float32
-	reserved  [4]int32
+	_         [6]int32
 }
 
 func TestAlgorithms(t *testing.T) {

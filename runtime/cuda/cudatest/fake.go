@@ -67,6 +67,9 @@ func (f *Fake) FailNth(function string, nth, result int) {
 	f.command("fail", function, strconv.Itoa(nth), strconv.Itoa(result))
 }
 
+// Fault makes the device be at fault: every call that needs it returns the result from now on, until the Reset.
+func (f *Fake) Fault(result int) { f.command("fault", strconv.Itoa(result)) }
+
 // Record starts to keep a line for each call, with its main arguments and its result if that is not 0, and for each piece
 // of work when it runs ("run " and the kernel's name, "copy", …).
 func (f *Fake) Record() { f.command("record on") }
@@ -93,7 +96,7 @@ func (f *Fake) Faults() []string { return f.lines("faults") }
 func (f *Fake) Quiet() { f.command("quiet on") }
 
 // Environ returns the environment, as NAME=value, by which a process that the test starts loads the fakes and obeys
-// commands first: "set NAME NUMBER", "fail FUNCTION NTH RESULT", "quiet on".
+// commands first: "set NAME NUMBER", "fail FUNCTION NTH RESULT", "fault RESULT", "quiet on".
 func (f *Fake) Environ(commands ...string) []string {
 	return append(f.Libraries.Environ(), "TFC_FAKE="+strings.Join(commands, ";"))
 }

@@ -439,6 +439,11 @@ func TestControl(t *testing.T) {
 	if *f == 0 {
 		t.Error("cuGetProcAddress does not find cuMemAlloc")
 	}
+	a.Fault(illegalAddress)
+	for range 2 {
+		a.want(illegalAddress, "cuCtxSynchronize")
+		a.want(illegalAddress, "cuStreamCreate", addr(f), 0)
+	}
 	a.Reset()
 	if n := a.Count("cuMemAlloc_v2"); n != 0 {
 		t.Errorf("%d calls after the reset", n)

@@ -142,6 +142,10 @@ std::string run(const std::string &command) {
         if (!(words >> name >> nth >> result) || nth < 1) return "error: fail FUNCTION NTH RESULT";
         Function &f = functions[name];
         f.failures.push_back({f.calls + nth, result});
+    } else if (verb == "fault") {
+        int result = 0;
+        if (!(words >> result) || result < 1) return "error: fault RESULT";
+        stream::fault = {Result(result), "as told"};
     } else {
         return "error: there is no command " + verb;
     }

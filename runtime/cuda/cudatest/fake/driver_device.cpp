@@ -21,7 +21,13 @@ struct Context {
 
 bool initialized;
 Context contexts[most_devices];
-thread_local Context *current;
+int resets;
+
+// current is the thread's context, as long as nothing has been reset.
+thread_local Context *current_context;
+thread_local int current_since;
+
+Context *current() { return current_since == resets ? current_context : nullptr; }
 
 bool valid(int device) { return device >= 0 && device < settings.devices; }
 
@@ -118,7 +124,7 @@ namespace device {
 
 Result ready() {
     if (!initialized) return not_initialized;
-    if (current == nullptr || current->retained == 0) return invalid_context;
+    if (current() == nullptr || current()->retained == 0) return invalid_context;
     return stream::fault.result;
 }
 
@@ -137,6 +143,7 @@ long shared_optin() {
 // clear leaves cuInit as it is, which a process calls once.
 void clear() {
     for (Context &c : contexts) c = Context{};
+    resets++;
 }
 
 } // namespace device
@@ -242,21 +249,22 @@ API cuCtxSetCurrent(void *context) {
     START("%s", "");
     Context *c = static_cast<Context *>(context);
     if (c && (c < contexts || c >= contexts + most_devices || c->retained == 0)) return call(invalid_context);
-    current = c;
+    current_context = c;
+    current_since = resets;
     return call(success);
 }
 
 API cuCtxGetCurrent(void **context) {
     START("%s", "");
     if (context == nullptr) return call(invalid_value);
-    *context = current;
+    *context = current();
     return call(success);
 }
 
 API cuCtxGetDevice(int *device) {
     READY("%s", "");
     if (device == nullptr) return call(invalid_value);
-    *device = int(current - contexts);
+    *device = int(current() - contexts);
     return call(success);
 }
 

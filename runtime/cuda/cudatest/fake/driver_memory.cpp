@@ -112,7 +112,7 @@ API cuMemcpyHtoDAsync_v2(DevicePtr to, const void *from, size_t bytes, void *han
     Stream *s = stream::find(handle);
     if (s == nullptr) return call(invalid_handle);
     if (!on_device(to, bytes) || (from == nullptr && bytes)) return call(invalid_value);
-    if (page_locked(from, bytes)) return call(stream::enqueue(s, "copy in", copy(host(to), from, bytes)));
+    if (page_locked(from, bytes) || s->capture) return call(stream::enqueue(s, "copy in", copy(host(to), from, bytes)));
     return call(stream::enqueue(s, "copy in", staged(host(to), from, bytes)));
 }
 

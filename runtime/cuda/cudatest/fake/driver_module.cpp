@@ -111,7 +111,11 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
     if (extra != nullptr || (arguments == nullptr && e.count)) return call(invalid_value);
     const auto l = std::make_shared<Launch>(Launch{&f->code, {gx, gy, gz}, {bx, by, bz}, shared, std::vector<unsigned char>(size_t(8 * e.count))});
     for (int i = 0; i < e.count; i++) memcpy(l->data.data() + 8 * i, arguments[i], e.sizes[i] & 0x7f);
-    return call(stream::enqueue(s, f->code.name, [l](Fault &fault) {
+    return call(stream::enqueue(s, f->code.name, [f, l](Fault &fault) {
+        if (!module::known(f)) { // a graph can outlive it
+            fault = {invalid_handle, "the kernel's module has been unloaded"};
+            return;
+        }
         check_pointers(*l, fault);
         if (fault.result == success) simulator::run(*l, fault);
     }));

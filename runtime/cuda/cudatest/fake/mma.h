@@ -3,9 +3,9 @@
 
 #include "sim.h"
 
-namespace tensor {
+namespace tensor_core {
 
-// mma makes D += A·B of what the lanes of a warp have handed in: products exact, sums in float from the lowest k.
-void mma(tfc_sim::Warp &, int parity, bool half);
+// multiply makes D += A·B of what the lanes of a warp have handed in: products exact, sums in float from the lowest k.
+void multiply(tfc_sim::Warp &, int parity, bool half);
 
-} // namespace tensor
+} // namespace tensor_core

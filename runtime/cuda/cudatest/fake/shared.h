@@ -14,6 +14,7 @@ extern "C" {
 //     reset                      drops all work, memory, settings, counts, and obeys $TFC_FAKE again
 //     set NAME NUMBER            memory (bytes), devices, major, minor, sms, driver, blaslt, algorithms, workspace
 //     fail FUNCTION NTH RESULT   the NTH call from now (1 is the next) returns RESULT
+//     fault RESULT               the device is at fault: every call that needs it returns RESULT from now on
 //     record on|off              keep a line for each call and each piece of work that runs
 //     quiet on|off               do not print faults to stderr
 //     calls, faults, leaks       the lines; leaks are what has been created and not destroyed

@@ -2,9 +2,9 @@
 
 #include "copies.h"
 #include "memory.h"
+#include "mma.h"
 #include "pool.h"
 #include "switch.h"
-#include "mma.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -108,7 +108,7 @@ unsigned char *stack(Core &c, int i) {
 
 // need_stacks makes stacks usable, each but for a guard at its low end.
 void need_stacks(Core &c, int n) {
-    constexpr size_t guard = 1 << 14;
+    const size_t guard = std::max<size_t>(1 << 14, size_t(sysconf(_SC_PAGESIZE)));
     for (; c.stacks < n; c.stacks++)
         allow(reinterpret_cast<unsigned char *>(&c) + (first_slot + c.stacks) * slot_size + guard, slot_size - guard);
 }
@@ -314,7 +314,7 @@ void install_handlers() {
     });
 }
 
-const Services services = {suspend, fail_kernel, tensor::mma, copies::begin, copies::commit, copies::wait};
+const Services services = {suspend, fail_kernel, tensor_core::multiply, copies::begin, copies::commit, copies::wait};
 
 } // namespace
 

@@ -4,6 +4,8 @@
 //     g++ -std=c++20 -O2 -DTFC_SIM -I runtime/cuda/cudatest/sim -I codegen/cuda/kernels
 //         -fno-strict-aliasing -Wno-unknown-pragmas -x c++ -shared -fPIC k.cu -o k.so
 //
+// Package cudatest does that, with checks of accesses besides, and adds what describes the entries (entry.h).
+//
 // No header of the C++ library is included, so that a kernel compiles in tenths of a second.
 #pragma once
 

@@ -1,4 +1,4 @@
-package compile_test
+package numeric_test
 
 import (
 	"math/rand/v2"
