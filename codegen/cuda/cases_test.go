@@ -24,9 +24,6 @@ func (c opCase) vocabulary(cols int) int {
 	return 7
 }
 
-// odd are sizes that no tile divides.
-var odd = []int{1, 31, 33, 127, 129}
-
 const normal = `{init: "normal", scale: 1.0}`
 
 // cases are those of the ops whose operands may have any rows and columns.

@@ -68,6 +68,7 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 		e.group.Launches = append(e.group.Launches, l)
 		return
 	}
+	stay(l)
 	groups := e.g.code.Launches[op]
 	if n := len(groups); n > 0 && groups[n-1].Times == 1 {
 		groups[n-1].Launches = append(groups[n-1].Launches, l)
@@ -77,15 +78,20 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 	e.g.code.Launches[op] = groups
 }
 
+// stay makes the operands of a launch that runs once stay where they are.
+func stay(l ir.Launch) {
+	for i := range l.Args {
+		l.Args[i].Step = 0
+	}
+}
+
 // repeat runs what body launches so many times, one after another; the operands say how far they advance (param.step).
 func (e *emitter) repeat(op *ir.Op, times int, body func()) {
 	e.group = &ir.Group{Times: times}
 	body()
-	for _, l := range e.group.Launches {
-		for i := range l.Args {
-			if times == 1 { // nothing to advance to
-				l.Args[i].Step = 0
-			}
+	if times == 1 {
+		for _, l := range e.group.Launches {
+			stay(l)
 		}
 	}
 	e.g.code.Launches[op] = append(e.g.code.Launches[op], *e.group)
@@ -275,9 +281,4 @@ func (e *emitter) layer(name string) param {
 }
 func (e *emitter) micro(name string) param {
 	return param{"int ", name, ir.Operand{Kind: ir.OperandMicro}}
-}
-
-// numberOf is the integer n as an argument.
-func numberOf(name string, n int) param {
-	return param{"int ", name, ir.Operand{Kind: ir.OperandNumber, N: n}}
 }

@@ -22,11 +22,13 @@ var attentionRows = map[string]lowering{
 		if a.tensorCores {
 			t := forwardTile(a.width)
 			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma", append(n.config, t.config()...)
+			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(t.owned()+4*t.tile)
 			n.grid = a.blocks(t.owned(), a.heads)
 		} else {
 			p := newPanel(a.width, 1)
 			n.file, n.body = "attention_tiled.cuh", "attention_tiled"
+			n.blocks = 2
 			n.threads, n.shared = 128, 4*((p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
 			n.grid = a.blocks(p.owned, a.heads)
 		}
@@ -36,7 +38,7 @@ var attentionRows = map[string]lowering{
 		do, q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Args[3], op.Args[4]
 		dq, dk, dv := op.Results[0], op.Results[1], op.Results[2]
 		a := e.attention(op, q)
-		t, p, padding := backwardTile(a.width, op.Float("dropout") > 0), newPanel(a.width, 2), 1
+		t, p, padding := backwardTile(op), newPanel(a.width, 2), 1
 		if a.tensorCores {
 			padding = t.tile
 		}
@@ -73,10 +75,12 @@ var attentionRows = map[string]lowering{
 				passes = 2
 			}
 			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma_grad", append(n.config, t.config()...)
+			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(2*t.owned()+4*t.tile)+16*t.tile
 			n.grid = a.blocks(t.owned(), a.kvHeads*(passes+group))
 		} else {
 			n.file, n.body = "attention_tiled.cuh", "attention_tiled_grad"
+			n.blocks = 2
 			n.threads, n.shared = 128, 4*((2*p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
 			n.grid = a.blocks(p.owned, a.kvHeads*(1+group))
 		}
@@ -172,29 +176,38 @@ func (t attentionTile) config() []constant {
 	return []constant{integer("warps", t.warps), integer("warp_rows", t.warpRows), integer("tile", t.tile), integer("step", t.step), integer("keep", t.keep)}
 }
 
-// forwardTile and backwardTile choose by what fits in registers and 96 KiB of shared memory.
+// forwardTile and backwardTile choose what fits in registers and 96 KiB of shared memory. Columns that pad, and scores that
+// are more than a product, take registers.
 func forwardTile(width int) attentionTile {
-	switch {
-	case width <= 64:
-		return attentionTile{warps: 4, warpRows: 32, tile: 64, step: 32, keep: 1}
-	case width <= 128:
-		return attentionTile{warps: 4, warpRows: 16, tile: 64, step: 32, keep: 1}
+	t := attentionTile{warps: 4, warpRows: 16, tile: 64, step: 32}
+	if width%16 == 0 && width <= 128 {
+		t.keep = 1
 	}
-	return attentionTile{warps: 4, warpRows: 16, tile: 32, step: 32}
+	switch {
+	case width%16 == 0 && width <= 64:
+		t.warpRows = 32
+	case width > 128:
+		t.tile = 32
+	}
+	return t
 }
 
-func backwardTile(width int, dropout bool) attentionTile {
-	keep := 1
-	if dropout {
-		keep = 0
+func backwardTile(op *ir.Op) attentionTile {
+	width := op.Int("head_dim")
+	plain := width%16 == 0 && op.Float("softcap") == 0 && !op.Bool("alibi")
+	t := attentionTile{warps: 4, warpRows: 16, tile: 64, step: 16}
+	if plain && width <= 128 && op.Float("dropout") == 0 {
+		t.keep = 1
 	}
 	switch {
-	case width <= 64:
-		return attentionTile{warps: 4, warpRows: 32, tile: 64, step: 16, keep: keep}
-	case width <= 128:
-		return attentionTile{warps: 4, warpRows: 16, tile: 32, step: 16, keep: keep}
+	case plain && width <= 64:
+		t.warpRows = 32
+	case width > 128:
+		t.warps, t.tile = 3, 16
+	case width > 64:
+		t.tile = 32
 	}
-	return attentionTile{warps: 3, warpRows: 16, tile: 16, step: 16}
+	return t
 }
 
 // pitch is TileOf<width>::pitch of mma_tile.cuh.

@@ -205,7 +205,7 @@ func smallLinear(e *emitter, op *ir.Op) {
 	if vec == 8 && x.Type.DType != ir.F32 {
 		t := linearTile(rows, in, out)
 		k.body, k.threads = "small_linear_mma", 32*t.warpsM*t.warpsK
-		k.config = append(config, integer("m_tiles", t.mTiles), integer("n_tiles", t.nTiles), integer("warps_m", t.warpsM), integer("warps_k", t.warpsK), integer("depth", t.depth))
+		k.config = append(config, integer("m_tiles", t.mTiles), integer("halves", t.halves), integer("n_tiles", t.nTiles), integer("warps_m", t.warpsM), integer("warps_k", t.warpsK), integer("depth", t.depth))
 		across, perBlock = (out+t.outputs()-1)/t.outputs(), 8*t.nTiles
 	} else {
 		const warps = 4
@@ -229,18 +229,21 @@ func smallLinear(e *emitter, op *ir.Op) {
 }
 
 // linearSplit is how small_linear_mma cuts its work; its fields are described there.
-type linearSplit struct{ mTiles, nTiles, warpsM, warpsK, depth int }
+type linearSplit struct{ mTiles, halves, nTiles, warpsM, warpsK, depth int }
 
 // outputs are those of a block.
-func (t linearSplit) outputs() int { return 16 * t.mTiles * t.warpsM }
+func (t linearSplit) outputs() int { return 8 * t.halves * t.mTiles * t.warpsM }
 
 // linearTile chooses, for up to eight rows, blocks of 16 outputs whose warps all share the inner dimension: memory gets the
-// most requests at once. For more rows a block reads the rows as well, so it takes as many outputs as leave a block for
+// most requests at once. They have 8 where that leaves fewer processors idle in the last round. For more rows a block reads the rows as well, so it takes as many outputs as leave a block for
 // each processor.
 func linearTile(rows, in, out int) linearSplit {
 	steps := (in + 63) / 64 // of a warp's 64 columns
 	if rows <= 8 {
-		t := linearSplit{mTiles: 1, nTiles: 1, warpsM: 1, warpsK: shareOut(steps, 12)}
+		t := linearSplit{mTiles: 1, halves: 2, nTiles: 1, warpsM: 1, warpsK: shareOut(steps, 12)}
+		if idle((out+7)/8)+0.05 < idle((out+15)/16) {
+			t.halves = 1
+		}
 		t.depth = min((steps+t.warpsK-1)/t.warpsK, 4)
 		if t.depth > 2 && out/16 > 2*fewBlocks { // more blocks at once, in fewer registers
 			t.depth = 2
@@ -252,6 +255,7 @@ func linearTile(rows, in, out int) linearSplit {
 		{mTiles: 2, nTiles: 4, warpsM: 2, depth: 1}, {mTiles: 2, nTiles: 4, warpsM: 1, depth: 1},
 		{mTiles: 1, nTiles: 4, warpsM: 1, depth: 1}, {mTiles: 1, nTiles: 2, warpsM: 1, depth: 2},
 	} {
+		t.halves = 2
 		if rows <= 16 {
 			t.nTiles = 2
 		}
@@ -261,6 +265,12 @@ func linearTile(rows, in, out int) linearSplit {
 	}
 	t.warpsK = shareOut(steps, 8/t.warpsM)
 	return t
+}
+
+// idle is the share of a large device that has nothing to do while the processors with most of some blocks still have.
+func idle(blocks int) float64 {
+	rounds := (blocks + fewBlocks - 1) / fewBlocks
+	return 1 - float64(blocks)/float64(rounds*fewBlocks)
 }
 
 // shareOut is the number of warps, up to most, that get equal shares of some steps, or nearly: the one that wastes least,

@@ -7,15 +7,6 @@ import (
 	"sync"
 )
 
-// floatBytes is x as little-endian bytes.
-func floatBytes(x []float32) []byte {
-	b := make([]byte, 4*len(x))
-	for i, v := range x {
-		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
-	}
-	return b
-}
-
 // encode writes x as elements of type d, rounded to nearest even.
 func encode(dst []byte, x []float32, d DType) {
 	switch d {

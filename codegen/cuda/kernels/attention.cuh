@@ -20,7 +20,8 @@
 //           q_stride, k_stride, v_stride, o_stride; for gradients do_stride, dq_stride, dk_stride, dv_stride
 //           scale, softcap    0: no cap
 //           alibi, slopes[heads]   only where alibi is set
-//           dropout, stream   0: none, and entries have no parameters behind v (or stats); else (const State *, int micro, int layer)
+//           dropout, stream   0: none, and entries have no parameters behind v (or stats); else (const State *, int micro, int layer),
+//                             and sequences are as long as context
 #pragma once
 #include "device.cuh"
 #include "mask.cuh"
@@ -82,7 +83,7 @@ template <class C, bool = (C::dropout > 0)> struct Drops {
 
 template <class C> struct Drops<C, true> {
     static constexpr uint32_t threshold = drop_threshold(C::dropout);
-    static constexpr bool aligned = C::context % 4 == 0; // rows start at whole blocks of numbers
+    static constexpr bool aligned = C::context % 4 == 0; // rows of probabilities start at whole blocks of numbers
     // Whether block numbers have 32 bits.
     static constexpr bool small = static_cast<double>(C::batch) * C::heads * C::context * C::context < 17179869184.0;
 
@@ -102,8 +103,8 @@ template <class C> struct Drops<C, true> {
 
     // nibble gives, as bits 0 to 3, whether keys j to j+3 of query i are kept; j is a multiple of 4, and the rows are aligned.
     __device__ uint32_t nibble(int i, int j) const {
-        const unsigned long long n = (start + static_cast<unsigned long long>(i) * positions + j) / 4;
-        const Words b = key.block(small ? static_cast<uint32_t>(n) : n);
+        const uint32_t in_head = static_cast<uint32_t>(i) * (positions / 4) + j / 4;
+        const Words b = key.block(small ? static_cast<uint32_t>(start / 4) + in_head : start / 4 + in_head);
         return (b.w[0] >= threshold ? 1u : 0u) | (b.w[1] >= threshold ? 2u : 0u) | (b.w[2] >= threshold ? 4u : 0u) | (b.w[3] >= threshold ? 8u : 0u);
     }
 };

@@ -6,7 +6,7 @@
 //           tile               rows that a block streams through shared memory at a time, a multiple of step
 //           step               of these, rows that a warp computes at a time: 16, 32 or 64
 //           keep               how many of the operands whose rows a warp owns (q; for gradients q and do, or k and v) stay in registers,
-//                              as fragments; the others are read from shared memory each step
+//                              as fragments; the others are read from shared memory each step. Blocks of dq keep one more
 //           vec                elements of an access to q, k, v, o (and gradients): 8 where all rows start at multiples of 16 bytes
 #pragma once
 #include "attention.cuh"
@@ -15,6 +15,12 @@
 // exponents_rise is how much (in powers of two) a row's scores may outgrow the maximum that was subtracted from them before
 // the sums are rescaled: probabilities stay far from overflow, and nearly no step has to rescale.
 constexpr float exponents_rise = 8;
+
+// place_of_warp is which of the block's rows this warp owns, in units of its rows: by its index, or in half of the blocks from the
+// last on. Under causal masks warps differ in work, and the n-th warps of all blocks on a multiprocessor share a scheduler.
+template <int Warps> __device__ inline int place_of_warp() {
+    return blockIdx.x * 0x9E3779B9u >> 31 ? Warps - 1 - warp_index() : warp_index();
+}
 
 // keep_bits gives dropout's decisions for a warp's 16 × 8N accumulators: bit 4n+e is for element e of accumulator n. Rows are
 // queries from i on and columns keys from j on, or the other way round where Keys is set.
@@ -95,9 +101,9 @@ __device__ void attention_mma(int rows, typename C::T *o, float *lse, const type
         copy_rows<C::head_dim, C::tile, threads, C::vec>(to + L::bytes(C::tile), v, C::v_stride, t * C::tile, positions);
     };
 
-    const int lane = lane_index();
-    const int mine = i0 + warp_index() * C::warp_rows; // this warp's first query
-    unsigned char *const own = queries + L::bytes(warp_index() * C::warp_rows);
+    const int lane = lane_index(), place = place_of_warp<C::warps>() * C::warp_rows;
+    const int mine = i0 + place; // this warp's first query
+    unsigned char *const own = queries + L::bytes(place);
     const typename L::Across across;
     const typename L::Down down;
     Drops<C> drops(draw...);
@@ -258,14 +264,13 @@ __device__ void attention_mma(int rows, typename C::T *o, float *lse, const type
     }
 }
 
-// attention_backward computes, for the rows a block owns, keys (Keys) or queries, sums over the queries or keys that it streams:
+// Backward computes, for the rows a block owns, keys (Keys) or queries, sums over the queries or keys that it streams:
 //
 //   First   d1 = scale * sum of ds * stream1      dk = scale * dsᵀ·q, dq = scale * ds·k
 //   Second  d2 = sum of p * drop * stream2        dv = (p∘drop)ᵀ·do
 //
 // with ds_ij = p_ij * (drop_ij * do_i·v_j - do_i·o_i), times the derivative of the cap. own1, own2 and stream1, stream2 are k, v and
-// q, do, or the other way round. A block of keys streams the queries of every head of its
-// group, one head after another.
+// q, do, or the other way round. A block of keys streams the queries of every head of its group, one head after another.
 template <class C, bool Keys, bool First, bool Second> struct Backward {
     using T = typename C::T;
     using M = typename C::Mask;
@@ -281,6 +286,13 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
     int positions, first, end; // the block's rows
     int b, h, g;               // its sequence; its query head, or the first of those that it streams; its key-value head
 
+    // Places are kept in shared memory, because the loop needs all registers.
+    struct Places {
+        const T *stream1, *stream2;
+        const float2 *stats;
+        T *d1, *d2;
+    };
+
     __device__ Cover cover(int from, int to, int streamed, int streamed_to) const {
         return Keys ? M::tile(streamed, streamed_to, from, to) : M::tile(from, to, streamed, streamed_to);
     }
@@ -294,11 +306,13 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
     __device__ void run(T *d1, T *d2, const T *own1, const T *own2, const T *stream1, const T *stream2, const float2 *stats, Draw... draw) const {
         SHARED_DYNAMIC(shared);
         const int padded = round_up(positions, C::tile), query_head = b * C::heads + h;
-        own1 = head(own1, own1_stride, Keys ? g : h), own2 = head(own2, own2_stride, Keys ? g : h);
-        stream1 = head(stream1, stream1_stride, Keys ? h : g), stream2 = head(stream2, stream2_stride, Keys ? h : g);
+        const int owner = Keys ? g : h, streamed = Keys ? h : g;
+        const Places places = {head(stream1, stream1_stride, streamed), head(stream2, stream2_stride, streamed),
+                               stats + static_cast<size_t>(query_head) * padded, head(d1, d1_stride, owner), head(d2, d2_stride, owner)};
+        __shared__ Places kept_places;
+        if (threadIdx.x == 0) kept_places = places;
         constexpr int stage_bytes = L::bytes(2 * C::tile) + C::tile * static_cast<int>(sizeof(float2));
         unsigned char *const stages = shared + L::bytes(2 * owned); // a stage: stream1, stream2, stats
-        stats += static_cast<size_t>(query_head) * padded;
 
         const Range range = Keys ? M::query_range(first, end) : M::key_range(first, end);
         const int from = range.from / C::tile, last = ceil_div(range.to < positions ? range.to : positions, C::tile);
@@ -307,27 +321,27 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
                 while (t < last && cover(first, end, t * C::tile, t * C::tile + C::tile) == Cover::empty) t++;
             return t;
         };
-        auto fetch = [&](int n, int t, int stage) { // the n-th streamed head's
+        auto fetch = [&](const Places &from, int n, int t, int stage) { // of the n-th streamed head
             unsigned char *const to = stages + stage * stage_bytes;
-            copy_rows<C::head_dim, C::tile, threads, C::vec>(to, stream1 + n * C::head_dim, stream1_stride, t * C::tile, positions);
-            copy_rows<C::head_dim, C::tile, threads, C::vec>(to + L::bytes(C::tile), stream2 + n * C::head_dim, stream2_stride, t * C::tile, positions);
+            copy_rows<C::head_dim, C::tile, threads, C::vec>(to, from.stream1 + n * C::head_dim, stream1_stride, t * C::tile, positions);
+            copy_rows<C::head_dim, C::tile, threads, C::vec>(to + L::bytes(C::tile), from.stream2 + n * C::head_dim, stream2_stride, t * C::tile, positions);
             if constexpr (Keys) {
-                const float2 *const s = stats + static_cast<size_t>(n) * padded + t * C::tile;
+                const float2 *const s = from.stats + static_cast<size_t>(n) * padded + t * C::tile;
                 for (int i = threadIdx.x; i < C::tile / 2; i += threads) copy_async(to + L::bytes(2 * C::tile) + 16 * i, s + 2 * i, true);
             }
         };
 
-        const int lane = lane_index();
-        const int mine = first + warp_index() * C::warp_rows; // this warp's first row
-        unsigned char *const tile1 = shared + L::bytes(warp_index() * C::warp_rows), *const tile2 = tile1 + L::bytes(owned);
+        const int lane = lane_index(), place = place_of_warp<C::warps>() * C::warp_rows;
+        const int mine = first + place; // this warp's first row
+        unsigned char *const tile1 = shared + L::bytes(place), *const tile2 = tile1 + L::bytes(owned);
         const typename L::Across across;
         const typename L::Down down;
         S scores(h);
 
         int n_head = 0, t = next(from), stage = 0;
-        copy_rows<C::head_dim, owned, threads, C::vec>(shared, own1, own1_stride, first, positions);
-        if constexpr (First) copy_rows<C::head_dim, owned, threads, C::vec>(shared + L::bytes(owned), own2, own2_stride, first, positions);
-        if (t < last) fetch(0, t, 0);
+        copy_rows<C::head_dim, owned, threads, C::vec>(shared, head(own1, own1_stride, owner), own1_stride, first, positions);
+        if constexpr (First) copy_rows<C::head_dim, owned, threads, C::vec>(shared + L::bytes(owned), head(own2, own2_stride, owner), own2_stride, first, positions);
+        if (t < last) fetch(places, 0, t, 0);
         copy_async_commit();
 
         float lse[strips][2], delta[strips][2];
@@ -337,7 +351,7 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     const int i = mine + 16 * m + lane / 4 + 8 * r;
-                    const float2 s = i < positions ? stats[i] : make_float2(infinity, 0);
+                    const float2 s = i < positions ? places.stats[i] : make_float2(infinity, 0);
                     lse[m][r] = s.x, delta[m][r] = s.y;
                 }
         }
@@ -346,7 +360,8 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
         copy_async_wait<0>();
         __syncthreads();
 
-        constexpr bool keep1 = C::keep > 0, keep2 = C::keep > 1;
+        constexpr int keep = C::keep + (Keys || C::head_dim > 128 ? 0 : 1); // blocks of queries have half the sums
+        constexpr bool keep1 = keep > 0, keep2 = keep > 1;
         uint32_t a1[strips][keep1 ? L::steps : 1][4], a2[First ? strips : 1][keep2 ? L::steps : 1][4];
         auto read1 = [&](int to, int e) {
 #pragma unroll
@@ -371,11 +386,11 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
                 after = next(from);
                 after_head++;
             }
-            if (after < last) fetch(after_head, after, stage ^ 1);
+            if (after < last) fetch(kept_places, after_head, after, stage ^ 1);
             copy_async_commit();
 #pragma unroll 1
             for (int part = 0; part < C::tile; part += C::step) {
-                const int streamed = t * C::tile + part;
+                const int streamed = t * C::tile + part; // the first row of this step
                 Cover cover = mine < positions && streamed < positions ? this->cover(mine, mine + C::warp_rows, streamed, streamed + C::step) : Cover::empty;
                 if (cover == Cover::empty) continue;
                 if (!Keys && !M::past_only && streamed + C::step > positions) cover = Cover::partial;
@@ -494,9 +509,9 @@ template <class C, bool Keys, bool First, bool Second> struct Backward {
 #pragma unroll
         for (int m = 0; m < strips; m++) {
             const int row = mine + 16 * m;
-            if constexpr (First) write_strip<C::head_dim, C::vec>(head(d1, d1_stride, Keys ? g : h), d1_stride, row, positions, tile1 + L::bytes(16 * m), acc1[m], C::scale, C::scale);
+            if constexpr (First) write_strip<C::head_dim, C::vec>(kept_places.d1, d1_stride, row, positions, tile1 + L::bytes(16 * m), acc1[m], C::scale, C::scale);
             constexpr float kept_factor = keep_factor(C::dropout);
-            if constexpr (Second) write_strip<C::head_dim, C::vec>(head(d2, d2_stride, g), d2_stride, row, positions, tile1 + L::bytes(16 * m), acc2[m], kept_factor, kept_factor);
+            if constexpr (Second) write_strip<C::head_dim, C::vec>(kept_places.d2, d2_stride, row, positions, tile1 + L::bytes(16 * m), acc2[m], kept_factor, kept_factor);
         }
     }
 };

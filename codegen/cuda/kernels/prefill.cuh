@@ -166,7 +166,8 @@ __device__ void prefill_attention(int rows, typename C::T *o, const typename C::
     using P = Panel<C::head_dim, 1>;
     constexpr int width = C::kv_heads * C::head_dim;
     SHARED_DYNAMIC(shared);
-    float *const queries = reinterpret_cast<float *>(shared), *const stream = queries + P::owned * P::pitch, *const probabilities = stream + P::streamed * P::pitch;
+    float *const queries = reinterpret_cast<float *>(shared), *const stream = queries + P::owned * P::pitch;
+    float *const probabilities = stream + P::streamed * P::pitch;
 
     const int blocks = ceil_div(rows, P::owned), h = blockIdx.x % C::heads, kv = h / (C::heads / C::kv_heads);
     const int row0 = (blocks - 1 - static_cast<int>(blockIdx.x) / C::heads) * P::owned;

@@ -4,7 +4,7 @@
 // is drawn, by a number that depends on seed, sequence and position alone. Temperature 0 takes the first token.
 //
 // Probabilities are kept as whole numbers, of which the likeliest token has 2^44: their sums are exact in any order, so the
-// result does not depend on how many threads take part. What is less than 2^-45 times as likely as the first token is
+// result does not depend on how many threads take part. What is less than 2^-44 times as likely as the first token is
 // never drawn. Options are read on the device: a captured graph serves all of them.
 //
 // Nothing is sorted but a few thousand candidates at most: those that can be among the top_k, or in the top_p, are known
@@ -14,7 +14,7 @@
 //           vocab        columns of a row of logits, 2^18 at most
 //           stride       elements from row to row of the logits
 //           vec          elements of an access to them: divides vocab and stride
-//           parts, part  a row is cut into `parts` of `part` tokens, where sample_best runs before; part is a multiple of 8*vec
+//           parts, part  a row is cut into `parts` of `part` tokens, where sample_best runs before; part is a multiple of vec
 //   tokens is how many ids there are, vocab at most: those behind are padding, which is not looked at.
 #pragma once
 #include "device.cuh"
@@ -406,8 +406,9 @@ __device__ void sample(int rows, int *token, int *next_positions, int *status, c
         key_of.seed = o.seed, key_of.step = o.sequence;
         const Words w = Key(&key_of, sample_stream, 0, 0).block(position);
         const Whole u = (static_cast<Whole>(w.w[0]) << 21 | w.w[1] >> 11) << 11; // 53 bits
-        const double steepness = 1.4426950408889634 / o.temperature; // kept where 0 and infinity stay what they are, times it
-        id = S{shared, logits, tokens, logit_of(first), static_cast<float>(steepness < 1e-30 ? 1e-30 : steepness > 1e30 ? 1e30 : steepness)}.draw(o, u);
+        double steepness = 1.4426950408889634 / o.temperature; // kept where 0 and infinity stay what they are, times it
+        steepness = steepness < 1e-30 ? 1e-30 : steepness > 1e30 ? 1e30 : steepness;
+        id = S{shared, logits, tokens, logit_of(first), static_cast<float>(steepness)}.draw(o, u);
     }
     if (threadIdx.x == 0) {
         token[row] = finite ? id : 0;

@@ -30,9 +30,10 @@ template <class C> __device__ inline float linear_result(float sum, float up) {
 // each access of 16 bytes of w is a fragment (chunk.cuh) that nothing else waits for, and there is no copy in shared
 // memory. Where rows are fewer than eight the rest of a product is idle, at no cost: w arrives no faster.
 //
-//   Config    m_tiles   tiles of 16 outputs that a warp takes
+//   Config    m_tiles   tiles of outputs that a warp takes
+//             halves    2 for tiles of 16 outputs, 1 for tiles of 8, which leave half of a product idle: for small matrices
 //             n_tiles   tiles of 8 rows that a block takes
-//             warps_m   warps side by side over outputs: 16*m_tiles*warps_m outputs a block, which divides threads
+//             warps_m   warps side by side over outputs: 8*halves*m_tiles*warps_m outputs a block, which divides threads
 //             warps_k   warps that share the inner dimension, 64 columns in turn
 //             depth     steps of 64 columns whose loads are on their way at once
 //             T is bf16 or half; in, x_stride and the start of x are multiples of 8
@@ -44,7 +45,8 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
                                  const typename C::T *residual) {
     using T = typename C::T;
     constexpr int parts = C::glu ? 2 : 1, m_tiles = C::m_tiles * parts, n_tiles = C::n_tiles;
-    constexpr int tile_m = 16 * C::m_tiles * C::warps_m, tile_n = 8 * n_tiles, threads = warp_size * C::warps_m * C::warps_k;
+    constexpr int halves = C::halves, height = 8 * halves; // outputs of a tile
+    constexpr int tile_m = height * C::m_tiles * C::warps_m, tile_n = 8 * n_tiles, threads = warp_size * C::warps_m * C::warps_k;
     constexpr int step = 64, stride = step * C::warps_k; // columns of a warp at once, of all of them
     constexpr int steps = ceil_div(C::in, stride), depth = C::depth < steps ? C::depth : steps;
     constexpr bool whole = C::in % stride == 0;
@@ -59,12 +61,12 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
     const int column = warp_k * step + 8 * c;
 
     // The rows of w that this lane reads; outputs beyond the last read the last one's, and are dropped.
-    const T *weight[m_tiles][2];
+    const T *weight[m_tiles][halves];
 #pragma unroll
     for (int t = 0; t < m_tiles; t++) {
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int m = min(m0 + 16 * (C::m_tiles * warp_m + t / parts) + 8 * half + g, C::out - 1);
+        for (int half = 0; half < halves; half++) {
+            const int m = min(m0 + height * (C::m_tiles * warp_m + t / parts) + 8 * half + g, C::out - 1);
             weight[t][half] = w + static_cast<size_t>(t % parts * C::out + m) * C::in + column;
         }
     }
@@ -72,7 +74,7 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
 #pragma unroll
     for (int t = 0; t < n_tiles; t++) input[t] = x + static_cast<size_t>(n0 + 8 * t + g) * C::x_stride + column;
 
-    Chunk a[depth][m_tiles][2][2], b[depth][n_tiles][2]; // the last index is the half of a step
+    Chunk a[depth][m_tiles][halves][2], b[depth][n_tiles][2]; // the last index is the half of a step
     const auto in_row = [&](int i, int k) { return whole || column + i * stride + 32 * k < C::in; };
     const auto fetch_weights = [&](int slot, int i) {
 #pragma unroll
@@ -80,7 +82,7 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
 #pragma unroll
             for (int t = 0; t < m_tiles; t++) {
 #pragma unroll
-                for (int half = 0; half < 2; half++)
+                for (int half = 0; half < halves; half++)
                     a[slot][t][half][k] = stream_chunk(weight[t][half] + i * stride + 32 * k, in_row(i, k));
             }
         }
@@ -123,7 +125,7 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
             for (int q = 0; q < 2; q++) {
 #pragma unroll
                 for (int t = 0; t < m_tiles; t++) {
-                    const Chunk &upper = a[slot][t][0][k], &lower = a[slot][t][1][k];
+                    const Chunk upper = a[slot][t][0][k], lower = halves == 2 ? a[slot][t][halves - 1][k] : Chunk{{0, 0, 0, 0}};
                     const uint32_t fragment[4] = {upper.v[2 * q], lower.v[2 * q], upper.v[2 * q + 1], lower.v[2 * q + 1]};
 #pragma unroll
                     for (int n = 0; n < n_tiles; n++) mma<T>(sum[t][n], fragment, b[slot][n][k].v[2 * q], b[slot][n][k].v[2 * q + 1]);
@@ -149,11 +151,11 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
     static_assert(sizeof(partial) <= 48 * 1024, "shared memory");
 #pragma unroll
     for (int t = 0; t < m_tiles; t++) {
-        const int m = t % parts * tile_m + 16 * (C::m_tiles * warp_m + t / parts) + g;
+        const int m = t % parts * tile_m + height * (C::m_tiles * warp_m + t / parts) + g;
 #pragma unroll
         for (int n = 0; n < n_tiles; n++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) partial[warp_k][8 * n + 2 * c + i % 2][m + i / 2 * 8] = sum[t][n][i];
+            for (int i = 0; i < 2 * halves; i++) partial[warp_k][8 * n + 2 * c + i % 2][m + i / 2 * 8] = sum[t][n][i];
         }
     }
     __syncthreads();

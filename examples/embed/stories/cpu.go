@@ -50,14 +50,15 @@ func newTrainer(weight []float32, workers int) lm.Trainer {
 }
 
 // Step learns from one batch; lm.Trainer says how.
-func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm float32) {
-	return t.train(tokens, targets, p.LR, p.Step, p.Seed)
+func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm float32, err error) {
+	loss, gradNorm = t.train(tokens, targets, p.LR, p.Step, p.Seed)
+	return loss, gradNorm, nil
 }
 
 // Loss gives the summed loss of one micro-batch and the number of targets it counts.
-func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int) {
+func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int, err error) {
 	s, n := t.eval(tokens, targets)
-	return float64(s), int(n)
+	return float64(s), int(n), nil
 }
 
 // Weights is the live weight buffer.
@@ -73,6 +74,16 @@ func (t *trainer) Gradients() []float32 {
 // Moments are the optimizer's live moments.
 func (t *trainer) Moments() (first, second []float32) {
 	return t.first, t.second
+}
+
+// Pull has nothing to do: the buffers are live.
+func (t *trainer) Pull() error {
+	return nil
+}
+
+// Push has nothing to do: the buffers are live.
+func (t *trainer) Push() error {
+	return nil
 }
 
 // Close ends the workers.
@@ -118,29 +129,29 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 }
 
 // Prefill appends up to MaxPrefill tokens to a slot and gives the logits after the last.
-func (g *generator) Prefill(tokens []int32, start, slot int) []float32 {
+func (g *generator) Prefill(tokens []int32, start, slot int) ([]float32, error) {
 	rows := g.slot[:len(tokens)]
 	for i := range rows {
 		rows[i] = int32(slot)
 	}
-	return g.prefill(tokens, g.positions[start:][:len(tokens)], rows)
+	return g.prefill(tokens, g.positions[start:][:len(tokens)], rows), nil
 }
 
 // Decode appends one token to each of some slots, MaxDecode at once, and gives their logits.
-func (g *generator) Decode(tokens, positions, slots []int32) []float32 {
+func (g *generator) Decode(tokens, positions, slots []int32) ([]float32, error) {
 	for i := 0; i < len(tokens); i += MaxDecode {
 		j := min(i+MaxDecode, len(tokens))
 		copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))
 	}
-	return g.decoded[:len(tokens)*VocabSize]
+	return g.decoded[:len(tokens)*VocabSize], nil
 }
 
 // Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.
-func (g *generator) Logits(tokens []int32) []float32 {
+func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	if len(g.arena) < logitsFloats {
 		g.arena = make([]float32, logitsFloats)
 	}
-	return g.logits(tokens)
+	return g.logits(tokens), nil
 }
 
 // MaxPrefill is the most tokens that Prefill takes at once.

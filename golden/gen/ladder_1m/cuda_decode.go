@@ -56,7 +56,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [ladder-1m.yaml:3]
 		r.Launch(kRmsnormAttnIn_5, gpu.Grid{r.Blocks(16), 1, 1}, v.attnIn, 0, v.x, w.attnNorm[l], gpu.Int(r.Rows))
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [ladder-1m.yaml:8, fuse-qkv]
-		r.Launch(kSmallLinearMmaQkv, gpu.Grid{18, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaQkv, gpu.Grid{36, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
 		// q_rot = rope(q, positions)  [ladder-1m.yaml:3]
 		r.Launch(kRopeQRot_4, gpu.Grid{r.Blocks(42), 1, 1}, v.q, v.q, r.Tables[0], r.Tables[1], r.Positions, gpu.Int(r.Rows))
 		// k_rot = rope(k, positions)  [ladder-1m.yaml:3]
@@ -68,7 +68,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-1m.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_5, gpu.Grid{r.Blocks(16), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-1m.yaml:9, fuse-gate-up]
-		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{32, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{64, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
 		// act = glu(gate, up)  [ladder-1m.yaml:3]
 		r.Launch(kGluAct_5, gpu.Grid{r.Blocks(8), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [ladder-1m.yaml:6, fuse-epilogue]

@@ -56,7 +56,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [ladder-3m.yaml:3]
 		r.Launch(kRmsnormAttnIn_5, gpu.Grid{r.Blocks(8), 1, 1}, v.attnIn, 0, v.x, w.attnNorm[l], gpu.Int(r.Rows))
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [ladder-3m.yaml:8, fuse-qkv]
-		r.Launch(kSmallLinearMmaQkv, gpu.Grid{30, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaQkv, gpu.Grid{60, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
 		// q_rot = rope(q, positions)  [ladder-3m.yaml:3]
 		r.Launch(kRopeQRot_4, gpu.Grid{r.Blocks(25), 1, 1}, v.q, v.q, r.Tables[0], r.Tables[1], r.Positions, gpu.Int(r.Rows))
 		// k_rot = rope(k, positions)  [ladder-3m.yaml:3]
@@ -64,15 +64,15 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn = attention_cached(q_rot, k_rot, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [ladder-3m.yaml:3]
 		r.Launch(kDecodeAttentionMmaAttn, gpu.Grid{1, 5, r.Blocks(1)}, v.attn, 0, 0, v.q, v.k, v.v, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
 		// attn_out = linear(attn, layers.o.weight[l])  [ladder-3m.yaml:6]
-		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{10, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{20, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-3m.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_5, gpu.Grid{r.Blocks(8), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-3m.yaml:9, fuse-gate-up]
-		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{56, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{112, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
 		// act = glu(gate, up)  [ladder-3m.yaml:3]
 		r.Launch(kGluAct_5, gpu.Grid{r.Blocks(4), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [ladder-3m.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearMmaX3, gpu.Grid{10, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX3, gpu.Grid{20, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [ladder-3m.yaml:3]

@@ -56,7 +56,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [llama-1b.yaml:3]
 		r.Launch(kRmsnormAttnIn_5, gpu.Grid{r.Blocks(1), 1, 1}, v.attnIn, 0, v.x, w.attnNorm[l], gpu.Int(r.Rows))
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [llama-1b.yaml:8, fuse-qkv]
-		r.Launch(kSmallLinearMmaQkv, gpu.Grid{192, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaQkv, gpu.Grid{384, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
 		// q_rot = rope(q, positions)  [llama-1b.yaml:12]
 		r.Launch(kRopeQRot_4, gpu.Grid{r.Blocks(2), 1, 1}, v.q, v.q, r.Tables[0], r.Tables[1], r.Positions, gpu.Int(r.Rows))
 		// k_rot = rope(k, positions)  [llama-1b.yaml:12]

@@ -56,7 +56,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [sparse.yaml:3]
 		r.Launch(kRmsnormAttnIn_5, gpu.Grid{r.Blocks(8), 1, 1}, v.attnIn, 0, v.x, w.attnNorm[l], gpu.Int(r.Rows))
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [sparse.yaml:8, fuse-qkv]
-		r.Launch(kSmallLinearMmaQkv, gpu.Grid{48, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaQkv, gpu.Grid{96, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
 		// q_rot = rope(q, positions)  [sparse.yaml:3]
 		r.Launch(kRopeQRot_4, gpu.Grid{r.Blocks(16), 1, 1}, v.q, v.q, r.Tables[0], r.Tables[1], r.Positions, gpu.Int(r.Rows))
 		// k_rot = rope(k, positions)  [sparse.yaml:3]
@@ -65,7 +65,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		r.Launch([...]int{kDecodeAttentionMmaAttn, kDecodeAttentionMmaAttn_2, kDecodeAttentionMmaAttn_3, kDecodeAttentionMmaAttn_4, kDecodeAttentionMmaAttn_5, kDecodeAttentionMmaAttn_6, kDecodeAttentionMmaAttn_7, kDecodeAttentionMmaAttn_8}[l], gpu.Grid{8, 8, r.Blocks(1)}, v.attn, r.Scratch, r.Scratch.At(8192), v.q, v.k, v.v, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
 		r.Launch([...]int{kDecodeCombineAttn, kDecodeCombineAttn_2, kDecodeCombineAttn_3, kDecodeCombineAttn_4, kDecodeCombineAttn_5, kDecodeCombineAttn_6, kDecodeCombineAttn_7, kDecodeCombineAttn_8}[l], gpu.Grid{2, r.Blocks(1), 1}, v.attn, r.Scratch, r.Scratch.At(8192), r.Positions, r.Slots, gpu.Int(r.Rows))
 		// attn_out = linear(attn, layers.o.weight[l])  [sparse.yaml:6]
-		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{16, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{32, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [sparse.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_5, gpu.Grid{r.Blocks(8), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [sparse.yaml:3, fuse-gate-up]
@@ -73,7 +73,7 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// act = glu(gate, up)  [sparse.yaml:3]
 		r.Launch(kGluAct_5, gpu.Grid{r.Blocks(2), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [sparse.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearMmaX3, gpu.Grid{16, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX3, gpu.Grid{32, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [sparse.yaml:3]

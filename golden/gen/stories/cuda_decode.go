@@ -58,13 +58,13 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		// attn = attention_cached(q1, k1, v1, layers.k_cache[l], layers.v_cache[l], positions, slots)  [stories.yaml:3]
 		r.Launch(kDecodeAttentionMmaAttn, gpu.Grid{1, 8, r.Blocks(1)}, v.attn, 0, 0, v.q1, v.k1, v.v1, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
 		// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [stories.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearMmaAttnOut1, gpu.Grid{32, r.Blocks(8), 1}, v.attnOut1, v.attn, c.o[l], w.oBias[l], 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaAttnOut1, gpu.Grid{64, r.Blocks(8), 1}, v.attnOut1, v.attn, c.o[l], w.oBias[l], 0, gpu.Int(r.Rows))
 		// x3, mlp_in, mlp_in_stats = add_layernorm(x2, attn_out1, layers.mlp_norm.weight[l], layers.mlp_norm.bias[l])  [stories.yaml:3, fuse-norm]
 		r.Launch(kAddLayernormX3_5, gpu.Grid{r.Blocks(4), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut1, w.mlpNorm[l], w.mlpNormBias[l], gpu.Int(r.Rows))
 		// act, up1 = linear(mlp_in, layers.up.weight[l], layers.up.bias[l])  [stories.yaml:9, fuse-epilogue]
 		r.Launch(kSmallLinearMmaAct, gpu.Grid{128, r.Blocks(8), 1}, v.act, v.mlpIn, c.up[l], w.upBias[l], 0, gpu.Int(r.Rows))
 		// x4 = linear(act, layers.down.weight[l], layers.down.bias[l], x3)  [stories.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearMmaX4, gpu.Grid{32, r.Blocks(8), 1}, v.x, v.act, c.down[l], w.downBias[l], v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX4, gpu.Grid{64, r.Blocks(8), 1}, v.x, v.act, c.down[l], w.downBias[l], v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = layernorm(stream, final_norm.weight, final_norm.bias)  [stories.yaml:3]

@@ -240,10 +240,10 @@ func addFile(h hash.Hash, name string, text []byte) {
 }
 
 // unusedAfter is how long something compiled stays when no test asks for it.
-const unusedAfter = 14 * 24 * time.Hour
+const unusedAfter = 7 * 24 * time.Hour
 
-// cached returns the folder of what make puts into its argument, and calls it only where the folder is not there.
-// Processes may do so at once: each makes its own, and one of them stays.
+// cached returns the folder of the libraries that make puts into its argument, and calls it only where the folder is not
+// there. Other files are not kept. Processes may do so at once: each makes its own, and one of them stays.
 func cached(kind string, key hash.Hash, make func(dir string) error) (string, error) {
 	root, err := cacheFolder()
 	if err != nil {
@@ -262,6 +262,9 @@ func cached(kind string, key hash.Hash, make func(dir string) error) (string, er
 	}
 	defer os.RemoveAll(dir)
 	if err := make(dir); err != nil {
+		return "", err
+	}
+	if err := removeOthers(dir); err != nil {
 		return "", err
 	}
 	if err := os.Rename(dir, folder); err != nil {
@@ -283,6 +286,22 @@ var cacheFolder = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("tfc-cudatest-%d", os.Getuid()))
 	return dir, os.MkdirAll(dir, 0o700)
 })
+
+// removeOthers removes what a folder has beside libraries.
+func removeOthers(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.Contains(e.Name(), ".so") {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 func removeUnused(root string) {
 	entries, err := os.ReadDir(root)

@@ -14,6 +14,7 @@ struct Config {
     static constexpr bool active = false;
     static constexpr Activation fn = Activation::relu;
     static constexpr int m_tiles = 1;
+    static constexpr int halves = 1;
     static constexpr int n_tiles = 1;
     static constexpr int warps_m = 1;
     static constexpr int warps_k = 12;

@@ -23,6 +23,6 @@ struct Config {
     static constexpr int o_stride = 128;
 };
 
-extern "C" __global__ void __launch_bounds__(128) attention_tiled_attn_2(float *o, float *lse, const float *q, const float *k, const float *v, int rows) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_attn_2(float *o, float *lse, const float *q, const float *k, const float *v, int rows) {
     attention_tiled<Config>(rows, o, lse, q, k, v);
 }

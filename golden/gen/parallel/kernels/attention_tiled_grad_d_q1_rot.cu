@@ -26,6 +26,6 @@ struct Config {
     static constexpr int dv_stride = 384;
 };
 
-extern "C" __global__ void __launch_bounds__(128) attention_tiled_grad_d_q1_rot(float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k, const float *v, const float2 *stats) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_grad_d_q1_rot(float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k, const float *v, const float2 *stats) {
     attention_tiled_grad<Config>(Config::rows, dq, dk, dv, d_o, q, k, v, stats);
 }

@@ -28,6 +28,6 @@ struct Config {
     using Mask = And<Causal<>, Window<4, 32>>;
 };
 
-extern "C" __global__ void __launch_bounds__(128) attention_mma_attn_13(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_attn_13(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
     attention_mma<Config>(rows, o, lse, q, k, v);
 }

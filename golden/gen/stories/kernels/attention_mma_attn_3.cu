@@ -28,6 +28,6 @@ struct Config {
     static constexpr int keep = 1;
 };
 
-extern "C" __global__ void __launch_bounds__(128) attention_mma_attn_3(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
+extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_attn_3(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
     attention_mma<Config>(rows, o, lse, q, k, v);
 }
