@@ -13,6 +13,7 @@ import (
 	"github.com/tfc-dev/tfc/compile"
 
 	// So that a module that has tfc as a tool requires, by that alone, all that packages import.
+	_ "github.com/tfc-dev/tfc/runtime/gpu"
 	_ "github.com/tfc-dev/tfc/runtime/lm"
 )
 
