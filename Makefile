@@ -1,5 +1,5 @@
 # Shortcuts; each is one or two commands of the go tool.
-.PHONY: check test golden fuzz bench tiny
+.PHONY: check test golden fuzz bench gpu tiny
 
 check: # all that CI checks
 	.ci/run
@@ -19,3 +19,6 @@ bench: # training and generation of the example models, and the kernels
 
 tiny: # the first minutes with tfc
 	go run ./cmd/tfc run examples/specs/tiny.yaml
+
+gpu: # what needs nvcc and a GPU: drivers, every op against Eval, speed
+	scripts/gpu.sh
