@@ -59,13 +59,13 @@ type code struct {
 	lock     *cuda.Lock
 }
 
-// newCode makes the program ready. tuned is the file that keeps which algorithms of products are the fastest; where it is
-// empty, nothing is timed.
+// newCode makes the program ready. tuned is the lock file that says which algorithms products take; those it does not name
+// take cuBLASLt's first choice, which is always the same. Nothing is timed: two trainings would choose differently, and so
+// differ in their last bits.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
 	c := &code{kernels: d.kernels, products: d.program.Products}
 	if tuned != "" {
 		c.lock = cuda.OpenLock(tuned)
-		c.lock.Tune = true
 	}
 	var err error
 	c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock)
@@ -79,12 +79,4 @@ func (c *code) product(p, rows int) (*cuda.Prepared, error) {
 		q.M = rows
 	}
 	return c.blas.Prepare(q)
-}
-
-// save keeps what was timed.
-func (c *code) save() error {
-	if c.lock == nil {
-		return nil
-	}
-	return c.lock.Save()
 }

@@ -134,9 +134,6 @@ func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm
 		if t.train, err = t.run.capture(&t.p.Train, t.copyIn(len(tokens), true), t.copyOut); err != nil {
 			return 0, 0, err
 		}
-		if err := t.code.save(); err != nil {
-			return 0, 0, err
-		}
 	}
 	results, err := t.replay(t.train, tokens, targets, &t.p.Train)
 	if err != nil {

@@ -331,7 +331,7 @@ func drawCurve(dir string) error {
 	})
 }
 
-// tunedFile keeps, in a run's folder, what was measured on the device and chosen.
+// tunedFile says, in a run's folder, what was measured on the device and chosen.
 const tunedFile = "tuned.json"
 
 // newTrainer makes the training code, and says where it runs.
