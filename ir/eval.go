@@ -65,6 +65,7 @@ type evaluator struct {
 	stack []*Block                   // the blocks being run, outermost first
 	index map[*Block]int             // the index of each loop body's last iteration
 	axes  map[string]int             // the current index of the innermost loop over each axis
+	plain bool                       // every op's results are rounded to their types
 	arena *arena                     // where EvalPlanned keeps the values that have a place; nil for Eval
 }
 
@@ -72,6 +73,32 @@ type evaluator struct {
 // axis has its instances along a leading axis. It follows the ops one by one, element by element: slow and plain.
 func Eval(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, err error) {
 	return newEvaluator(f, state).run(inputs)
+}
+
+// EvalRounded is Eval with the results of every op rounded to their types, and the weights of products to that of their
+// operand: what a program gives that computes op by op in those types, as an eager framework does. It is the measure of
+// what kernels in 16 bits may be off.
+func EvalRounded(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, err error) {
+	e := newEvaluator(f, state)
+	e.plain = true
+	return e.run(inputs)
+}
+
+// round rounds the weights that a product reads, and hands on the rest.
+func (e *evaluator) round(op *Op, in []*Tensor) {
+	for i, a := range op.Args {
+		if a == nil || a.Param == nil || a.Param.Cache || len(a.Type.Dims) != 2 || op.Args[0].Type.DType == I32 {
+			continue
+		}
+		in[i] = in[i].clone()
+		roundTo(in[i], op.Args[0].Type.DType)
+	}
+}
+
+func roundTo(t *Tensor, d DType) {
+	for i, x := range t.Data {
+		t.Data[i] = Round(x, d)
+	}
 }
 
 func newEvaluator(f *Func, state *State) *evaluator {
@@ -118,7 +145,15 @@ func (e *evaluator) op(op *Op) {
 			in[i] = e.get(a)
 		}
 	}
+	if e.plain {
+		e.round(op, in)
+	}
 	out := Table[op.Kind].Eval(e, op, in)
+	if e.plain {
+		for i, t := range out {
+			roundTo(t, op.Results[i].Type.DType)
+		}
+	}
 	if len(out) != len(op.Results) {
 		panic(fmt.Sprintf("ir: eval of %s gave %d results, want %d", op.Kind, len(out), len(op.Results)))
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
-	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/ir/irtest"
 	"github.com/tfc-dev/tfc/parser"
@@ -44,7 +43,7 @@ func (c cachedCase) fill(in map[string]*ir.Tensor, state *ir.State, d ir.DType, 
 	}
 	hold := func(slot, length int) {
 		for i := slot * c.context * cols; i < (slot*c.context+length)*cols; i++ {
-			keys.Data[i], values.Data[i] = cudarun.Round(r.NormFloat64(), d), cudarun.Round(r.NormFloat64(), d)
+			keys.Data[i], values.Data[i] = ir.Round(r.NormFloat64(), d), ir.Round(r.NormFloat64(), d)
 		}
 	}
 	positions, order := in["positions"].Data, r.Perm(slots)

@@ -177,12 +177,12 @@ func size(in map[string]*ir.Tensor) int {
 func round(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) {
 	for _, v := range f.Inputs {
 		for i, x := range in[v.Name].Data {
-			in[v.Name].Data[i] = cudarun.Round(x, v.Type.DType)
+			in[v.Name].Data[i] = ir.Round(x, v.Type.DType)
 		}
 	}
 	for _, w := range state.Weights {
 		for i, x := range w.Data {
-			w.Data[i] = cudarun.Round(x, d)
+			w.Data[i] = ir.Round(x, d)
 		}
 	}
 }

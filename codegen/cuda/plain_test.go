@@ -3,7 +3,6 @@ package cudagen_test
 import (
 	"math"
 
-	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
@@ -20,7 +19,7 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 	case "add_layernorm", "add_rmsnorm": // the norm reads a rounded sum
 		sum, zero := ir.NewTensor(in["a"].Shape...), ir.NewTensor(in["a"].Shape...)
 		for i := range sum.Data {
-			sum.Data[i] = cudarun.Round(in["a"].Data[i]+in["b"].Data[i], d)
+			sum.Data[i] = ir.Round(in["a"].Data[i]+in["b"].Data[i], d)
 		}
 		in = map[string]*ir.Tensor{"a": sum, "b": zero}
 	case "head_loss", "head_loss_grad":
@@ -81,11 +80,11 @@ func plainHead(f *ir.Func, op *ir.Op, in map[string]*ir.Tensor, state *ir.State,
 			for c := range cols {
 				z[v] += x.Data[r*cols+c] * w[v*cols+c]
 			}
-			z[v] = cudarun.Round(cudarun.Round(z[v]+bias[v], d)*scale, d)
+			z[v] = ir.Round(ir.Round(z[v]+bias[v], d)*scale, d)
 			slope[v] = scale
 			if cap > 0 {
 				th := math.Tanh(z[v] / cap)
-				z[v], slope[v] = cudarun.Round(cap*th, d), scale*(1-th*th)
+				z[v], slope[v] = ir.Round(cap*th, d), scale*(1-th*th)
 			}
 			top = max(top, z[v])
 		}
@@ -104,7 +103,7 @@ func plainHead(f *ir.Func, op *ir.Op, in map[string]*ir.Tensor, state *ir.State,
 			if v == target {
 				g--
 			}
-			g = cudarun.Round(cudarun.Round(g/n, d)*slope[v], d)
+			g = ir.Round(ir.Round(g/n, d)*slope[v], d)
 			db.Data[v] += g
 			for c := range cols {
 				dx.Data[r*cols+c] += g * w[v*cols+c]
@@ -125,7 +124,7 @@ func plainHead(f *ir.Func, op *ir.Op, in map[string]*ir.Tensor, state *ir.State,
 
 func roundTo(x *ir.Tensor, d ir.DType) {
 	for i, v := range x.Data {
-		x.Data[i] = cudarun.Round(v, d)
+		x.Data[i] = ir.Round(v, d)
 	}
 }
 
@@ -144,7 +143,7 @@ func newAttn(op *ir.Op, q, k, v *ir.Tensor, in map[string]*ir.Tensor, d ir.DType
 	a := attn{op: op, q: q, k: k, v: v, heads: op.Int("heads"), shared: op.Int("heads") / op.Int("kv_heads"), width: op.Int("head_dim")}
 	a.t = q.Shape[len(q.Shape)-2]
 	a.batch = len(q.Data) / (a.t * a.heads * a.width)
-	a.round = func(x float64) float64 { return cudarun.Round(x, d) }
+	a.round = func(x float64) float64 { return ir.Round(x, d) }
 	if s := in["seed"]; s != nil {
 		a.key = rng.Key{Seed: uint64(s.Data[0]), Step: uint32(in["step"].Data[0]), Stream: uint32(op.Int("stream"))}
 	}

@@ -29,6 +29,13 @@ var productRows = map[string]lowering{
 		if fn != "" && e.has(op.Results[1]) {
 			to = op.Results[1]
 		}
+		if op.Args[2] != nil && e.roundsTwice(op) {
+			e.finished(op, p, args, to, residual)
+			if fn != "" {
+				e.activate(op, fn, to, y)
+			}
+			return
+		}
 		if fn == "gelu_tanh" && residual == nil && e.fusesGELU(op) {
 			p.Epilogue = "gelu_tanh"
 			if to != y {
@@ -62,6 +69,36 @@ var productRows = map[string]lowering{
 		p.A, p.B, p.C, p.D, p.Beta = dy.Type.DType, x.Type.DType, ir.F32, ir.F32, 1
 		e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: e.in(op, 0, "dy"), b: e.in(op, 1, "x"), c: e.grad(op, 0, "dw")})
 	},
+}
+
+// roundsTwice says whether cuBLASLt's kernels for a linear with a bias in 16 bits round the product before they add the
+// bias: they do where rows do not start at multiples of 16 bytes.
+func (e *emitter) roundsTwice(op *ir.Op) bool {
+	x, w, y := op.Args[0], op.Args[1], op.Results[0]
+	return x.Type.DType != ir.F32 && (w.Type.Cols()%8 != 0 || e.vec(x.Type.Cols(), x) < 8 || e.vec(y.Type.Cols(), append([]*ir.Value{op.Args[3]}, op.Results...)...) < 8)
+}
+
+// finished is a linear whose product comes in float, and whose bias and residual are added by a kernel of its own.
+func (e *emitter) finished(op *ir.Op, p ir.Product, args operands, to, residual *ir.Value) {
+	acc := e.scratch("float *", "acc", 4*p.M*p.N)
+	p.Epilogue, p.Beta, p.C, p.LDC, p.D, p.LDD = "", 0, "", 0, ir.F32, p.N
+	e.product(op, p, operands{d: acc, a: args.a, b: args.b})
+	acc.ctype = "const float *"
+	r := null("const "+ctype(to.Type.DType)+" *", "residual")
+	if residual != nil {
+		r = args.c
+	}
+	cols := to.Type.Cols()
+	vec := e.vec(cols, to, residual)
+	e.emit(op, kernel{
+		file: "elementwise.cuh", body: "finish", rows: to,
+		config: []constant{
+			typ("T", to.Type.DType), integer("cols", cols), integer("vec", vec), integer("threads", elementThreads), integer("y_stride", e.stride(to)),
+			integer("acc_stride", p.N), boolean("has_residual", residual != nil), integer("residual_stride", e.stride(residual)),
+		},
+		params:  []param{e.written(to, "y"), acc, e.weight(op, 2, "b"), r},
+		threads: elementThreads, grid: e.accesses(to, cols/vec, elementThreads),
+	})
 }
 
 // operands are those of a product; those it has not stay zero.

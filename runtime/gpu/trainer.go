@@ -15,8 +15,10 @@ const (
 	stateBytes = 80
 	stepBytes  = 16
 
-	lossScaleAt  = 16 // float
-	hysteresisAt = 24 // uint32
+	lossScaleAt  = 16 // float, then three uint32s: good steps, hysteresis, skipped steps
+	hysteresisAt = 24
+	divergedAt   = 32 // uint32
+	stepScaleAt  = 76 // float
 )
 
 // The first loss scale of f16, and how many overflows it forgives: PyTorch's and Megatron's.
@@ -103,7 +105,7 @@ func (t *trainer) start(workspace, tables Ptr, tokens int, tuned string) (err er
 	for _, pinned := range []struct {
 		to    **cuda.Pinned
 		bytes int
-	}{{&t.state, stepBytes}, {&t.batch, 8 * tokens}, {&t.results, 4 * max(p.Train.Scalars, p.Eval.Scalars)}} {
+	}{{&t.state, stepBytes}, {&t.batch, 8 * tokens}, {&t.results, stateBytes + 4*max(p.Train.Scalars, p.Eval.Scalars)}} {
 		if *pinned.to, err = ctx.Pinned(pinned.bytes); err != nil {
 			return err
 		}
@@ -139,7 +141,11 @@ func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm
 	if err != nil {
 		return 0, 0, err
 	}
-	return results[0], results[1], nil
+	loss, gradNorm = results[0], results[1]
+	if t.p.Element == F16 && gradNorm-gradNorm != 0 && loss-loss == 0 && binary.LittleEndian.Uint32(t.results.Bytes()[divergedAt:]) == 0 {
+		gradNorm = 0 // the gradients overflowed, and the step was left out
+	}
+	return loss, gradNorm, nil
 }
 
 // Loss implements lm.Trainer.
@@ -167,9 +173,10 @@ func (t *trainer) copyIn(tokens int, state bool) func(Ptr) {
 	}
 }
 
-// copyOut puts the copy of the scalars on the stream.
+// copyOut puts the copies of the state and the scalars on the stream.
 func (t *trainer) copyOut(Ptr) {
-	t.stream.CopyOut(t.results, 0, t.run.scalars, len(t.results.Bytes()))
+	t.stream.CopyOut(t.results, 0, t.run.State, stateBytes)
+	t.stream.CopyOut(t.results, stateBytes, t.run.scalars, len(t.results.Bytes())-stateBytes)
 }
 
 // replay runs a graph over a batch and returns the job's results.
@@ -182,7 +189,7 @@ func (t *trainer) replay(g *cuda.Graph, tokens, targets []int32, j *Job) (result
 		return results, err
 	}
 	for i, slot := range j.Results {
-		results[i] = t.results.Float32s()[slot]
+		results[i] = t.results.Float32s()[stateBytes/4+slot]
 	}
 	return results, nil
 }
@@ -205,8 +212,35 @@ func (t *trainer) Pull() error {
 			return err
 		}
 	}
+	if scale := math.Float32frombits(binary.LittleEndian.Uint32(t.results.Bytes()[stepScaleAt:])); t.p.Element == F16 && scale > 0 {
+		for i := range t.gradients {
+			t.gradients[i] /= scale
+		}
+	}
 	t.fresh = true
 	return nil
+}
+
+// LossScale implements lm.Scaled.
+func (t *trainer) LossScale() (*lm.LossScale, error) {
+	if t.p.Element != F16 {
+		return nil, nil
+	}
+	state := make([]byte, 16)
+	if err := t.d.ctx.Download(state, t.run.State.At(lossScaleAt)); err != nil {
+		return nil, err
+	}
+	word := func(i int) uint32 { return binary.LittleEndian.Uint32(state[4*i:]) }
+	return &lm.LossScale{Scale: math.Float32frombits(word(0)), GoodSteps: word(1), Hysteresis: word(2), Skipped: word(3)}, nil
+}
+
+// SetLossScale implements lm.Scaled.
+func (t *trainer) SetLossScale(s lm.LossScale) error {
+	var state []byte
+	for _, w := range []uint32{math.Float32bits(s.Scale), s.GoodSteps, s.Hysteresis, s.Skipped} {
+		state = binary.LittleEndian.AppendUint32(state, w)
+	}
+	return t.d.ctx.Upload(t.run.State.At(lossScaleAt), state)
 }
 
 // Push implements lm.Trainer.

@@ -13,7 +13,8 @@ type StepParams struct {
 type Trainer interface {
 	// Step learns from one batch: tokens and targets are [micro-batches, sequences, context], a target of -100 is not
 	// learned. It returns the mean loss over the targets learned and the norm of the gradient before clipping. Where
-	// either is not finite, weights and moments stay as they were.
+	// either is not finite, weights and moments stay as they were. A step in f16 whose gradients overflow is left out, as
+	// loss scaling means it to be: its norm is 0, and the next steps scale less.
 	Step(tokens, targets []int32, p StepParams) (loss, gradNorm float32, err error)
 	// Loss returns the summed loss of one micro-batch, [sequences, context], and the number of targets it counts.
 	Loss(tokens, targets []int32) (sum float64, targetCount int, err error)
@@ -25,6 +26,22 @@ type Trainer interface {
 	Pull() error
 	Push() error
 	Close()
+}
+
+// Scaled is a Trainer that scales its loss dynamically, so that gradients in f16 do not vanish (Micikevicius et al., arXiv
+// 1710.03740). Where the scale stands is part of what a run saves.
+type Scaled interface {
+	// LossScale returns where the scale stands, nil where the program has none.
+	LossScale() (*LossScale, error)
+	SetLossScale(LossScale) error
+}
+
+// LossScale is the state of dynamic loss scaling.
+type LossScale struct {
+	Scale      float32 `json:"scale"`
+	GoodSteps  uint32  `json:"good_steps"` // updates since the scale last changed
+	Hysteresis uint32  `json:"hysteresis"` // overflows that are forgiven before it is lowered
+	Skipped    uint32  `json:"skipped"`    // steps left out, over the whole run
 }
 
 // Generator is the compiled generation code of one model on one device. Its key-value cache has slots, one a sequence.

@@ -73,6 +73,8 @@ type runState struct {
 	LR        float64   `json:"lr"`         // of the step
 	EvalLoss  *float64  `json:"eval_loss"`  // newest
 	Elapsed   float64   `json:"elapsed"`    // seconds spent learning
+
+	LossScale *LossScale `json:"loss_scale,omitempty"` // where the program has one
 }
 
 // openRun locks the run's folder and makes everything ready for the next step: tokenizer, text, trainer and, where the
@@ -182,6 +184,11 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 	if err := r.trainer.Push(); err != nil {
 		return err
 	}
+	if s, ok := r.trainer.(Scaled); ok && r.LossScale != nil {
+		if err := s.SetLossScale(*r.LossScale); err != nil {
+			return err
+		}
+	}
 	r.step, r.resumed, r.saved = state.Step, state.Step, state.Step
 	r.loggedStep = r.step
 	r.say("going on from %s, after step %d of %d", save, r.step, r.total)
@@ -258,6 +265,13 @@ func (r *run) save(evaluated bool) error {
 func (r *run) trySave(evaluated bool) error {
 	state := r.runState
 	state.Elapsed = r.elapsed().Seconds()
+	if s, ok := r.trainer.(Scaled); ok {
+		scale, err := s.LossScale()
+		if err != nil {
+			return err
+		}
+		state.LossScale = scale
+	}
 	extra, err := json.Marshal(state)
 	if err != nil {
 		return err

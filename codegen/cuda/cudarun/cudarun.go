@@ -72,6 +72,8 @@ type Answer struct {
 	Results []*ir.Tensor
 	Grads   map[string]*ir.Tensor
 	Weights map[string]*ir.Tensor
+	Copies  map[string]*ir.Tensor // of the weights, in the activations' type
+	State   []byte                // of state.cuh
 }
 
 // call is one run of a function.
@@ -105,7 +107,7 @@ const poison = 0xff
 
 // Run runs f, which has no loops, whose code is cu and whose kernels are in image, on inputs and with the state that
 // ir.Eval would get. rows is the number of rows of the call, where f has a dynamic dimension; inputs have as many. loss
-// scale is 1. Memory is poisoned first, and so are the results.
+// scale is 1, or the input loss_scale; the input hysteresis is how many overflows it forgives. Memory is poisoned first, and so are the results.
 func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*ir.Tensor, state *ir.State, rows int) (*Answer, error) {
 	c := &call{d: d, f: f, code: cu, image: image, at: map[*ir.Value]cuda.Ptr{}, offset: map[*ir.Param]int{}, caches: map[*ir.Value]cuda.Ptr{},
 		rows: rows, kernels: map[*ir.Kernel]cuda.Kernel{}}
@@ -163,7 +165,12 @@ func (c *call) upload(p cuda.Ptr, x []float64, d ir.DType) { c.fail(c.d.ctx.Uplo
 
 func (c *call) prepare(in map[string]*ir.Tensor, state *ir.State) {
 	header := make([]byte, 80)
-	binary.LittleEndian.PutUint32(header[16:], math.Float32bits(1))
+	scale := 1.0
+	if s := in["loss_scale"]; s != nil {
+		scale = s.Data[0]
+		binary.LittleEndian.PutUint32(header[24:], uint32(in["hysteresis"].Data[0]))
+	}
+	binary.LittleEndian.PutUint32(header[16:], math.Float32bits(float32(scale)))
 	for _, v := range c.f.Inputs {
 		x := in[v.Name]
 		switch v.Name {
@@ -341,7 +348,8 @@ func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {
 
 // answer reads the results.
 func (c *call) answer() (*Answer, error) {
-	a := &Answer{Grads: map[string]*ir.Tensor{}, Weights: map[string]*ir.Tensor{}}
+	a := &Answer{Grads: map[string]*ir.Tensor{}, Weights: map[string]*ir.Tensor{}, Copies: map[string]*ir.Tensor{}, State: make([]byte, 80)}
+	c.fail(c.d.ctx.Download(a.State, c.state))
 	read := func(p cuda.Ptr, n int, d ir.DType) []float64 {
 		raw := make([]byte, n*d.Bytes())
 		c.fail(c.d.ctx.Download(raw, p))
@@ -373,6 +381,9 @@ func (c *call) answer() (*Answer, error) {
 			t.Data = read(base.At(4*at), len(t.Data), ir.F32)
 			(*to)[p.Name] = t
 		}
+		t := ir.NewTensor(p.Type.Shape()...)
+		t.Data = read(c.copies.At(at*c.code.Element.Bytes()), len(t.Data), c.code.Element)
+		a.Copies[p.Name] = t
 	}
 	return a, c.err
 }

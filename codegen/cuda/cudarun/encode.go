@@ -17,9 +17,9 @@ func Encode(x []float64, d ir.DType) []byte {
 		case ir.I32:
 			binary.LittleEndian.PutUint32(b[4*i:], uint32(int32(v)))
 		case ir.BF16:
-			binary.LittleEndian.PutUint16(b[2*i:], uint16(math.Float32bits(float32(Round(v, d)))>>16))
+			binary.LittleEndian.PutUint16(b[2*i:], uint16(math.Float32bits(float32(ir.Round(v, d)))>>16))
 		case ir.F16:
-			binary.LittleEndian.PutUint16(b[2*i:], half(Round(v, d)))
+			binary.LittleEndian.PutUint16(b[2*i:], half(ir.Round(v, d)))
 		}
 	}
 	return b
@@ -41,29 +41,6 @@ func Decode(b []byte, d ir.DType) []float64 {
 		}
 	}
 	return x
-}
-
-// Round is the nearest number of a type, ties to even.
-func Round(v float64, d ir.DType) float64 {
-	bits, least := 24, -149 // of the fraction, and of the exponent of the smallest number
-	switch d {
-	case ir.BF16:
-		bits, least = 8, -133
-	case ir.F16:
-		bits, least = 11, -24
-	case ir.I32:
-		return v
-	}
-	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
-		return v
-	}
-	_, exp := math.Frexp(v)
-	unit := max(exp-bits, least)
-	r := math.Ldexp(math.RoundToEven(math.Ldexp(v, -unit)), unit)
-	if d == ir.F16 && math.Abs(r) > 65504 {
-		return math.Inf(int(math.Copysign(1, r)))
-	}
-	return r
 }
 
 // half encodes a number that is one of f16.

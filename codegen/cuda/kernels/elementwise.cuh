@@ -130,6 +130,26 @@ template <class C> __device__ void bias(int rows, typename C::T *y, const typena
     });
 }
 
+// finish: y = acc + b + residual, rounded once: what is left of a product that cuBLASLt gives in float. acc is float, b
+// [cols] float; residual may be null where has_residual says so. y may be residual.
+//   Config  y_stride, acc_stride, has_residual, residual_stride
+template <class C>
+__device__ void finish(int rows, typename C::T *y, const float *acc, const float *b, const typename C::T *residual) {
+    each_access<C>(rows, [&](int row, int col) {
+        float x[C::vec], v[C::vec];
+        load(x, place(acc, row, C::acc_stride, col));
+        load(v, b + col);
+#pragma unroll
+        for (int j = 0; j < C::vec; j++) x[j] += v[j];
+        if constexpr (C::has_residual) {
+            load(v, place(residual, row, C::residual_stride, col));
+#pragma unroll
+            for (int j = 0; j < C::vec; j++) x[j] += v[j];
+        }
+        store(place(y, row, C::y_stride, col), x);
+    });
+}
+
 // dropout: y = x/(1-p) where the stream keeps element row*cols+col, else 0 (Srivastava et al. 2014). The gradient is the
 // same launch on dy. y may be x. Ten rounds of Philox give the numbers of four elements.
 //   Config  p (float, in [0, 1)), stream, y_stride, x_stride

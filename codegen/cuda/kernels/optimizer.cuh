@@ -117,6 +117,7 @@ template <class C> __device__ inline void adamw_factors(State *state, float norm
 template <class C> __device__ void adamw_begin(int, State *state, const float *loss, const float *norm) {
     if (threadIdx.x > 0) return;
     state->update = 0;
+    state->step_scale = C::scaled ? state->loss_scale : 1;
     if (state->diverged != 0) return;
     const bool overflow = !finite(*norm);
     if (!finite(*loss) || (overflow && !C::scaled)) {

@@ -15,7 +15,7 @@ struct State {
     uint32_t diverged;       // 32  the step whose loss or gradient was not finite: no step updates anything after it; 0: none
     uint32_t update;         // 36  whether this step updates the weights: the verdict of adamw_begin
     float factors[9];        // 40  what AdamW multiplies by in this step, in the order of adamw_factors in optimizer.cuh
-    float unused;            // 76
+    float step_scale;        // 76  loss_scale when the step began: the factor on its gradients
 };
 
 static_assert(sizeof(State) == 80, "the offsets of State are known to the Go code");
