@@ -18,7 +18,25 @@ import (
 // reference computes what a job's answer should be with ir.Eval, in float64, on the functions as they were built.
 func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 	t.Helper()
+	return referenceBy(t, s, j, "cpu", ir.Eval)
+}
+
+// referenceBy evaluates the functions for a target, without any pass that may be left out but precision.
+func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evaluate func(*ir.Func, map[string]*ir.Tensor, *ir.State) ([]*ir.Tensor, error)) gotest.Answer {
+	t.Helper()
 	var a gotest.Answer
+	build := func(job, last string) *ir.Func {
+		f := ir.Build(s, job)
+		o := passes.OptionsFor(s, ir.TargetNamed(target))
+		o.Off = map[string]bool{}
+		for _, p := range passes.Pipeline {
+			o.Off[p.Name] = !p.Required && p.Name != "precision"
+		}
+		if err := passes.Run(f, o, last, nil); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
 	state := ir.NewState()
 	load := func() {
 		for _, w := range ir.WeightTable(s, ir.Build(s, "train")) {
@@ -32,7 +50,7 @@ func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 	load()
 	eval := func(f *ir.Func, in map[string]*ir.Tensor) []*ir.Tensor {
 		t.Helper()
-		out, err := ir.Eval(f, in, state)
+		out, err := evaluate(f, in, state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +71,7 @@ func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 		return p
 	}
 	n := len(j.Sequence)
-	a.Logits = narrow(eval(ir.Build(s, "logits"), map[string]*ir.Tensor{"tokens": ints(j.Sequence, n), "positions": ints(iota(n, 0), n)})[0].Data)
+	a.Logits = narrow(eval(build("logits", "precision"), map[string]*ir.Tensor{"tokens": ints(j.Sequence, n), "positions": ints(iota(n, 0), n)})[0].Data)
 	v := s.Model.VocabSize
 	for i := j.Prompt - 1; i < n; i++ {
 		a.Cached = append(a.Cached, a.Logits[i*v:][:v])
@@ -63,17 +81,9 @@ func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 	for i := range positions.Data {
 		positions.Data[i] = float64(i % ctx)
 	}
-	out := eval(ir.Build(s, "eval"), map[string]*ir.Tensor{"tokens": ints(j.Steps[0].Tokens[:mb*ctx], mb, ctx), "targets": ints(j.Steps[0].Targets[:mb*ctx], mb, ctx), "positions": positions})
+	out := eval(build("eval", "precision"), map[string]*ir.Tensor{"tokens": ints(j.Steps[0].Tokens[:mb*ctx], mb, ctx), "targets": ints(j.Steps[0].Targets[:mb*ctx], mb, ctx), "positions": positions})
 	a.EvalSum, a.EvalN = out[0].Data[0], out[1].Data[0]
-	train := ir.Build(s, "train")
-	o := passes.OptionsFor(s, ir.TargetNamed("cpu"))
-	o.Off = map[string]bool{}
-	for _, p := range passes.Pipeline {
-		o.Off[p.Name] = !p.Required
-	}
-	if err := passes.Run(train, o, "grad", nil); err != nil {
-		t.Fatal(err)
-	}
+	train := build("train", "grad")
 	for i, b := range j.Steps {
 		out := eval(train, map[string]*ir.Tensor{"tokens": ints(b.Tokens, mbs, mb, ctx), "targets": ints(b.Targets, mbs, mb, ctx), "positions": positions,
 			"lr": ir.Scalar(float64(j.LRs[i])), "step": ir.Scalar(float64(i + 1)), "seed": ir.Scalar(float64(j.Seed))})
