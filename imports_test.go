@@ -20,9 +20,9 @@ var rules = map[string]string{
 	"codegen/cuda":          "spec ir",
 	"codegen/cuda/nvcc":     "runtime/cuda/kernelfile",
 	"codegen/cuda/cudarun":  "ir codegen/cuda runtime/cuda runtime/cuda/kernelfile", // for tests
-	"compile/gotest":        "spec ir passes compile codegen/go codegen/cuda runtime/cuda/cudatest runtime/cuda/kernelfile",
+	"compile/gotest":        "spec ir passes compile codegen/go codegen/cuda runtime/cuda/cudatest",
 	"runtime/cuda":          "runtime/internal/disk github.com/ebitengine/purego",
-	"runtime/cuda/cudatest": "github.com/ebitengine/purego golang.org/x/sys/cpu",
+	"runtime/cuda/cudatest": "runtime/cuda/kernelfile github.com/ebitengine/purego golang.org/x/sys/cpu",
 	"runtime/nvml":          "github.com/NVIDIA/go-nvml/...",
 	"golden":                "github.com/google/go-cmp/cmp",
 	"golden/gen":            "golden/gen/... runtime/...",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/tfc-dev/tfc/codegen/cuda/nvcc"
 	"github.com/tfc-dev/tfc/compile"
+	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/nvml"
 )
 
@@ -51,8 +53,19 @@ func (m *cudaMachine) examineNVCC(ctx context.Context) error {
 	return toolkit.Check(ctx, host)
 }
 
+// examineGPUs asks NVML, or where this program has none, CUDA's driver, which tells less.
 func (m *cudaMachine) examineGPUs() error {
 	library, err := nvml.Open()
+	if errors.Is(err, nvml.ErrUnavailable) {
+		devices, cudaErr := cuda.Devices()
+		if cudaErr != nil {
+			return cudaErr
+		}
+		for _, d := range devices {
+			memory := d.Memory
+			m.GPUs = append(m.GPUs, nvml.Device{Index: d.Index, Name: d.Name, BusID: d.PCI, Capability: fmt.Sprintf("%d.%d", d.Major, d.Minor), MemoryTotal: &memory})
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -124,8 +137,12 @@ func gpuRows(d nvml.Device) (rows [][2]string) {
 	if d.BusID != "" || d.UUID != "" {
 		add("  id", "%s", strings.TrimPrefix(prefixed("PCI ", d.BusID)+prefixed(", ", d.UUID), ", "))
 	}
-	if d.MemoryTotal != nil && d.MemoryUsed != nil {
-		add("  memory", "%s, %s in use", compile.FormatBytes(int64(*d.MemoryTotal)), compile.FormatBytes(int64(*d.MemoryUsed)))
+	if d.MemoryTotal != nil {
+		used := ""
+		if d.MemoryUsed != nil {
+			used = ", " + compile.FormatBytes(int64(*d.MemoryUsed)) + " in use"
+		}
+		add("  memory", "%s%s", compile.FormatBytes(int64(*d.MemoryTotal)), used)
 	}
 	clock := func(name string, now, most *int) {
 		if now != nil {

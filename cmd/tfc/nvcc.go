@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +23,9 @@ const fatbinFile = "kernels.fatbin"
 // user one warning; if kept is not empty, it keeps the fatbin that this folder of an earlier build holds instead.
 func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 	return func(sources []cudagen.Source, arch []string) ([]cudagen.Source, error) {
-		toolkit, err := nvcc.Find(c.Context())
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM) // compilers at work end with it
+		defer stop()
+		toolkit, err := nvcc.Find(ctx)
 		if errors.Is(err, nvcc.ErrNotFound) || errors.Is(err, nvcc.ErrTooOld) {
 			if kept != "" {
 				if data, err := os.ReadFile(filepath.Join(kept, "kernels", fatbinFile)); err == nil {
@@ -42,7 +46,10 @@ func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 				job.Sources[s.Name] = string(s.Data)
 			}
 		}
-		result, err := toolkit.Compile(c.Context(), job)
+		result, err := toolkit.Compile(ctx, job)
+		if ctx.Err() != nil {
+			return nil, &exit{exitFailure, errors.New("interrupted while nvcc was at work: nothing was written; what is compiled is kept for the next time")}
+		}
 		if err != nil {
 			return nil, err
 		}

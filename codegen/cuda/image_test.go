@@ -12,7 +12,6 @@ import (
 	"github.com/tfc-dev/tfc/codegen/cuda/cudarun"
 	"github.com/tfc-dev/tfc/codegen/cuda/nvcc"
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
-	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
 )
 
 // The environment says where kernels run: in the simulator, or where TFC_GPU is set on the first GPU, from images that lie
@@ -95,17 +94,8 @@ func simulated(t *testing.T, code *cudagen.Code) []byte {
 	t.Helper()
 	cudatest.New(t)
 	files := map[string][]byte{}
-	var entries []string
 	for _, s := range code.Sources {
 		files[s.Name] = s.Data
-		if name, ok := strings.CutSuffix(s.Name, ".cu"); ok {
-			entries = append(entries, name)
-		}
 	}
-	image := cudatest.Kernels(t, cudatest.Merge(files, 24))
-	file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: image}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return file
+	return cudatest.File(t, files, 24)
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/passes"
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
-	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
 	"github.com/tfc-dev/tfc/spec"
 )
 
@@ -50,16 +49,10 @@ func CUDA(t testing.TB, p *gogen.Program, off map[string]bool) {
 	var err error
 	p.CUDA, err = compile.CUDA(p.Spec, off, func(sources []cudagen.Source, _ []string) ([]cudagen.Source, error) {
 		files := map[string][]byte{}
-		var entries []string
 		for _, s := range sources {
 			files[s.Name] = s.Data
-			if name, ok := strings.CutSuffix(s.Name, ".cu"); ok {
-				entries = append(entries, name)
-			}
 		}
-		image := cudatest.Kernels(t, cudatest.Merge(files, 12))
-		file, err := kernelfile.Pack("simulated", []kernelfile.Module{{File: "all.cu", Entries: entries, Fatbin: image}})
-		return []cudagen.Source{{Name: "kernels.fatbin", Data: file}}, err
+		return []cudagen.Source{{Name: "kernels.fatbin", Data: cudatest.File(t, files, 12)}}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -240,8 +233,9 @@ func run(i int, j job) (a answer) {
 	}
 	newTrainer, newGenerator := p.trainer, p.generator
 	if j.CUDA {
-		check(p.cuda().Check())
-		d, err := p.cuda().Open(0)
+		index, err := p.cuda().Find()
+		check(err)
+		d, err := p.cuda().Open(index)
 		check(err)
 		defer d.Close()
 		newTrainer = func(w []float32, _ int) lm.Trainer {

@@ -31,12 +31,11 @@ func TestGPU(t *testing.T) {
 		t.Skip(err)
 	}
 	fatbin := must(os.ReadFile("testdata/archs.fatbin"))(t)
-	device, why, err := cuda.Place{Auto: true}.Find(fatbin)
-	check(t, err)
-	if device == nil {
-		t.Skip(why)
+	device, err := cuda.Find(fatbin)
+	if err != nil {
+		t.Skip(err)
 	}
-	t.Logf("%+v", *device)
+	t.Logf("%+v", device)
 	got := must(session(fatbin))(t)
 	for i, x := range got {
 		if x != float32(i)*18 {

@@ -9,6 +9,9 @@ import (
 // Ptr is an address in device memory. Adding bytes to it gives addresses inside an allocation.
 type Ptr uint64
 
+// At returns the address so many bytes on.
+func (p Ptr) At(bytes int) Ptr { return p + Ptr(bytes) }
+
 // Alloc returns new device memory, at a multiple of 256 bytes, with garbage in it. No bytes are at address 0.
 // Where there is not enough, the error is an *OutOfMemoryError.
 func (c *Context) Alloc(bytes int) (Ptr, error) {

@@ -98,6 +98,13 @@ func (s *Stream) Handle() uintptr { return s.handle }
 // Err returns the first error of the stream, nil while there is none. Faults of work that still runs show at Sync.
 func (s *Stream) Err() error { return s.err }
 
+// Fail records an error of the stream's user, as if a call on the stream had failed: later calls do nothing.
+func (s *Stream) Fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
 // Sync waits until all work of the stream is done and returns the stream's error.
 func (s *Stream) Sync() error {
 	if s.err != nil {

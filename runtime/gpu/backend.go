@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
@@ -14,13 +15,21 @@ func Backend(p *Program) lm.Backend { return backend{p} }
 
 type backend struct{ program *Program }
 
-// Check says whether there is a GPU with a driver, and code for it.
-func (b backend) Check() error {
-	if err := cuda.Available(); err != nil {
-		return err
+// Find implements lm.Backend. All kernels are compiled for the same GPUs, so one of them tells.
+func (b backend) Find() (int, error) {
+	image, err := b.program.image()
+	if err != nil {
+		return 0, err
 	}
-	_, err := b.program.image()
-	return err
+	_, modules, err := kernelfile.Unpack(image)
+	if err != nil {
+		return 0, err
+	}
+	if len(modules) == 0 {
+		return 0, errors.New("the package's file of kernels is empty: run tfc build again")
+	}
+	d, err := cuda.Find(modules[0].Fatbin)
+	return d.Index, err
 }
 
 // Open takes GPU number index into use, and loads the program's code there.
@@ -34,7 +43,14 @@ func (b backend) Open(index int) (lm.Device, error) {
 		return nil, err
 	}
 	d := &device{program: b.program, ctx: ctx}
-	if err := d.load(image); err != nil {
+	err = d.load(image)
+	if err == nil { // that products can be made is found out now, where auto can still choose the CPU
+		var blas *cuda.BLAS
+		if blas, err = ctx.NewBLAS(0, 0, nil); err == nil {
+			err = blas.Close()
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, ctx.Close())
 	}
 	return d, nil

@@ -14,7 +14,7 @@ const imageFile = "kernels/kernels.fatbin"
 
 // image returns the compiled kernels.
 func (p *Program) image() ([]byte, error) {
-	data, err := p.Files.ReadFile(imageFile)
+	data, err := fs.ReadFile(p.Files, imageFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("the package was built without nvcc, so its CUDA kernels are not compiled: install the CUDA toolkit (tfc doctor says what is found) and run tfc build again")
 	}
@@ -68,8 +68,10 @@ func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
 		c.lock = cuda.OpenLock(tuned)
 	}
 	var err error
-	c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock)
-	return c, err
+	if c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // product returns product p ready for a call of so many rows.

@@ -3,7 +3,7 @@
 package gpu
 
 import (
-	"embed"
+	"io/fs"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 )
@@ -67,8 +67,8 @@ type Job struct {
 
 // Program is the CUDA code of a model, a literal of its package.
 type Program struct {
-	Files   embed.FS // the folder kernels
-	Element DType    // of activations, caches and the products' copies of the weights
+	Files   fs.FS // the folder kernels, below it
+	Element DType // of activations, caches and the products' copies of the weights
 
 	WeightFloats                                   int
 	MicroBatches, MicroBatch, Context              int

@@ -125,6 +125,9 @@ func (t *trainer) start(workspace, tables Ptr, tokens int, tuned string) (err er
 	return t.Push()
 }
 
+// Bytes implements lm.Sized.
+func (t *trainer) Bytes() int64 { return int64(t.memory.size) }
+
 // Step implements lm.Trainer.
 func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm float32, err error) {
 	state := t.state.Bytes()

@@ -50,21 +50,26 @@ func measure(what, device string, tokens, steps int, step func(i int) error) (be
 // bench measures on random tokens and fresh weights.
 func (c *call) bench() error {
 	steps := c.flags.Int("steps", 20, "optimizer steps to time; 0: none")
-	decode := c.flags.Int("decode", 100, "decode steps to time; 0: none")
+	decode := c.flags.Int("decode", min(100, c.cfg.Context/2), "decode steps to time; 0: none")
 	batch := c.flags.Int("batch", 1, "sequences that are decoded at once")
-	prompt := c.flags.Int("prompt", 128, "tokens before the first decode step")
+	prompt := c.flags.Int("prompt", max(1, min(128, c.cfg.Context/4)), "tokens before the first decode step")
 	if err := c.parse(); err != nil {
 		return err
+	}
+	switch {
+	case *steps < 0 || *decode < 0:
+		return inputError("the steps to time are %d and %d; they must not be negative (0: none)", *steps, *decode)
+	case *batch < 1:
+		return inputError("--batch is %d; it must be at least 1", *batch)
+	case *decode > 0 && (*prompt < 1 || *prompt+*decode >= c.cfg.Context):
+		return inputError("a prompt of %d tokens and %d decode steps do not fit the model's context of %d, with one step before those that are timed; "+
+			"give a --prompt of at least 1 and fewer of both", *prompt, *decode, c.cfg.Context)
 	}
 	m, err := New(c.cfg, c.cfg.Train.Seed)
 	if m, err = c.use(m, err); err != nil {
 		return err
 	}
 	defer m.Close()
-	if *prompt < 1 || *prompt+*decode >= c.cfg.Context {
-		*prompt = max(1, min(*prompt, c.cfg.Context/2))
-		*decode = min(*decode, c.cfg.Context-*prompt-2)
-	}
 	say := func(b benchmark, err error) error {
 		switch {
 		case err != nil:

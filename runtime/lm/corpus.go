@@ -109,8 +109,5 @@ func (r *run) openText(ctx context.Context, o TrainOptions) error {
 	default:
 		r.total = r.loader.Steps(t.Epochs)
 	}
-	if m.cfg.Memory.Train > 0 {
-		r.say("memory: %.1f MiB for weights, gradients, moments and activations", float64(m.cfg.Memory.Train)/(1<<20))
-	}
 	return nil
 }

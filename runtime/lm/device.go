@@ -9,8 +9,8 @@ import (
 
 // Backend is the compiled code of a model for one kind of device beside the CPU.
 type Backend interface {
-	// Check returns nil where the code can run here, and otherwise why it cannot, as a sentence.
-	Check() error
+	// Find returns the first device that the code can run on, or why there is none, as a sentence.
+	Find() (index int, err error)
 	// Open takes a device into use.
 	Open(index int) (Device, error)
 }
@@ -44,39 +44,49 @@ func (m *Model) useDevice(device string) error {
 	if err != nil {
 		return err
 	}
-	if kind == "cpu" {
-		m.placed = true
-		return nil
-	}
-	if m.cfg.CUDA == nil {
-		err = errors.New("the package has no CUDA code: add cuda to target.devices of its spec and build it again")
-	} else if err = m.cfg.CUDA.Check(); err == nil {
-		m.device, err = m.cfg.CUDA.Open(index)
-	}
-	if err != nil && kind == "auto" {
-		m.device, m.whyCPU = nil, err
-		err = nil
-	}
-	if err != nil {
-		return fmt.Errorf("device %s: %w", device, err)
+	if kind != "cpu" {
+		if m.device, err = m.openDevice(kind, index); err != nil && kind == "cuda" {
+			return fmt.Errorf("device %s: %w", device, err)
+		}
+		m.whyCPU = err
 	}
 	m.placed = true
 	return nil
 }
 
+// openDevice takes a GPU into use: that of the index, or for auto the first one that will do.
+func (m *Model) openDevice(kind string, index int) (Device, error) {
+	if m.cfg.CUDA == nil {
+		return nil, errors.New("the package has no CUDA code: add cuda to target.devices of its spec and build it again")
+	}
+	first, err := m.cfg.CUDA.Find()
+	if err != nil && (kind == "auto" || index == 0) {
+		return nil, err
+	}
+	if kind == "auto" {
+		index = first
+	}
+	return m.cfg.CUDA.Open(index)
+}
+
 // parseDevice reads auto, cpu, cuda or cuda:N.
 func parseDevice(s string) (kind string, index int, err error) {
+	const want = "give auto, cpu, cuda, or cuda:1 for the second GPU"
 	name, number, numbered := strings.Cut(s, ":")
-	if numbered {
-		index, err = strconv.Atoi(number)
+	switch lower := strings.ToLower(s); {
+	case s == "auto" || s == "cpu" || s == "cuda":
+		return s, 0, nil
+	case name == "cuda" && numbered:
+		if index, err = strconv.Atoi(number); err == nil && index >= 0 && strconv.Itoa(index) == number {
+			return name, index, nil
+		}
+		return "", 0, inputError("device %q: after cuda: comes the number of a GPU, counted from 0, such as cuda:1", s)
+	case lower == "gpu" || lower == "nvidia":
+		return "", 0, inputError("there is no device %q; did you mean cuda?", s)
+	case lower != s && (lower == "auto" || lower == "cpu" || strings.HasPrefix(lower, "cuda")):
+		return "", 0, inputError("there is no device %q; did you mean %s?", s, lower)
 	}
-	switch {
-	case s == "" || s == "auto":
-		return "auto", 0, nil
-	case s == "cpu" || name == "cuda" && err == nil && index >= 0:
-		return name, index, nil
-	}
-	return "", 0, inputError("there is no device %q; give auto, cpu, cuda, or cuda:1 for the second GPU", s)
+	return "", 0, inputError("there is no device %q; %s", s, want)
 }
 
 // leaveDevice frees what lives on the device.

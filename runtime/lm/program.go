@@ -28,6 +28,12 @@ type Trainer interface {
 	Close()
 }
 
+// Sized is a Trainer whose memory is not that of Config.
+type Sized interface {
+	// Bytes is all that it holds on its device.
+	Bytes() int64
+}
+
 // Scaled is a Trainer that scales its loss dynamically, so that gradients in f16 do not vanish (Micikevicius et al., arXiv
 // 1710.03740). Where the scale stands is part of what a run saves.
 type Scaled interface {

@@ -353,6 +353,13 @@ func (r *run) newTrainer() (err error) {
 	if r.trainer, err = r.m.newTrainer(filepath.Join(r.dir, tunedFile)); err != nil {
 		return err
 	}
+	bytes := r.m.cfg.Memory.Train
+	if s, ok := r.trainer.(Sized); ok {
+		bytes = s.Bytes()
+	}
+	if bytes > 0 {
+		r.say("memory: %.1f MiB for weights, gradients, moments and activations", float64(bytes)/(1<<20))
+	}
 	if r.m.whyCPU != nil && r.m.cfg.CUDA != nil {
 		r.say("device: cpu (%v)", r.m.whyCPU)
 	} else {

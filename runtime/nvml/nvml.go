@@ -1,15 +1,13 @@
 // Package nvml asks NVIDIA's driver about GPUs: names, memory, clocks, power, temperature, errors. It is for people and
 // logs; work on a GPU goes through package cuda, which needs none of this.
 //
-// It stands on go-nvml, which loads libnvidia-ml.so.1 when asked to. go-nvml needs cgo, so there is a second form of this
-// package, in which Open says that it is missing: with CGO_ENABLED=0, on other systems than Linux, and with the tag nonvml.
+// It stands on go-nvml, which loads libnvidia-ml.so.1 when asked to, and needs cgo and the tag nvml: in other builds Open
+// says that it is missing. The tag is asked for because a program with go-nvml leaves NVML's functions to be found at their
+// first call. Where all are looked for at the start, because LD_BIND_NOW is set or the linker was told -z now, as some
+// distributions' compilers are by default, it does not start on a machine without a driver ("undefined symbol: nvml…").
+// Against -z now there is
 //
-// A program that has this package leaves NVML's functions to be found at their first call. Where all are looked for at the
-// start, because LD_BIND_NOW is set or the linker was told -z now, as some distributions' compilers are by default, it
-// does not start on a machine without a driver ("undefined symbol: nvml…"). For such places build with
-//
-//	CGO_ENABLED=0 go build ./cmd/tfc        or        go build -tags nonvml ./cmd/tfc
-//	go build -ldflags '-extldflags=-Wl,-z,lazy' ./cmd/tfc        // this one with NVML, against -z now alone
+//	go build -tags nvml -ldflags '-extldflags=-Wl,-z,lazy' ./cmd/tfc
 //
 // The C compiler's warnings about deprecated functions, when go-nvml is built for the first time, are of no consequence;
 // CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" silences them.

@@ -7,7 +7,7 @@ import "fmt"
 // Library is an initialised NVML; this build has none.
 type Library struct{}
 
-var errBuild = fmt.Errorf("%w: this program was built without NVML (CGO_ENABLED=0, the tag nonvml, or another system than Linux)", ErrUnavailable)
+var errBuild = fmt.Errorf("%w: this program was built without NVML (go install -tags nvml has it, on Linux with a C compiler)", ErrUnavailable)
 
 // Open returns an error that wraps ErrUnavailable.
 func Open() (*Library, error) { return nil, errBuild }

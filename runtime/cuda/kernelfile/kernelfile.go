@@ -2,9 +2,9 @@
 //
 // kernels.fatbin is an ELF object file (64 bits, little-endian), as nvcc makes them, so that cuobjdump and nvdisasm read it:
 //
-//	.nv_fatbin    the fatbin of each .cu file, one behind the other, each filled up with zeros to a multiple of 8 bytes; a
+//	.nv_fatbin    the fatbins, each of some .cu files that were compiled together, one behind the other, each filled up with zeros to a multiple of 8 bytes; a
 //	              fatbin holds a cubin for every architecture
-//	.tfc_kernels  the index, JSON: {"format": 1, "nvcc": "13.0.88", "modules": [{"file": "norm.cu", "offset": 0, "size": 2576,
+//	.tfc_kernels  the index, JSON: {"format": 1, "nvcc": "13.0.88", "modules": [{"file": "norm.group.cu", "offset": 0, "size": 2576,
 //	              "crc32c": 305419896, "entries": ["norm"]}]}, by file name; an entry has one module
 //
 // The runtime finds a kernel's module by the index and gives its fatbin to the driver (cuModuleLoadData), which takes the
@@ -24,7 +24,7 @@ import (
 	"strings"
 )
 
-// Module is the code of one .cu file.
+// Module is the code of .cu files that were compiled together.
 type Module struct {
 	File    string   // its name
 	Entries []string // its kernels, sorted

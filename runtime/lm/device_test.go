@@ -1,0 +1,156 @@
+package lm
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fakeBackend has devices on which the fake program runs, with memory of their own.
+type fakeBackend struct {
+	devices int
+	problem error // of the first that Open is asked for
+	calls   *[]string
+}
+
+func (b fakeBackend) Find() (int, error) {
+	if b.devices == 0 {
+		return 0, errors.New("no driver")
+	}
+	return b.devices - 1, nil // those before have no code
+}
+
+func (b fakeBackend) Open(i int) (Device, error) {
+	if b.problem != nil {
+		return nil, b.problem
+	}
+	*b.calls = append(*b.calls, "open")
+	return fakeDevice{b.calls}, nil
+}
+
+type fakeDevice struct{ calls *[]string }
+
+func (fakeDevice) String() string { return "cuda:0, a fake" }
+
+func (d fakeDevice) Close() error { *d.calls = append(*d.calls, "close"); return nil }
+
+func (d fakeDevice) NewTrainer(w []float32, _ string) (Trainer, error) {
+	return &remoteTrainer{fakeTrainer: newFakeTrainer(slices.Clone(w)), host: w, scale: LossScale{Scale: 8}}, nil
+}
+
+func (d fakeDevice) NewGenerator(w []float32, slots int, _ string) (Generator, error) {
+	return newFakeGenerator(slices.Clone(w), slots), nil
+}
+
+// remoteTrainer keeps its weights elsewhere, and scales its loss by a number that every step halves or doubles.
+type remoteTrainer struct {
+	*fakeTrainer
+	host  []float32
+	scale LossScale
+}
+
+func (r *remoteTrainer) Step(tokens, targets []int32, p StepParams) (float32, float32, error) {
+	r.scale.GoodSteps++
+	if r.scale.GoodSteps%3 == 0 {
+		r.scale.Scale *= 2
+	}
+	return r.fakeTrainer.Step(tokens, targets, p)
+}
+
+func (r *remoteTrainer) Weights() []float32             { return r.host }
+func (r *remoteTrainer) Pull() error                    { copy(r.host, r.w); return nil }
+func (r *remoteTrainer) Push() error                    { copy(r.w, r.host); return nil }
+func (r *remoteTrainer) LossScale() (*LossScale, error) { s := r.scale; return &s, nil }
+func (r *remoteTrainer) SetLossScale(s LossScale) error { r.scale = s; return nil }
+
+func TestUse(t *testing.T) {
+	calls := []string{}
+	on := func(b Backend) *Model {
+		cfg := fakeConfig(nil)
+		cfg.CUDA = b
+		return fakeModel(t, cfg, 1)
+	}
+	gpu := fakeBackend{devices: 1, calls: &calls}
+	for _, c := range []struct {
+		backend Backend
+		device  string
+		where   string
+		err     string
+	}{
+		{nil, "auto", "cpu", ""},
+		{nil, "cpu", "cpu", ""},
+		{nil, "cuda", "", "has no CUDA code"},
+		{gpu, "auto", "cuda:0, a fake", ""},
+		{gpu, "cuda", "cuda:0, a fake", ""},
+		{gpu, "cuda:3", "cuda:0, a fake", ""},
+		{gpu, "cpu", "cpu", ""},
+		{fakeBackend{calls: &calls}, "auto", "cpu", ""},
+		{fakeBackend{calls: &calls}, "cuda", "", "device cuda: no driver"},
+		{fakeBackend{devices: 1, problem: errors.New("it burns"), calls: &calls}, "auto", "cpu", ""},
+		{fakeBackend{devices: 1, problem: errors.New("it burns"), calls: &calls}, "cuda:1", "", "device cuda:1: it burns"},
+	} {
+		m := on(c.backend)
+		err := m.Use(c.device)
+		if c.err == "" && (err != nil || m.deviceName() != c.where) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: on %s, %v; want %s%s", c.device, m.deviceName(), err, c.where, c.err)
+		}
+		m.Close()
+	}
+	opens := 0
+	for _, call := range calls {
+		if call == "open" {
+			opens++
+		}
+	}
+	if opens != 3 || len(calls) != 2*opens {
+		t.Errorf("not every device that was opened is closed: %v", calls)
+	}
+	for device, text := range map[string]string{
+		"": "give auto", "tpu": "give auto", "gpu": "did you mean cuda?", "CUDA": "did you mean cuda?", "Cuda:1": "did you mean cuda:1?",
+		"cuda:": "the number of a GPU", "cuda:-1": "the number of a GPU", "cuda:01": "the number of a GPU", "cuda:1e3": "the number of a GPU", "cuda:99999999999999999999": "the number of a GPU",
+	} {
+		if err := on(gpu).Use(device); !errors.Is(err, ErrInput) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%q: %v, want %q", device, err, text)
+		}
+	}
+}
+
+// A run whose weights live elsewhere saves what it learned, and goes on to the same bits and the same loss scale; what
+// was learned there is what the model writes with.
+func TestTrainElsewhere(t *testing.T) {
+	calls := []string{}
+	cfg := fakeConfig(nil)
+	cfg.Train.Schedule = nil
+	root := fakeRoot(t)
+	cfg.CUDA = fakeBackend{devices: 1, calls: &calls}
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	for _, steps := range []int{5, 12} {
+		m := fakeModel(t, cfg, 1)
+		mustTrain(t, m, t.Context(), TrainOptions{Run: elsewhere, Root: root, Steps: steps})
+		if steps == 12 {
+			plain := filepath.Join(t.TempDir(), "plain")
+			cfg := fakeConfig(nil)
+			cfg.Train.Schedule = nil
+			on := fakeModel(t, cfg, 1)
+			mustTrain(t, on, t.Context(), TrainOptions{Run: plain, Root: root})
+			if !slices.Equal(m.weights, on.weights) {
+				t.Error("training elsewhere, with a stop, comes to other weights")
+			}
+			r, err := m.openRun(t.Context(), TrainOptions{Run: elsewhere, Root: root})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := r.trainer.(*remoteTrainer).scale; s.GoodSteps != 12 || s.Scale != 8*16 {
+				t.Errorf("after 12 steps the loss scale is %+v", s)
+			}
+			r.close()
+			a, err1 := m.Generate(t.Context(), "The fox", m.Defaults())
+			b, err2 := on.Generate(t.Context(), "The fox", on.Defaults())
+			if a != b || err1 != nil || err2 != nil {
+				t.Errorf("%q here, %q there: %v, %v", b, a, err1, err2)
+			}
+		}
+	}
+}
