@@ -21,16 +21,24 @@ func weightElems(f *ir.Func) (weights, caches int) {
 	return weights, caches
 }
 
-// fixed returns what f holds whatever its plan: all in f32, weights and, in training, their gradients and AdamW's two
-// moments; in generation the key-value caches.
+// fixed returns what f holds whatever its plan: weights and, in training, their gradients and AdamW's two moments, all in
+// f32; where activations have 16 bits, copies of the weights for products; in generation the key-value caches, in the
+// type of activations.
 func fixed(f *ir.Func) []Category {
 	weights, caches := weightElems(f)
+	element := 4
+	for _, op := range opsOf(f, "embed") {
+		element = op.Result().Type.DType.Bytes()
+	}
 	list := []Category{{"weights", 4 * weights}}
+	if element < 4 {
+		list = append(list, Category{"copies", element * weights})
+	}
 	if f.Name == "train" {
 		list = append(list, Category{"gradients", 4 * weights}, Category{"moments", 8 * weights})
 	}
 	if caches > 0 {
-		list = append(list, Category{"caches", 4 * caches})
+		list = append(list, Category{"caches", element * caches})
 	}
 	return list
 }

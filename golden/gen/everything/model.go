@@ -7,6 +7,7 @@ package everything
 
 import (
 	_ "embed"
+	"github.com/tfc-dev/tfc/runtime/gpu"
 	"github.com/tfc-dev/tfc/runtime/lm"
 	"github.com/tfc-dev/tfc/runtime/weights"
 )
@@ -54,6 +55,11 @@ func NewTrainer(weight []float32, workers int) lm.Trainer {
 // NewGenerator returns the generation code over a weight buffer, for so many sequences at once.
 func NewGenerator(weight []float32, slots, workers int) lm.Generator {
 	return newGenerator(weight, slots, workers)
+}
+
+// CUDA is the model's code for GPUs, for callers with a loop of their own.
+func CUDA() lm.Backend {
+	return gpu.Backend(cudaProgram)
 }
 
 // Weights says where every weight lives in the buffer.
@@ -152,4 +158,5 @@ var config = lm.Config{
 	},
 	NewTrainer:   newTrainer,
 	NewGenerator: newGenerator,
+	CUDA:         gpu.Backend(cudaProgram),
 }
