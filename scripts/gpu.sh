@@ -19,7 +19,7 @@ build() {
 	done
 	go test -c -ldflags '-s -w' -o $out/driver.test ./runtime/cuda
 	go test -c -ldflags '-s -w' -o $out/ops.test ./codegen/cuda
-	TFC_GPU_BUILD=$PWD/$out go test -count=1 -run 'TestOps' ./codegen/cuda
+	TFC_GPU_BUILD=$PWD/$out go test -count=1 -run 'TestOps|TestOptimizer|TestGeneration|TestSample' ./codegen/cuda
 }
 
 run() {
@@ -29,8 +29,8 @@ run() {
 	here=$PWD
 	step driver and cuBLASLt
 	(cd runtime/cuda && "$here/$out/driver.test" -test.run TestGPU -test.v 2>&1 | grep -v '^=== ' | cut -c1-300 | tail -n 40) || status=1
-	step every op against Eval
-	(cd codegen/cuda && TFC_GPU="$here/$out" "$here/$out/ops.test" -test.run TestOps -test.v 2>&1 | grep -E '^ *--- (FAIL|SKIP)|^(ok|FAIL|PASS|panic)|_test.go' | cut -c1-300 | head -n 60) || status=1
+	step every op, the optimizer, decoding and sampling against Eval
+	(cd codegen/cuda && TFC_GPU="$here/$out" "$here/$out/ops.test" -test.run 'TestOps|TestOptimizer|TestGeneration|TestSample' -test.v 2>&1 | grep -E '^ *--- (FAIL|SKIP)|^(ok|FAIL|PASS|panic)|_test.go' | cut -c1-300 | head -n 60) || status=1
 	step speed
 	for name in stories gpt2_124m llama_1b; do
 		"$out/$name" bench --device cuda || status=1

@@ -1,7 +1,6 @@
 package cudagen_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +14,7 @@ import (
 )
 
 // The environment says where kernels run: in the simulator, or where TFC_GPU is set on the first GPU, from images that lie
-// in that folder. TFC_GPU_BUILD makes the images and runs nothing, for a machine with nvcc and without a GPU.
+// in that folder, or that nvcc makes where they do not. TFC_GPU_BUILD makes the images and runs nothing, for a machine with nvcc and without a GPU.
 func gpuFolder() string   { return os.Getenv("TFC_GPU") }
 func buildFolder() string { return os.Getenv("TFC_GPU_BUILD") }
 
@@ -32,24 +31,7 @@ func seedOf(seed uint64) uint64 {
 // compileFor compiles code for where kernels run, and opens that.
 func compileFor(t *testing.T, name string, code *cudagen.Code) (*cudarun.Device, *cudarun.Image) {
 	t.Helper()
-	var file []byte
-	var err error
-	switch {
-	case buildFolder() != "":
-		file = compileByNVCC(t, code)
-		if err := os.WriteFile(filepath.Join(buildFolder(), name), file, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		t.Skip("built")
-	case gpuFolder() != "":
-		if file, err = os.ReadFile(filepath.Join(gpuFolder(), name)); os.IsNotExist(err) {
-			file = compileByNVCC(t, code)
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	default:
-		file = simulated(t, code)
-	}
+	file := imageFile(t, name, code)
 	d, err := cudarun.Open(0)
 	if err != nil {
 		t.Fatal(err)
@@ -62,11 +44,33 @@ func compileFor(t *testing.T, name string, code *cudagen.Code) (*cudarun.Device,
 	return d, image
 }
 
+// imageFile is what code compiles to for where kernels run.
+func imageFile(t *testing.T, name string, code *cudagen.Code) []byte {
+	t.Helper()
+	switch {
+	case buildFolder() != "":
+		if err := os.WriteFile(filepath.Join(buildFolder(), name), compileByNVCC(t, code), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		t.Skip("built")
+	case gpuFolder() != "":
+		file, err := os.ReadFile(filepath.Join(gpuFolder(), name))
+		if os.IsNotExist(err) {
+			return compileByNVCC(t, code)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	return simulated(t, code)
+}
+
 func compileByNVCC(t *testing.T, code *cudagen.Code) []byte {
 	t.Helper()
-	toolkit, err := nvcc.Find(context.Background())
+	toolkit, err := nvcc.Find(t.Context())
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	sources, includes := split(code)
 	r, err := toolkit.Compile(t.Context(), nvcc.Job{Sources: sources, Includes: includes, Archs: []string{"sm_90a"}})

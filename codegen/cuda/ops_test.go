@@ -23,7 +23,7 @@ type opTest struct {
 // shapes are rows and columns that cases run on: odd ones, and ones that fill whole accesses.
 var shapes = [][2]int{{33, 31}, {31, 1}, {1, 129}, {5, 64}, {129, 33}, {3, 1000}, {70, 127}, {2, 2056}}
 
-// TestOps holds the kernels of every op to ir.Eval: in the simulator, or with TFC_GPU=1 on a GPU.
+// TestOps holds the kernels of every op to ir.Eval, in the simulator or on a GPU: see gpuFolder.
 func TestOps(t *testing.T) {
 	for _, d := range []ir.DType{ir.F32, ir.BF16, ir.F16} {
 		t.Run(string(d), func(t *testing.T) {

@@ -256,22 +256,7 @@ func TestSample(t *testing.T) {
 // loadRaw compiles code for where kernels run, as compileFor does, and gives its kernels by their names.
 func loadRaw(t *testing.T, name string, code *cudagen.Code) (*cuda.Context, func(entry string) cuda.Kernel) {
 	t.Helper()
-	var file []byte
-	switch {
-	case buildFolder() != "":
-		if err := os.WriteFile(filepath.Join(buildFolder(), name), compileByNVCC(t, code), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		t.Skip("built")
-	case gpuFolder() != "":
-		var err error
-		if file, err = os.ReadFile(filepath.Join(gpuFolder(), name)); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		file = simulated(t, code)
-	}
-	_, modules, err := kernelfile.Unpack(file)
+	_, modules, err := kernelfile.Unpack(imageFile(t, name, code))
 	if err != nil {
 		t.Fatal(err)
 	}
