@@ -92,7 +92,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 		funcs[job] = f
 	}
 	floats, decayed := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
-	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, WeightFloats: floats, DecayedFloats: decayed})
+	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, Archs: s.Target.Arch, WeightFloats: floats, DecayedFloats: decayed})
 	if err != nil {
 		return nil, err
 	}

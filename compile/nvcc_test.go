@@ -34,13 +34,9 @@ func TestResources(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			var text strings.Builder
 			_, err := compile.CUDA(s, nil, func(sources []cudagen.Source, _ []string) ([]cudagen.Source, error) {
-				job := nvcc.Job{Sources: map[string]string{}, Includes: map[string]string{}, Archs: []string{"sm_80", "sm_90a"}}
+				job := nvcc.Job{Archs: []string{"sm_80", "sm_90a"}}
 				for _, f := range sources {
-					if filepath.Ext(f.Name) == ".cuh" {
-						job.Includes[f.Name] = string(f.Data)
-					} else {
-						job.Sources[f.Name] = string(f.Data)
-					}
+					job.Add(f.Name, f.Data, f.Arch)
 				}
 				r, err := toolkit.Compile(t.Context(), job)
 				if err != nil {

@@ -8,6 +8,7 @@ type Kernel struct {
 	Entry   string // the extern "C" function, and the name of its file
 	Threads int    // of a block
 	Shared  int    // bytes of dynamic shared memory
+	Arch    string // the one architecture that it is written for, as sm_90a; "" where it runs on all
 	About   string // the op and its place in the spec, for errors
 }
 
@@ -20,9 +21,11 @@ type Launch struct {
 	Args    []Operand
 }
 
-// Group is launches that run Times times, one after another; their operands advance by Step bytes each time.
+// Group is launches that run Times times, one after another; their operands advance by Step bytes each time. Where On is set
+// they run on devices of that architecture only, where Off is set on all others.
 type Group struct {
 	Times    int
+	On, Off  string
 	Launches []Launch
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -38,13 +37,9 @@ func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 		if err != nil {
 			return nil, &exit{exitMissing, err}
 		}
-		job := nvcc.Job{Sources: map[string]string{}, Includes: map[string]string{}, Archs: arch}
+		job := nvcc.Job{Archs: arch}
 		for _, s := range sources {
-			if strings.HasSuffix(s.Name, ".cuh") {
-				job.Includes[s.Name] = string(s.Data)
-			} else {
-				job.Sources[s.Name] = string(s.Data)
-			}
+			job.Add(s.Name, s.Data, s.Arch)
 		}
 		result, err := toolkit.Compile(ctx, job)
 		if ctx.Err() != nil {

@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// attentionCases are attention and its gradient: odd lengths and widths, shared heads, every pattern and option.
-func attentionCases() []opCase {
-	var all []opCase
-	add := func(name string, batch, t, heads, kv, width int, more string) {
+// attentionAdder returns a function that appends a case of attention, and one of its gradient, to all.
+func attentionAdder(all *[]opCase) func(name string, batch, t, heads, kv, width int, more string) {
+	return func(name string, batch, t, heads, kv, width int, more string) {
 		q, k := fmt.Sprintf("[%d,%d,%d]", batch, t, heads*width), fmt.Sprintf("[%d,%d,%d]", batch, t, kv*width)
 		lse := fmt.Sprintf("[%d,%d,%d]", batch, t, heads)
 		draws, seed := "_, _", ""
@@ -16,11 +15,17 @@ func attentionCases() []opCase {
 			draws, seed = "%seed, %step", ", %seed u64[], %step i32[]"
 		}
 		attrs := fmt.Sprintf("{%s, head_dim: %d, heads: %d, kv_heads: %d, scale: 0.3}", more, width, heads, kv)
-		all = append(all,
+		*all = append(*all,
 			opCase{"attention " + name, "", "%q T" + q + ", %k T" + k + ", %v T" + k + seed, "%o T" + q + ", %lse f32" + lse + " = attention(%q, %k, %v, " + draws + ") " + attrs},
 			opCase{"attention_grad " + name, "", "%do T" + q + ", %q T" + q + ", %k T" + k + ", %v T" + k + ", %o T" + q + ", %lse f32" + lse + seed,
 				"%dq T" + q + ", %dk T" + k + ", %dv T" + k + " = attention_grad(%do, %q, %k, %v, %o, %lse, " + draws + ") " + attrs})
 	}
+}
+
+// attentionCases are attention and its gradient: odd lengths and widths, shared heads, every pattern and option.
+func attentionCases() []opCase {
+	var all []opCase
+	add := attentionAdder(&all)
 	causal := `mask: ["causal"]`
 	for _, t := range []int{1, 31, 33, 64, 127, 129} {
 		add(fmt.Sprintf("T=%d", t), 2, t, 2, 2, 16, causal)
@@ -29,10 +34,7 @@ func attentionCases() []opCase {
 		add(fmt.Sprintf("width %d", width), 1, 70, 2, 1, width, causal)
 	}
 	add("width 3", 1, 33, 2, 1, 3, causal)
-	for _, mask := range []string{
-		"causal & window(7)", "window(5)", "causal & (window(4) | global(2) | stride(8))", "prefix(9)", "causal & window(2, block: 8)",
-		"causal & stride(3)", "prefix(40) & window(33)", "causal & stride(2, block: 16)", "causal & (window(1, block: 32) | global(1, block: 32))",
-	} {
+	for _, mask := range maskCases {
 		add(mask, 1, 100, 4, 2, 16, `mask: ["`+mask+`"]`)
 	}
 	add("softcap", 2, 45, 2, 2, 16, causal+", softcap: 1.5")
@@ -40,4 +42,31 @@ func attentionCases() []opCase {
 	add("dropout", 2, 45, 2, 2, 16, `dropout: 0.3, `+causal+`, stream: 5`)
 	add("all", 2, 77, 6, 2, 24, `alibi: true, dropout: 0.2, mask: ["prefix(11) & (window(20) | global(3))"], softcap: 2.0, stream: 3`)
 	return all
+}
+
+// hopperCases are those of attention that Hopper has kernels for.
+func hopperCases() []opCase {
+	var all []opCase
+	add := attentionAdder(&all)
+	causal := `mask: ["causal"]`
+	for _, t := range []int{1, 31, 64, 65, 129, 200} {
+		add(fmt.Sprintf("T=%d", t), 2, t, 2, 2, 64, causal)
+	}
+	for _, width := range []int{40, 56, 72, 96, 128} {
+		add(fmt.Sprintf("width %d", width), 1, 70, 4, 2, width, causal)
+	}
+	add("shared heads", 2, 150, 6, 2, 64, causal)
+	for _, mask := range maskCases {
+		add(mask, 1, 200, 2, 1, 64, `mask: ["`+mask+`"]`)
+	}
+	add("softcap", 2, 70, 2, 2, 64, causal+", softcap: 1.5")
+	add("alibi", 2, 70, 6, 3, 48, "alibi: true, "+causal)
+	add("dropout", 2, 72, 2, 2, 64, `dropout: 0.3, `+causal+`, stream: 5`)
+	add("all", 2, 77, 6, 2, 56, `alibi: true, dropout: 0.2, mask: ["prefix(11) & (window(20) | global(3))"], softcap: 2.0, stream: 3`)
+	return all
+}
+
+var maskCases = []string{
+	"causal & window(7)", "window(5)", "causal & (window(4) | global(2) | stride(8))", "prefix(9)", "causal & window(2, block: 8)",
+	"causal & stride(3)", "prefix(40) & window(33)", "causal & stride(2, block: 16)", "causal & (window(1, block: 32) | global(1, block: 32))",
 }

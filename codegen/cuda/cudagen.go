@@ -21,6 +21,7 @@ type Program struct {
 	Spec  string              // the spec's file, for the heads of .cu files
 	Jobs  []string            // in the order in which kernels are named
 	Funcs map[string]*ir.Func // by job
+	Archs []string            // architectures that it is compiled for, as sm_80, sm_90a
 
 	Element       ir.DType // of activations; "" for that of the embedding
 	WeightFloats  int      // elements of the weight buffer, and of the gradients and moments
@@ -41,6 +42,7 @@ type Code struct {
 type Source struct {
 	Name string
 	Data []byte
+	Arch string // the one architecture that it is for; "" for all
 }
 
 // Generate lowers a program. The same program gives the same bytes.
@@ -129,7 +131,7 @@ func (g *generator) include() error {
 		if err != nil {
 			return err
 		}
-		g.code.Sources = append(g.code.Sources, Source{n, data})
+		g.code.Sources = append(g.code.Sources, Source{Name: n, Data: data})
 	}
 	return nil
 }
@@ -189,11 +191,11 @@ func (g *generator) kernel(op *ir.Op, k *kernel, config []constant, dynamic bool
 		bounds += fmt.Sprintf(", %d", k.blocks)
 	}
 	fmt.Fprintf(&text, "extern \"C\" __global__ void __launch_bounds__(%s) %s%s", bounds, entry, signature)
-	made := &ir.Kernel{Entry: entry, Threads: k.threads, Shared: k.shared, About: about}
+	made := &ir.Kernel{Entry: entry, Threads: k.threads, Shared: k.shared, Arch: k.arch, About: about}
 	g.byText[key] = made
 	g.files[k.file] = true
 	g.code.Kernels = append(g.code.Kernels, made)
-	g.code.Sources = append(g.code.Sources, Source{entry + ".cu", text.Bytes()})
+	g.code.Sources = append(g.code.Sources, Source{Name: entry + ".cu", Data: text.Bytes(), Arch: k.arch})
 	return made
 }
 

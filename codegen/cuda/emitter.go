@@ -2,6 +2,7 @@ package cudagen
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
@@ -14,6 +15,7 @@ type emitter struct {
 	scratchBytes int // the most any op needs
 	scratchUsed  int // of the op at hand
 	group        *ir.Group
+	on, off      string // of the groups at hand
 	err          error
 }
 
@@ -70,10 +72,10 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 	}
 	stay(l)
 	groups := e.g.code.Launches[op]
-	if n := len(groups); n > 0 && groups[n-1].Times == 1 {
-		groups[n-1].Launches = append(groups[n-1].Launches, l)
+	if n := len(groups) - 1; n >= 0 && groups[n].Times == 1 && groups[n].On == e.on && groups[n].Off == e.off {
+		groups[n].Launches = append(groups[n].Launches, l)
 	} else {
-		groups = append(groups, ir.Group{Times: 1, Launches: []ir.Launch{l}})
+		groups = append(groups, ir.Group{Times: 1, On: e.on, Off: e.off, Launches: []ir.Launch{l}})
 	}
 	e.g.code.Launches[op] = groups
 }
@@ -85,9 +87,30 @@ func stay(l ir.Launch) {
 	}
 }
 
+// choose launches what on does on devices of an architecture, and what others does on all others that the program is for.
+func (e *emitter) choose(arch string, on, others func()) {
+	has := slices.Contains(e.g.Archs, arch)
+	both, used := has && len(e.g.Archs) > 1, e.scratchUsed
+	if has {
+		if both {
+			e.on = arch
+		}
+		on()
+		e.on = ""
+	}
+	if !has || both {
+		if both {
+			e.off = arch
+		}
+		e.scratchUsed = used
+		others()
+		e.off = ""
+	}
+}
+
 // repeat runs what body launches so many times, one after another; the operands say how far they advance (param.step).
 func (e *emitter) repeat(op *ir.Op, times int, body func()) {
-	e.group = &ir.Group{Times: times}
+	e.group = &ir.Group{Times: times, On: e.on, Off: e.off}
 	body()
 	if times == 1 {
 		for _, l := range e.group.Launches {

@@ -72,8 +72,11 @@ func compileByNVCC(t *testing.T, code *cudagen.Code) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, includes := split(code)
-	r, err := toolkit.Compile(t.Context(), nvcc.Job{Sources: sources, Includes: includes, Archs: []string{"sm_90a"}})
+	job := nvcc.Job{Archs: []string{"sm_90a"}}
+	for _, s := range code.Sources {
+		job.Add(s.Name, s.Data, s.Arch)
+	}
+	r, err := toolkit.Compile(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)
 	}

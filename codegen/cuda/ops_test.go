@@ -31,16 +31,7 @@ func TestOps(t *testing.T) {
 			add := func(c opCase, cols int, shape string) {
 				f := c.parse(t, d, cols)
 				f.Name = fmt.Sprintf("f%d", len(tests))
-				if err := ir.Verify(f); err != nil {
-					t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
-				}
-				o := passes.Options{Target: ir.TargetNamed("sm_80")}
-				for _, p := range []string{"select-attention", "plan-memory"} {
-					if _, err := passes.Named(p).Run(f, o); err != nil {
-						t.Fatalf("%s: %v", c.name, err)
-					}
-				}
-				tests = append(tests, opTest{c.name + " " + shape, f, uint64(len(tests))})
+				tests = append(tests, planned(t, c.name+" "+shape, f, "sm_80", uint64(len(tests))))
 			}
 			for i, s := range shapes {
 				if i >= 4 && !onGPU() && d != ir.F32 {
@@ -58,14 +49,44 @@ func TestOps(t *testing.T) {
 			for _, c := range attentionCases() {
 				add(c, 0, "")
 			}
-			runOps(t, d, tests)
+			runOps(t, d, "sm_80", tests)
 		})
 	}
 }
 
-// runOps generates, compiles and runs all tests of one type.
-func runOps(t *testing.T, d ir.DType, tests []opTest) {
-	p := cudagen.Program{Spec: "ops.yaml", Funcs: map[string]*ir.Func{}, Element: d, WeightFloats: 64, DecayedFloats: 32}
+// TestHopper holds the kernels that are written for Hopper to ir.Eval, as TestOps does.
+func TestHopper(t *testing.T) {
+	for _, d := range []ir.DType{ir.BF16, ir.F16} {
+		t.Run(string(d), func(t *testing.T) {
+			var tests []opTest
+			for _, c := range hopperCases() {
+				f := c.parse(t, d, 0)
+				f.Name = fmt.Sprintf("f%d", len(tests))
+				tests = append(tests, planned(t, c.name, f, "sm_90a", uint64(len(tests))))
+			}
+			runOps(t, d, "sm_90a", tests)
+		})
+	}
+}
+
+// planned is f as its kernels get it.
+func planned(t *testing.T, name string, f *ir.Func, target string, seed uint64) opTest {
+	t.Helper()
+	if err := ir.Verify(f); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, ir.Print(f))
+	}
+	o := passes.Options{Target: ir.TargetNamed(target)}
+	for _, p := range []string{"select-attention", "plan-memory"} {
+		if _, err := passes.Named(p).Run(f, o); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	return opTest{name, f, seed}
+}
+
+// runOps generates, compiles and runs all tests of one type, with the kernels for an architecture.
+func runOps(t *testing.T, d ir.DType, arch string, tests []opTest) {
+	p := cudagen.Program{Spec: "ops.yaml", Funcs: map[string]*ir.Func{}, Archs: []string{arch}, Element: d, WeightFloats: 64, DecayedFloats: 32}
 	for _, x := range tests {
 		p.Jobs = append(p.Jobs, x.f.Name)
 		p.Funcs[x.f.Name] = x.f
@@ -74,7 +95,7 @@ func runOps(t *testing.T, d ir.DType, tests []opTest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	device, image := compileFor(t, "ops-"+string(d)+".fatbin", code)
+	device, image := compileFor(t, "ops-"+arch+"-"+string(d)+".fatbin", code)
 	for _, x := range tests {
 		t.Run(x.name, func(t *testing.T) {
 			in, state := draw(x, seedOf(x.seed), d)

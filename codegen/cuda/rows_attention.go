@@ -13,79 +13,123 @@ var attentionRows = map[string]lowering{
 	"attention": func(e *emitter, op *ir.Op) {
 		q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Results[0]
 		a := e.attention(op, q)
-		config := append(a.config, integer("vec", e.vec(a.width, q, k, v, o)))
-		config = append(config, e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("o", o))
+		vec := e.vec(a.width, q, k, v, o)
+		config := append(a.config, e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("o", o))
 		n := kernel{
-			rows: q, config: config, layers: a.masks,
+			rows: q, layers: a.masks,
 			params: append([]param{e.out(op, 0, "o"), e.out(op, 1, "lse"), e.in(op, 0, "q"), e.in(op, 1, "k"), e.in(op, 2, "v")}, e.draws(op)...),
 		}
-		if a.tensorCores {
-			t := forwardTile(a.width)
-			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma", append(n.config, t.config()...)
+		onGroups := func() {
+			n, t := n, groupForwardTile(a.width)
+			n.arch, n.file, n.body, n.config = hopper, "attention_wgmma.cuh", "attention_wgmma", append(config, t.config()...)
+			n.blocks, n.threads = t.blocks, 128*t.groups
+			n.shared = t.panels(a.width, 64*t.groups+2*t.stages*t.tile)
+			n.grid = a.blocks(64*t.groups, a.heads)
+			e.emit(op, n)
+		}
+		onWarps := func() {
+			n, t := n, forwardTile(a.width)
+			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma", append(append(config, integer("vec", vec)), t.config()...)
 			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(t.owned()+4*t.tile)
 			n.grid = a.blocks(t.owned(), a.heads)
-		} else {
+			e.emit(op, n)
+		}
+		switch {
+		case a.onGroups(vec):
+			e.choose(hopper, onGroups, onWarps)
+		case a.tensorCores:
+			onWarps()
+		default:
 			p := newPanel(a.width, 1)
-			n.file, n.body = "attention_tiled.cuh", "attention_tiled"
+			n.file, n.body, n.config = "attention_tiled.cuh", "attention_tiled", append(config, integer("vec", vec))
 			n.blocks = 2
 			n.threads, n.shared = 128, 4*((p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
 			n.grid = a.blocks(p.owned, a.heads)
+			e.emit(op, n)
 		}
-		e.emit(op, n)
 	},
 	"attention_grad": func(e *emitter, op *ir.Op) {
-		do, q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Args[3], op.Args[4]
+		do, q, k, v := op.Args[0], op.Args[1], op.Args[2], op.Args[3]
 		dq, dk, dv := op.Results[0], op.Results[1], op.Results[2]
 		a := e.attention(op, q)
-		t, p, padding := backwardTile(op), newPanel(a.width, 2), 1
-		if a.tensorCores {
-			padding = t.tile
-		}
-		padded := (a.context + padding - 1) / padding * padding
-		vec := e.vec(a.width, do, o)
-		lanes := 1 // of a row's sum: a power of two, as lanes_for in attention.cuh
-		for lanes < 32 && lanes < a.width/vec {
-			lanes *= 2
-		}
-		stats := e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
-		e.emit(op, kernel{
-			file: "attention.cuh", body: "attention_stats", rows: q,
-			config: []constant{
-				typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context), integer("heads", a.heads),
-				integer("head_dim", a.width), e.apart("do", do), e.apart("o", o), integer("vec", vec), integer("padding", padding),
-			},
-			params:  []param{stats, e.in(op, 0, "d_o"), e.in(op, 4, "o"), e.in(op, 5, "lse")},
-			threads: 256, grid: blocks((a.batch*padded*a.heads*lanes + 255) / 256),
-		})
-		stats.ctype = "const float2 *"
-		config := append(a.config, integer("vec", e.vec(a.width, do, q, k, v, dq, dk, dv)))
-		config = append(config, e.apart("do", do), e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("dq", dq), e.apart("dk", dk), e.apart("dv", dv))
-		n := kernel{
-			rows: q, config: config, layers: a.masks,
-			params: append([]param{
-				e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"),
-				e.in(op, 0, "d_o"), e.in(op, 1, "q"), e.in(op, 2, "k"), e.in(op, 3, "v"), stats,
-			}, e.draws(op)...),
+		vec := e.vec(a.width, do, q, k, v, dq, dk, dv)
+		config := append(a.config, e.apart("do", do), e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("dq", dq), e.apart("dk", dk), e.apart("dv", dv))
+		kernelOf := func(stats param, results ...param) kernel {
+			reads := []param{e.in(op, 0, "d_o"), e.in(op, 1, "q"), e.in(op, 2, "k"), e.in(op, 3, "v"), stats}
+			return kernel{rows: q, layers: a.masks, params: append(append(results, reads...), e.draws(op)...)}
 		}
 		group := a.heads / a.kvHeads
-		if a.tensorCores {
-			passes := 1 // over the queries, for dk and dv
+		onGroups := func() {
+			stats := e.attentionStats(op, a, 64)
+			for _, half := range []struct {
+				body    string
+				heads   int
+				results []param
+				tile    groupTile
+			}{
+				{"attention_wgmma_dkv", a.kvHeads, []param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, groupKeysTile(a)},
+				{"attention_wgmma_dq", a.heads, []param{e.out(op, 0, "dq")}, groupQueriesTile(a)},
+			} {
+				n, t := kernelOf(stats, half.results...), half.tile
+				n.arch, n.file, n.body, n.config = hopper, "attention_wgmma.cuh", half.body, append(config, t.config()...)
+				n.blocks, n.threads = t.blocks, 128*t.groups
+				n.shared = t.panels(a.width, 2*64*t.groups+2*t.stages*t.tile) + 8*t.stages*t.tile
+				n.shared = (n.shared + 1023) / 1024 * 1024
+				n.grid = a.blocks(64*t.groups, half.heads)
+				e.emit(op, n)
+			}
+		}
+		onWarps := func() {
+			t, passes := backwardTile(op), 1 // over the queries, for dk and dv
 			if a.width > 128 {
 				passes = 2
 			}
-			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma_grad", append(n.config, t.config()...)
+			n := kernelOf(e.attentionStats(op, a, t.tile), e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"))
+			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma_grad", append(append(config, integer("vec", vec)), t.config()...)
 			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(2*t.owned()+4*t.tile)+16*t.tile
 			n.grid = a.blocks(t.owned(), a.kvHeads*(passes+group))
-		} else {
-			n.file, n.body = "attention_tiled.cuh", "attention_tiled_grad"
+			e.emit(op, n)
+		}
+		switch {
+		case a.onGroups(vec):
+			e.choose(hopper, onGroups, onWarps)
+		case a.tensorCores:
+			onWarps()
+		default:
+			p := newPanel(a.width, 2)
+			n := kernelOf(e.attentionStats(op, a, 1), e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"))
+			n.file, n.body, n.config = "attention_tiled.cuh", "attention_tiled_grad", append(config, integer("vec", vec))
 			n.blocks = 2
 			n.threads, n.shared = 128, 4*((2*p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
 			n.grid = a.blocks(p.owned, a.kvHeads*(1+group))
+			e.emit(op, n)
 		}
-		e.emit(op, n)
 	},
+}
+
+// attentionStats launches what the gradient needs first: of each query a pair, padded to a multiple of padding.
+func (e *emitter) attentionStats(op *ir.Op, a attentionShape, padding int) param {
+	do, o := op.Args[0], op.Args[4]
+	padded := (a.context + padding - 1) / padding * padding
+	vec := e.vec(a.width, do, o)
+	lanes := 1 // of a row's sum: a power of two, as lanes_for in attention.cuh
+	for lanes < 32 && lanes < a.width/vec {
+		lanes *= 2
+	}
+	stats := e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
+	e.emit(op, kernel{
+		file: "attention.cuh", body: "attention_stats", rows: op.Args[1],
+		config: []constant{
+			typ("T", o.Type.DType), integer("batch", a.batch), integer("context", a.context), integer("heads", a.heads),
+			integer("head_dim", a.width), e.apart("do", do), e.apart("o", o), integer("vec", vec), integer("padding", padding),
+		},
+		params:  []param{stats, e.in(op, 0, "d_o"), e.in(op, 4, "o"), e.in(op, 5, "lse")},
+		threads: 256, grid: blocks((a.batch*padded*a.heads*lanes + 255) / 256),
+	})
+	stats.ctype = "const float2 *"
+	return stats
 }
 
 // attentionShape is what the kernels of an attention op have in common.
@@ -93,6 +137,7 @@ type attentionShape struct {
 	batch, context, heads, kvHeads, width int
 	dynamic                               bool // context is the most there can be
 	tensorCores                           bool
+	plain                                 bool // scores are products: no cap, no bias, no dropout
 	config                                []constant
 	masks                                 [][]constant // of layers in turn; nil where all have one, which is in config
 }
@@ -108,6 +153,7 @@ func (e *emitter) attention(op *ir.Op, q *ir.Value) attentionShape {
 	default:
 		a.tensorCores = true
 	}
+	a.plain = op.Float("softcap") == 0 && !op.Bool("alibi") && op.Float("dropout") == 0
 	a.config = []constant{
 		typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context),
 		integer("heads", a.heads), integer("kv_heads", a.kvHeads), integer("head_dim", a.width),
@@ -208,6 +254,48 @@ func backwardTile(op *ir.Op) attentionTile {
 		t.tile = 32
 	}
 	return t
+}
+
+// hopper is the architecture that has warpgroups.
+const hopper = "sm_90a"
+
+// onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and its sums fit in
+// registers.
+func (a attentionShape) onGroups(vec int) bool {
+	return a.tensorCores && vec == 8 && (a.width > 32 && a.width <= 64 || a.plain && a.width > 64 && a.width <= 128)
+}
+
+// groupTile is how the bodies of attention_wgmma.cuh cut their work; its fields are described there. blocks share a processor.
+type groupTile struct{ groups, tile, stages, blocks int }
+
+func (t groupTile) config() []constant {
+	return []constant{integer("groups", t.groups), integer("tile", t.tile), integer("stages", t.stages)}
+}
+
+// panels is the bytes of so many rows.
+func (t groupTile) panels(width, rows int) int { return (width + 63) / 64 * 128 * rows }
+
+// The tiles fill a processor's registers: 128 for each thread of four groups, 168 of three, 255 of two. Small blocks let it start
+// the next head while another ends; where the queries' kernel has room, two groups share what is streamed.
+func groupForwardTile(width int) groupTile {
+	if width <= 64 {
+		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
+	}
+	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
+}
+
+func groupKeysTile(a attentionShape) groupTile {
+	if a.width <= 64 && a.plain {
+		return groupTile{groups: 1, tile: 64, stages: 3, blocks: 3}
+	}
+	return groupTile{groups: 2, tile: 64, stages: 3, blocks: 1}
+}
+
+func groupQueriesTile(a attentionShape) groupTile {
+	if a.width <= 64 && a.plain {
+		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
+	}
+	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
 }
 
 // pitch is TileOf<width>::pitch of mma_tile.cuh.

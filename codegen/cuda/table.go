@@ -57,8 +57,9 @@ type kernel struct {
 	layers  [][]constant // more fields, a list for each of some kernels that layers take in turn: layer l takes list l mod their number
 	params  []param
 	threads int
-	blocks  int // that should fit a processor at once, for the compiler's share of registers; 0: as it sees fit
-	shared  int // bytes of dynamic shared memory
+	blocks  int    // that should fit a processor at once, for the compiler's share of registers; 0: as it sees fit
+	shared  int    // bytes of dynamic shared memory
+	arch    string // the one architecture that the body is written for; "" where it runs on all
 	grid    [3]ir.Count
 }
 

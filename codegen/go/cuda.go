@@ -136,6 +136,9 @@ func (c *cudaGenerator) program() *jen.File {
 		if k.Shared > 0 {
 			row += fmt.Sprintf(", Shared: %d", k.Shared)
 		}
+		if k.Arch != "" {
+			row += fmt.Sprintf(", Arch: %q", k.Arch)
+		}
 		kernels = append(kernels, jen.Line(), raw("%s, About: %q}", row, k.About), jen.Op(","))
 	}
 	lines.add("Kernels", jen.Index().Add(gpu("Kernel")).Values(jen.Add(append(kernels, jen.Line())...)))
@@ -386,19 +389,39 @@ func (e *cudaEmitter) walk(b *jen.Group, block *ir.Block) {
 			continue
 		}
 		e.comment(b, op)
-		for _, gr := range groups {
-			if gr.Times == 1 {
-				for _, l := range gr.Launches {
-					e.launch(b, op, l)
-				}
-				continue
+		for len(groups) > 0 {
+			on, off := groups[0].On, groups[0].Off
+			n := slices.IndexFunc(groups, func(g ir.Group) bool { return g.On != on || g.Off != off })
+			if n < 0 {
+				n = len(groups)
 			}
-			b.For(raw("i := range %d", gr.Times)).BlockFunc(func(b *jen.Group) {
-				for _, l := range gr.Launches {
-					e.launch(b, op, l)
-				}
-			})
+			body := func(b *jen.Group) { e.groups(b, op, groups[:n]) }
+			switch {
+			case on != "":
+				b.If(raw("r.On(%q)", on)).BlockFunc(body)
+			case off != "":
+				b.If(raw("!r.On(%q)", off)).BlockFunc(body)
+			default:
+				body(b)
+			}
+			groups = groups[n:]
 		}
+	}
+}
+
+func (e *cudaEmitter) groups(b *jen.Group, op *ir.Op, groups []ir.Group) {
+	for _, gr := range groups {
+		if gr.Times == 1 {
+			for _, l := range gr.Launches {
+				e.launch(b, op, l)
+			}
+			continue
+		}
+		b.For(raw("i := range %d", gr.Times)).BlockFunc(func(b *jen.Group) {
+			for _, l := range gr.Launches {
+				e.launch(b, op, l)
+			}
+		})
 	}
 }
 

@@ -15,7 +15,7 @@ func Backend(p *Program) lm.Backend { return backend{p} }
 
 type backend struct{ program *Program }
 
-// Find implements lm.Backend. All kernels are compiled for the same GPUs, so one of them tells.
+// Find implements lm.Backend. Kernels for all GPUs are compiled for the same ones, so one of them tells.
 func (b backend) Find() (int, error) {
 	image, err := b.program.image()
 	if err != nil {
@@ -25,11 +25,13 @@ func (b backend) Find() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(modules) == 0 {
-		return 0, errors.New("the package's file of kernels is empty: run tfc build again")
+	for _, m := range modules { // those for one architecture alone say nothing about the others
+		if len(m.Entries) > 0 && !b.program.elsewhere(m.Entries[0], "") {
+			d, err := cuda.Find(m.Fatbin)
+			return d.Index, err
+		}
 	}
-	d, err := cuda.Find(modules[0].Fatbin)
-	return d.Index, err
+	return 0, errors.New("the package's file of kernels is empty: run tfc build again")
 }
 
 // Open takes GPU number index into use, and loads the program's code there.

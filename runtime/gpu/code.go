@@ -29,6 +29,9 @@ func (d *device) load(image []byte) error {
 	}
 	of := map[string]*cuda.Module{}
 	for _, m := range modules {
+		if d.program.elsewhere(m.Entries[0], d.ctx.Device().Arch()) {
+			continue
+		}
 		module, err := d.ctx.Load(m.Fatbin)
 		if err != nil {
 			return err
@@ -38,6 +41,10 @@ func (d *device) load(image []byte) error {
 		}
 	}
 	for _, k := range d.program.Kernels {
+		if k.Arch != "" && k.Arch != d.ctx.Device().Arch() {
+			d.kernels = append(d.kernels, cuda.Kernel{}) // never launched
+			continue
+		}
 		module := of[k.Entry]
 		if module == nil {
 			return fmt.Errorf("the compiled kernels have no %s: the package is not of one build; run tfc build again", k.Entry)
@@ -51,8 +58,19 @@ func (d *device) load(image []byte) error {
 	return nil
 }
 
+// elsewhere says whether a kernel, and so all that were compiled with it, is for another architecture.
+func (p *Program) elsewhere(entry, arch string) bool {
+	for _, k := range p.Kernels {
+		if k.Entry == entry {
+			return k.Arch != "" && k.Arch != arch
+		}
+	}
+	return false
+}
+
 // code is the program ready to run.
 type code struct {
+	arch     string // of the device
 	kernels  []cuda.Kernel
 	products []Product
 	blas     *cuda.BLAS
@@ -63,7 +81,7 @@ type code struct {
 // take cuBLASLt's first choice, which is always the same. Nothing is timed: two trainings would choose differently, and so
 // differ in their last bits.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
-	c := &code{kernels: d.kernels, products: d.program.Products}
+	c := &code{arch: d.ctx.Device().Arch(), kernels: d.kernels, products: d.program.Products}
 	if tuned != "" {
 		c.lock = cuda.OpenLock(tuned)
 	}

@@ -32,6 +32,7 @@ type Kernel struct {
 	Entry   string
 	Threads int    // of a block
 	Shared  int    // bytes of dynamic shared memory
+	Arch    string // the one architecture that it is written for, as sm_90a; "" where it runs on all
 	About   string // the op and its place in the spec
 }
 
@@ -95,6 +96,9 @@ type Run struct {
 	code    *code
 	dry     bool // only prepare products
 }
+
+// On says whether the device is of an architecture, as sm_90a.
+func (r *Run) On(arch string) bool { return r.code.arch == arch }
 
 // Launch starts kernel k.
 func (r *Run) Launch(k int, g Grid, args ...Ptr) {

@@ -122,6 +122,9 @@ func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*
 	}
 	f.Walk(func(op *ir.Op) {
 		for _, g := range cu.Launches[op] {
+			if g.On != "" && g.On != d.Arch() || g.Off != "" && g.Off == d.Arch() {
+				continue
+			}
 			for i := range g.Times {
 				for _, l := range g.Launches {
 					c.launch(op, l, i)

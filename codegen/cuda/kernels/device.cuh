@@ -13,6 +13,8 @@ using bf16 = __nv_bfloat16;
 
 // SHARED_DYNAMIC declares, in a body, name as the block's dynamic shared memory: unsigned char, aligned to 128 bytes.
 #define SHARED_DYNAMIC(name) extern __shared__ __align__(128) unsigned char name[]
+// SHARED_PANELS is the same, aligned to 1024 bytes.
+#define SHARED_PANELS(name) extern __shared__ __align__(1024) unsigned char name##_panels[]; unsigned char *const name = name##_panels
 #endif
 
 constexpr int warp_size = 32;
@@ -25,6 +27,9 @@ constexpr __host__ __device__ int round_up(int a, int b) { return ceil_div(a, b)
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
 __device__ inline float to_float(half x) { return __half2float(x); }
+
+template <class T> constexpr bool is_bf16 = false;
+template <> constexpr bool is_bf16<bf16> = true;
 
 template <class T> __device__ inline T from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
@@ -171,4 +176,72 @@ __device__ inline void copy_async(void *shared, const void *global, bool valid) 
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ inline void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+// Hopper's matrix units (sm_90a). A warpgroup, four warps in a row, multiplies 64 rows at once and on its own time: between
+// wgmma_begin and the wgmma_wait that follows, the registers of its products are the unit's. Warp w of the group has rows 16w to 16w+15
+// of A and D, in the fragments of mma above: d[n] is columns 8n to 8n+7.
+//
+// Matrix names rows in a tile of panel_tile.cuh (PTX ISA, "Matrix Descriptor Format"): 8 rows are 1024 bytes.
+using Matrix = unsigned long long;
+
+__device__ inline Matrix matrix_at(const void *tile) {
+    const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(tile));
+    return (p & 0x3ffff) >> 4 | 1ull << 16 | 1024ull >> 4 << 32 | 1ull << 62;
+}
+__device__ inline Matrix matrix_moved(Matrix m, int bytes) { return m + static_cast<Matrix>(bytes >> 4); }
+
+// fence_async makes what the threads of the block wrote to shared memory, copies that a thread has waited for included, visible to the
+// matrix units after the next __syncthreads.
+__device__ inline void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// wgmma_begin comes before the first of some products, wgmma_commit makes them a group, and wgmma_wait<N> waits until at most the N
+// youngest groups are under way. What waits for accumulators says so with wgmma_done, and wgmma_fresh readies some that hold nothing:
+// both only keep the compiler from moving their uses.
+__device__ inline void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> __device__ inline void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+__device__ inline void wgmma_done(float (&d)[8][4]) {
+#pragma unroll
+    for (int n = 0; n < 8; n++) asm volatile("" : "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])::"memory");
+}
+__device__ inline void wgmma_fresh(float (&d)[8][4]) { wgmma_done(d); }
+
+#define TFC_ACCUMULATOR(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
+#define TFC_ACCUMULATORS                                                                                                                     \
+    TFC_ACCUMULATOR(0), TFC_ACCUMULATOR(1), TFC_ACCUMULATOR(2), TFC_ACCUMULATOR(3), TFC_ACCUMULATOR(4), TFC_ACCUMULATOR(5),                  \
+        TFC_ACCUMULATOR(6), TFC_ACCUMULATOR(7)
+#define TFC_WGMMA(type)                                                                                                                      \
+    "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                   \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+
+// wgmma is D = A·Bᵀ, or where add is set D += A·Bᵀ, for 64 rows of A and 64 of B, with 16 columns each.
+template <class T> __device__ inline void wgmma(float (&d)[8][4], Matrix a, Matrix b, bool add) {
+    if constexpr (is_bf16<T>)
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0; " TFC_WGMMA("bf16") "%32, %33, p, 1, 1, 0, 0;}"
+                     : TFC_ACCUMULATORS : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    else
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0; " TFC_WGMMA("f16") "%32, %33, p, 1, 1, 0, 0;}"
+                     : TFC_ACCUMULATORS : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+// wgmma_rows is D += A·B for A [64, 16] in registers and B of 16 rows, 64 columns. A's registers must be written anew for each product:
+// ptxas (13.0) takes those of a product for dead, also where a loop comes back to them.
+template <class T> __device__ inline void wgmma_rows(float (&d)[8][4], const uint32_t (&a)[4], Matrix b) {
+    if constexpr (is_bf16<T>)
+        asm volatile(TFC_WGMMA("bf16") "{%32,%33,%34,%35}, %36, 1, 1, 1, 1;" : TFC_ACCUMULATORS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    else
+        asm volatile(TFC_WGMMA("f16") "{%32,%33,%34,%35}, %36, 1, 1, 1, 1;" : TFC_ACCUMULATORS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+#undef TFC_WGMMA
+#undef TFC_ACCUMULATORS
+#undef TFC_ACCUMULATOR
+
 #endif
+
+// accumulators_to_a packs two neighbouring accumulators, 16×8 each, into an A operand.
+template <class T> __device__ inline void accumulators_to_a(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
+    a[0] = pack2<T>(left[0], left[1]);
+    a[1] = pack2<T>(left[2], left[3]);
+    a[2] = pack2<T>(right[0], right[1]);
+    a[3] = pack2<T>(right[2], right[3]);
+}

@@ -71,14 +71,6 @@ __device__ inline void copy_rows(unsigned char *tile, const T *x, int stride, in
     }
 }
 
-// accumulators_to_a packs two neighbouring accumulators, 16×8 each, into an A operand.
-template <class T> __device__ inline void accumulators_to_a(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
-    a[0] = pack2<T>(left[0], left[1]);
-    a[1] = pack2<T>(left[2], left[3]);
-    a[2] = pack2<T>(right[0], right[1]);
-    a[3] = pack2<T>(right[2], right[3]);
-}
-
 // write_strip stores a strip of 16 rows of accumulators, [16, Columns], times by for the upper and lower eight rows, in T,
 // to the rows of y from `first` on that are before `end`. It goes through 16 rows of a tile that only this warp uses.
 template <int Columns, int Vec, class T, int N>

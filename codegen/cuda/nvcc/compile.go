@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,6 +127,28 @@ func (j *Job) flags() []string {
 		list = append(list, "-D"+d)
 	}
 	return list
+}
+
+// Add adds a file: a source, or where its name ends in .cuh what sources include. arch is the one architecture that a source is
+// for; "" for all.
+func (j *Job) Add(name string, data []byte, arch string) {
+	if strings.HasSuffix(name, ".cuh") {
+		if j.Includes == nil {
+			j.Includes = map[string]string{}
+		}
+		j.Includes[name] = string(data)
+		return
+	}
+	if j.Sources == nil {
+		j.Sources = map[string]string{}
+	}
+	j.Sources[name] = string(data)
+	if arch != "" {
+		if j.Only == nil {
+			j.Only = map[string][]string{}
+		}
+		j.Only[name] = []string{arch}
+	}
 }
 
 // archs returns the architectures of a source, in order and each once.

@@ -16,6 +16,7 @@
 
 // SHARED_DYNAMIC declares the block's dynamic shared memory, aligned to 128 bytes.
 #define SHARED_DYNAMIC(name) unsigned char *const name = ::tfc_sim::worker().dynamic_shared
+#define SHARED_PANELS(name) SHARED_DYNAMIC(name)
 
 struct uint3 {
     unsigned x, y, z;

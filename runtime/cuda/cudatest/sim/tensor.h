@@ -70,3 +70,47 @@ inline void copy_async(void *shared, const void *global, bool valid) {
 }
 inline void copy_async_commit() { tfc_sim::worker().services->copy_commit(tfc_sim::fiber()); }
 template <int N> inline void copy_async_wait() { tfc_sim::worker().services->copy_wait(tfc_sim::fiber(), N); }
+
+// Products of a warpgroup, warp by warp and at once: what a wait would be for is not simulated. A Matrix is an address.
+using Matrix = unsigned long long;
+
+inline Matrix matrix_at(const void *tile) { return reinterpret_cast<uintptr_t>(tile); }
+inline Matrix matrix_moved(Matrix m, int bytes) { return m + bytes; }
+
+inline void fence_async() {}
+inline void wgmma_begin() {}
+inline void wgmma_commit() {}
+template <int> inline void wgmma_wait() {}
+inline void wgmma_done(float (&)[8][4]) {}
+inline void wgmma_fresh(float (&d)[8][4]) {
+    for (auto &columns : d)
+        for (float &v : columns) v = __builtin_nanf("");
+}
+
+namespace tfc_sim {
+
+// element is 16 bits at a row and column from where m points, in a swizzled panel: bits 4 to 6 of an address change with bits 7 to 9.
+inline uint32_t element(Matrix m, int row, int col) {
+    const uintptr_t at = m + row * 128 + col * 2;
+    uint16_t bits;
+    memcpy(&bits, reinterpret_cast<const void *>(at ^ (at >> 7 & 7) << 4), sizeof bits);
+    return bits;
+}
+
+} // namespace tfc_sim
+
+template <class T> inline void wgmma(float (&d)[8][4], Matrix a, Matrix b, bool add) {
+    const int lane = threadIdx.x % 32, row = lane / 4, col = lane % 4 * 2, first = threadIdx.x / 32 % 4 * 16;
+    auto pair = [&](Matrix m, int r, int c) { return tfc_sim::element(m, r, c) | tfc_sim::element(m, r, c + 1) << 16; };
+    const uint32_t x[4] = {pair(a, first + row, col), pair(a, first + row + 8, col), pair(a, first + row, col + 8), pair(a, first + row + 8, col + 8)};
+    for (int n = 0; n < 8; n++) {
+        if (!add) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
+        mma<T>(d[n], x, pair(b, 8 * n + row, col), pair(b, 8 * n + row, col + 8));
+    }
+}
+
+template <class T> inline void wgmma_rows(float (&d)[8][4], const uint32_t (&a)[4], Matrix b) {
+    const int lane = threadIdx.x % 32, column = lane / 4, k = lane % 4 * 2;
+    auto pair = [&](int r, int c) { return tfc_sim::element(b, r, c) | tfc_sim::element(b, r + 1, c) << 16; };
+    for (int n = 0; n < 8; n++) mma<T>(d[n], a, pair(k, 8 * n + column), pair(k + 8, 8 * n + column));
+}
