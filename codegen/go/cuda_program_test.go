@@ -21,16 +21,31 @@ var cudaFeatures = []string{"llama", "gpt2", "masks", "both", "qknorm", "groups"
 var cudaFeatures16 = []string{"llama bf16", "gpt2 bf16", "both f16", "every bf16"}
 
 // TestCUDAProgramsAgreeWithEval runs the CUDA code of packages, in the simulator or on a GPU (see gotest.GPU), beside the
-// reference. Each of the answers in 16 bits may be off twice as far as a plain computation in the same type is, op by op and
-// with every result rounded. A short test has two programs, one of them in bf16.
+// reference. A short test runs two of them.
 func TestCUDAProgramsAgreeWithEval(t *testing.T) {
+	names := cudaFeatures
+	if testing.Short() {
+		names = []string{"gpt2", "every"}
+	}
+	runCUDA(t, names, check)
+}
+
+// TestCUDAProgramsIn16Bits holds programs in bf16 and f16 to ir.Eval: each of their answers may be off twice as far as a plain
+// computation in the same type is, op by op and with every result rounded. A short test runs one of them.
+func TestCUDAProgramsIn16Bits(t *testing.T) {
+	names := cudaFeatures16
+	if testing.Short() {
+		names = names[:1]
+	}
+	runCUDA(t, names, checkNarrow)
+}
+
+// runCUDA checks the answers of programs that are named after features, with a precision behind where it is not f32.
+func runCUDA(t *testing.T, names []string, check func(*testing.T, *spec.Spec, gotest.Job, gotest.Answer)) {
+	t.Helper()
 	var libraries []string
 	if !gotest.OnGPU() {
 		libraries = cudatest.Build(t).Environ()
-	}
-	names := append(slices.Clone(cudaFeatures), cudaFeatures16...)
-	if testing.Short() {
-		names = []string{"every", "llama bf16"}
 	}
 	var ps []gotest.Program
 	for _, name := range names {
@@ -42,9 +57,9 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 		}
 		s, text := featureSpec(t, features[i].model, train)
 		p := gotest.Program{Name: name, Compiled: gotest.Compile(t, s, text, nil), Job: randomJob(s, uint64(i), 2)}
-		for _, w := range p.Job.Weights {
-			for k := range w {
-				if narrow { // so small that no gradient overflows in f16
+		if narrow { // so small that no gradient overflows in f16
+			for _, w := range p.Job.Weights {
+				for k := range w {
 					w[k] /= 2
 				}
 			}
@@ -54,13 +69,7 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 		ps = append(ps, p)
 	}
 	for i, got := range gotest.Run(t, ps, libraries...) {
-		t.Run(names[i], func(t *testing.T) {
-			if strings.Contains(names[i], " ") {
-				checkNarrow(t, ps[i].Compiled.Spec, ps[i].Job, got)
-			} else {
-				check(t, ps[i].Compiled.Spec, ps[i].Job, got)
-			}
-		})
+		t.Run(names[i], func(t *testing.T) { check(t, ps[i].Compiled.Spec, ps[i].Job, got) })
 	}
 }
 

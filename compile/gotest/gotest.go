@@ -113,14 +113,14 @@ func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 	}
 	dir := t.TempDir()
 	command := filepath.Join(dir, "programs")
-	if cuda && OnGPU() {
-		command = filepath.Join(GPU()+Building(), t.Name())
-	}
-	if _, err := os.Stat(command); err != nil || Building() != "" {
-		build(t, ps, dir, command)
-	}
-	if cuda && Building() != "" {
+	switch {
+	case cuda && Building() != "":
+		build(t, ps, dir, filepath.Join(Building(), t.Name()))
 		t.Skip("built")
+	case cuda && GPU() != "" && exists(filepath.Join(GPU(), t.Name())):
+		command = filepath.Join(GPU(), t.Name())
+	default:
+		build(t, ps, dir, command)
 	}
 	input, err := json.Marshal(jobs)
 	if err != nil {
@@ -148,6 +148,11 @@ func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 			}
 		}
 	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // build generates the packages below dir and builds their command.

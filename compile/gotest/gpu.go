@@ -11,8 +11,8 @@ import (
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
 )
 
-// GPU is the folder of kernels and programs for the first GPU, where tests run CUDA code on it: that of TFC_GPU. What is not
-// there is made, which takes nvcc, and Go for programs. Without the variable the code runs in the simulator.
+// GPU is the folder of TFC_GPU: tests run CUDA code on the first GPU, with the kernels and programs that they find there. What is
+// not there they make for themselves, which takes nvcc, and Go for programs. Without the variable the code runs in the simulator.
 func GPU() string { return os.Getenv("TFC_GPU") }
 
 // Building is the folder of TFC_GPU_BUILD, where tests only make what they would run on a GPU; they end as skipped.
