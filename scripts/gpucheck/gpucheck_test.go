@@ -191,6 +191,31 @@ echo '{"job": "train", "shape": "stories", "ms": 25.0, "tokens_per_s": 1312000}'
 	}
 }
 
+// TestAll runs the parts that are named, with the tests of the binaries that were built, and no others.
+func TestAll(t *testing.T) {
+	b := newBench(t, "")
+	if err := os.MkdirAll(filepath.Join(b.root, "runtime/cuda"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script(t, b.built("driver.test"), `echo "--- PASS: TestGPU ($TFC_TEST_GPU)"; echo "    --- PASS: TestGPU/launch (0.1s)"`)
+	script(t, b.built("ops.test"), `
+echo "=== RUN   TestOps/f32/add"
+echo "=== ATTR  TestOps/f32/add off 0.5"
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo "    cases_test.go:$i: wrong"; done
+echo "--- FAIL: TestOps/f32/add (0.1s)"
+exit 1`)
+	var out strings.Builder
+	rows := b.all(&out, []string{"ops", "driver"})
+	if len(rows) != 2 || rows[0].part != "driver" || rows[0].cases != 1 || rows[0].failed != 0 || rows[1].part != "ops" || rows[1].failed != 1 {
+		t.Errorf("%+v", rows)
+	}
+	for _, want := range []string{"== driver: ", "driver, cuBLASLt: 0 of 1 failed", "ops against Eval: 1 of 1 failed; largest error 0.5 of what is allowed: TestOps/f32/add", "FAILED FAIL: TestOps/f32/add\n    cases_test.go:1: wrong", "and 3 lines more"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
 // A process that does not end is killed with all that it started.
 func TestProcessLimit(t *testing.T) {
 	b := newBench(t, "ops")
@@ -222,6 +247,7 @@ device
 Failed: ops, a | b
 
 - FAIL: x
+    long story
 `
 	if got := report("device", rows, 3*time.Second); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -168,8 +168,26 @@ func (b *bench) guarded(p part) (rows []result) {
 	return p.run(b)
 }
 
-// failuresShown is how many failures of a result are printed; the logs have all.
-const failuresShown = 25
+// How much of failures is printed; the logs have all.
+const (
+	failuresShown = 25  // of a result
+	linesShown    = 10  // of a failure
+	bytesShown    = 240 // of a line
+)
+
+// shown is a failure as it is printed, its lines after the first indented.
+func shown(failure string) string {
+	lines := strings.Split(strings.TrimRight(failure, "\n"), "\n")
+	if len(lines) > linesShown {
+		lines = append(lines[:linesShown], fmt.Sprintf("and %d lines more", len(lines)-linesShown))
+	}
+	for i, line := range lines {
+		if len(line) > bytesShown {
+			lines[i] = strings.ToValidUTF8(line[:bytesShown], "") + "…"
+		}
+	}
+	return strings.Join(lines, "\n    ")
+}
 
 func printResult(w io.Writer, r result) {
 	fmt.Fprintf(w, "%s: %d of %d failed", r.what, r.failed, r.cases)
@@ -182,6 +200,6 @@ func printResult(w io.Writer, r result) {
 			fmt.Fprintf(w, "  and %d more\n", len(r.failures)-i)
 			break
 		}
-		fmt.Fprintf(w, "  FAILED %s\n", strings.ReplaceAll(strings.TrimRight(f, "\n"), "\n", "\n    "))
+		fmt.Fprintf(w, "  FAILED %s\n", shown(f))
 	}
 }

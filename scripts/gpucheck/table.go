@@ -58,8 +58,7 @@ func report(head string, rows []result, took time.Duration) string {
 				fmt.Fprintf(&t, "- and %d more\n", len(r.failures)-j)
 				break
 			}
-			first, _, _ := strings.Cut(f, "\n")
-			fmt.Fprintf(&t, "- %s\n", first)
+			fmt.Fprintf(&t, "- %s\n", shown(f))
 		}
 	}
 	return t.String()
