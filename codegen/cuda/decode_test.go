@@ -64,24 +64,24 @@ func (c cachedCase) fill(in map[string]*ir.Tensor, state *ir.State, d ir.DType, 
 	state.Caches["k_cache"], state.Caches["v_cache"] = keys, values
 }
 
+var cachedCases = []cachedCase{
+	{"decode", 3, 4, 4, 64, 300, `mask: ["causal"]`},
+	{"decode", 4, 8, 2, 32, 1100, `mask: ["causal & window(40)"], softcap: 2.0`},
+	{"decode", 2, 20, 1, 24, 900, `alibi: true, mask: ["causal & (window(9) | stride(16))"]`},
+	{"decode", 2, 2, 1, 33, 700, `mask: ["prefix(40)"]`},
+	{"decode", 2, 2, 1, 256, 600, `mask: ["causal"]`},
+	{"other", 3, 4, 2, 16, 600, `mask: ["window(20)"]`},
+	{"prefill", 70, 4, 2, 64, 200, `mask: ["causal"]`},
+	{"prefill", 33, 3, 1, 24, 200, `alibi: true, mask: ["prefix(180) & (window(50) | global(3))"], softcap: 1.5`},
+	{"prefill", 40, 2, 2, 136, 120, `mask: ["causal"]`},
+	{"prefill", 20, 2, 1, 31, 100, `mask: ["causal & window(30)"]`},
+}
+
 // TestGeneration holds attention over a cache, and products of few rows, to ir.Eval.
 func TestGeneration(t *testing.T) {
-	causal := `mask: ["causal"]`
-	cached := []cachedCase{
-		{"decode", 3, 4, 4, 64, 300, causal},
-		{"decode", 4, 8, 2, 32, 1100, `mask: ["causal & window(40)"], softcap: 2.0`},
-		{"decode", 2, 20, 1, 24, 900, `alibi: true, mask: ["causal & (window(9) | stride(16))"]`},
-		{"decode", 2, 2, 1, 33, 700, `mask: ["prefix(40)"]`},
-		{"decode", 2, 2, 1, 256, 600, causal},
-		{"other", 3, 4, 2, 16, 600, `mask: ["window(20)"]`},
-		{"prefill", 70, 4, 2, 64, 200, causal},
-		{"prefill", 33, 3, 1, 24, 200, `alibi: true, mask: ["prefix(180) & (window(50) | global(3))"], softcap: 1.5`},
-		{"prefill", 40, 2, 2, 136, 120, causal},
-		{"prefill", 20, 2, 1, 31, 100, `mask: ["causal & window(30)"]`},
-	}
 	for _, d := range []ir.DType{ir.F32, ir.BF16, ir.F16} {
 		seen := covered{}
-		for i, c := range cached {
+		for i, c := range cachedCases {
 			if testing.Short() && !seen.adds(t, generationFunc(t, c.text(d)), d) {
 				continue
 			}

@@ -1,9 +1,12 @@
 package cudagen_test
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,44 +34,47 @@ var shapes = [][2]int{{33, 31}, {31, 1}, {1, 129}, {5, 64}, {129, 33}, {3, 1000}
 // of the table and each body once, for tools that are slow.
 func TestOps(t *testing.T) {
 	for _, d := range []ir.DType{ir.F32, ir.BF16, ir.F16} {
-		t.Run(string(d), func(t *testing.T) {
-			var tests []opTest
-			seen := covered{}
-			add := func(c opCase, cols int, shape string) {
-				f := c.parse(t, d, cols)
-				f.Name = fmt.Sprintf("f%d", len(tests))
-				if err := ir.Verify(f); err != nil {
-					t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
-				}
-				o := passes.Options{Target: ir.TargetNamed("sm_80")}
-				for _, p := range []string{"select-attention", "plan-memory"} {
-					if _, err := passes.Named(p).Run(f, o); err != nil {
-						t.Fatalf("%s: %v", c.name, err)
-					}
-				}
-				if !testing.Short() || seen.adds(t, f, d) {
-					tests = append(tests, opTest{c.name + " " + shape, f, uint64(len(tests))})
-				}
-			}
-			for i, s := range shapes {
-				if i >= 4 && !gotest.OnGPU() && d != ir.F32 {
-					break // the simulator is slow
-				}
-				for _, c := range cases(s[0], s[1]) {
-					add(c, s[1], fmt.Sprint(s))
-				}
-			}
-			for _, h := range [][3]int{{7, 3, 4}, {33, 2, 8}, {5, 4, 64}, {2, 3, 80}} {
-				for _, c := range headCases(h[0], h[1], h[2]) {
-					add(c, 0, fmt.Sprint(h))
-				}
-			}
-			for _, c := range attentionCases() {
-				add(c, 0, "")
-			}
-			runOps(t, d, tests)
-		})
+		t.Run(string(d), func(t *testing.T) { runOps(t, d, opTests(t, d)) })
 	}
+}
+
+// opTests are the cases of a type, taken through the passes that kernels need.
+func opTests(t *testing.T, d ir.DType) (tests []opTest) {
+	t.Helper()
+	seen := covered{}
+	add := func(c opCase, cols int, shape string) {
+		f := c.parse(t, d, cols)
+		f.Name = fmt.Sprintf("f%d", len(tests))
+		if err := ir.Verify(f); err != nil {
+			t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
+		}
+		o := passes.Options{Target: ir.TargetNamed("sm_80")}
+		for _, p := range []string{"select-attention", "plan-memory"} {
+			if _, err := passes.Named(p).Run(f, o); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		if !testing.Short() || seen.adds(t, f, d) {
+			tests = append(tests, opTest{c.name + " " + shape, f, uint64(len(tests))})
+		}
+	}
+	for i, s := range shapes {
+		if i >= 4 && !gotest.OnGPU() && d != ir.F32 {
+			break // the simulator is slow
+		}
+		for _, c := range cases(s[0], s[1]) {
+			add(c, s[1], fmt.Sprint(s))
+		}
+	}
+	for _, h := range [][3]int{{7, 3, 4}, {33, 2, 8}, {5, 4, 64}, {2, 3, 80}} {
+		for _, c := range headCases(h[0], h[1], h[2]) {
+			add(c, 0, fmt.Sprint(h))
+		}
+	}
+	for _, c := range attentionCases() {
+		add(c, 0, "")
+	}
+	return tests
 }
 
 // covered is what cases have run: rows of the table, by the kinds of ops with the names of their attributes, and bodies,
@@ -93,6 +99,42 @@ func (seen covered) adds(t *testing.T, f *ir.Func, d ir.DType) bool {
 		}
 	}
 	return len(seen) > before
+}
+
+// TestEveryBodyHasACase: each body that the packages of the examples call, in the types in which they do, is called by a case.
+func TestEveryBodyHasACase(t *testing.T) {
+	seen := map[ir.DType]covered{}
+	for _, d := range []ir.DType{ir.F32, ir.BF16} {
+		seen[d] = covered{}
+		for _, x := range opTests(t, d) {
+			seen[d].adds(t, x.f, d)
+		}
+		texts := append(linearCases(d), optimizerText)
+		for _, c := range cachedCases {
+			texts = append(texts, c.text(d))
+		}
+		for _, text := range texts {
+			seen[d].adds(t, generationFunc(t, text), d)
+		}
+	}
+	files, err := filepath.Glob("../../golden/gen/*/kernels/*.cu")
+	if err != nil || len(files) < 100 {
+		t.Fatalf("%d kernels found: %v", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := ir.F32
+		if bytes.Contains(text, []byte("using T = bf16;")) {
+			d = ir.BF16
+		}
+		body := string(bodyCall.FindSubmatch(text)[1])
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(seen[d])), func(key string) bool { return strings.HasPrefix(key, "body "+body+" ") }) {
+			t.Errorf("%s: no case calls %s in %s", file, body, d)
+		}
+	}
 }
 
 // short is the part of an image's name that tells those of short tests apart.

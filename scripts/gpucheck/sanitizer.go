@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -152,38 +151,32 @@ type watched struct {
 }
 
 // sanitize runs tests, in short, under the tool that the part is named after.
-func (b *bench) sanitize(all ...watched) []result {
-	tool := sanitizer()
-	results := make([]result, len(all))
-	var running sync.WaitGroup
+func (b *bench) sanitize(all ...watched) (results []result) {
 	for i, w := range all {
-		running.Go(func() {
-			began := time.Now()
-			name, dir, binary := fmt.Sprintf("%s-%d", b.part, i), "codegen/cuda", "ops.test"
-			if w.tests != opTests {
-				dir, binary = "codegen/go", "programs.test"
-			}
-			report := filepath.Join(b.results, "logs", name+".sanitizer.log")
-			_ = os.Remove(report) // of an earlier run
-			env := []string{"TFC_GPU=" + b.folder}
-			if w.unwritten {
-				env = append(env, "TFC_GPU_UNWRITTEN=1")
-			}
-			args := []string{
-				tool, "--tool", b.part, "--target-processes", "all", "--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "100000", "--log-file", report,
-				b.built(binary), "-test.short", "-test.v", "-test.timeout=0", "-test.run", w.tests,
-			}
-			if w.skip != "" {
-				args = append(args, "-test.skip", w.skip)
-			}
-			log, err := b.run(process{log: name, dir: dir, env: env, args: args, limit: 4 * time.Minute})
-			said, _ := os.ReadFile(report) // where there is none, the summary is missing
-			r := testResult(b.part, w.what, log, err, time.Since(began))
-			readSanitizer(string(said)).count(&r)
-			results[i] = r
-		})
+		began := time.Now()
+		name, dir, binary := fmt.Sprintf("%s-%d", b.part, i), "codegen/cuda", "ops.test"
+		if w.tests != opTests {
+			dir, binary = "codegen/go", "programs.test"
+		}
+		report := filepath.Join(b.results, "logs", name+".sanitizer.log")
+		_ = os.Remove(report) // of an earlier run
+		env := []string{"TFC_GPU=" + b.folder}
+		if w.unwritten {
+			env = append(env, "TFC_GPU_UNWRITTEN=1")
+		}
+		args := []string{
+			sanitizer(), "--tool", b.part, "--target-processes", "all", "--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "100000", "--log-file", report,
+			b.built(binary), "-test.short", "-test.v", "-test.timeout=0", "-test.run", w.tests,
+		}
+		if w.skip != "" {
+			args = append(args, "-test.skip", w.skip)
+		}
+		log, err := b.run(process{log: name, dir: dir, env: env, args: args, limit: 4 * time.Minute})
+		said, _ := os.ReadFile(report) // where there is none, the summary is missing
+		r := testResult(b.part, w.what, log, err, time.Since(began))
+		readSanitizer(string(said)).count(&r)
+		results = append(results, r)
 	}
-	running.Wait()
 	return results
 }
 
