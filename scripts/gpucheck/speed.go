@@ -51,7 +51,7 @@ func (b *bench) measure(model, shape string) result {
 	}
 	for _, variant := range peers {
 		r.cases++
-		out, err := b.run(process{log: "speed-" + shape + "-" + variant, limit: 90 * time.Second, args: []string{"python3", b.built("peers/train.py"), shape, variant}})
+		out, err := b.run(process{log: "speed-" + shape + "-" + variant, limit: 2 * time.Minute, args: []string{"python3", b.built("peers/train.py"), shape, variant}})
 		peer, bad := readPeer(out)
 		if err != nil || bad != nil {
 			r.failed++
