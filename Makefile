@@ -20,5 +20,5 @@ bench: # training and generation of the example models, and the kernels
 tiny: # the first minutes with tfc
 	go run ./cmd/tfc run examples/specs/tiny.yaml
 
-gpu: # what needs nvcc and a GPU: drivers, every op against Eval, speed
+gpu: # what needs nvcc and a GPU: the CUDA half is proved, and its speed measured
 	scripts/gpu.sh

@@ -20,7 +20,7 @@ var rules = map[string]string{
 	"codegen/cuda":          "spec ir",
 	"codegen/cuda/nvcc":     "runtime/cuda/kernelfile",
 	"codegen/cuda/cudarun":  "ir codegen/cuda runtime/cuda runtime/cuda/kernelfile", // for tests
-	"compile/gotest":        "spec ir passes compile codegen/go codegen/cuda runtime/cuda/cudatest",
+	"compile/gotest":        "spec ir passes compile codegen/go codegen/cuda/nvcc runtime/cuda/cudatest",
 	"runtime/cuda":          "runtime/internal/disk github.com/ebitengine/purego",
 	"runtime/cuda/cudatest": "runtime/cuda/kernelfile github.com/ebitengine/purego golang.org/x/sys/cpu",
 	"runtime/nvml":          "github.com/NVIDIA/go-nvml/...",

@@ -1,21 +1,22 @@
-// Package gotest runs generated programs in tests: it writes their packages, builds them, and lets them compute.
+// Package gotest runs generated programs in tests: it writes their packages, builds them, and lets them compute. It says
+// where tests run CUDA code: see GPU.
 package gotest
 
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
-	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
 	gogen "github.com/tfc-dev/tfc/codegen/go"
 	"github.com/tfc-dev/tfc/compile"
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/passes"
-	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
 	"github.com/tfc-dev/tfc/spec"
 )
 
@@ -41,20 +42,14 @@ type Answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32   // of the sequence, with the first weights
 	Cached         [][]float32 // after the prompt, and after each token that follows
+	Err            string      // why there is none of these
 }
 
-// CUDA adds the code for GPUs to a program, its kernels compiled for the simulator of package cudatest.
+// CUDA adds the code for GPUs to a program. Run compiles its kernels.
 func CUDA(t testing.TB, p *gogen.Program, off map[string]bool) {
 	t.Helper()
 	var err error
-	p.CUDA, err = compile.CUDA(p.Spec, off, func(sources []cudagen.Source, _ []string) ([]cudagen.Source, error) {
-		files := map[string][]byte{}
-		for _, s := range sources {
-			files[s.Name] = s.Data
-		}
-		return []cudagen.Source{{Name: "kernels.fatbin", Data: cudatest.File(t, files, 12)}}, nil
-	})
-	if err != nil {
+	if p.CUDA, err = compile.CUDA(p.Spec, off, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,17 +87,77 @@ func root(t testing.TB) string {
 	}
 }
 
-// Program is a package to generate, and its job.
+// Program is a package to generate, and its job. Those that follow one of the same name are that package, with another job.
 type Program struct {
+	Name     string // "" for its number
 	Compiled gogen.Program
 	Job      Job
 }
 
-// Run generates the packages, builds one command out of all of them, in a module of its own, and runs their jobs.
-// env is added to what the command finds in its environment.
-func Run(t testing.TB, ps []Program, env ...string) []Answer {
+// Run generates the packages, builds one command out of all of them, in a module of its own, and runs their jobs. The answers
+// come with the numbers of their programs; a job that fails is an error of the test and has none. env is added to what the
+// command finds in its environment. CUDA code runs where GPU says; the command is named after the test there.
+func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 	t.Helper()
+	cuda := false
+	jobs := make([]any, len(ps))
+	for i, p := range ps {
+		if p.Name == "" {
+			ps[i].Name = strconv.Itoa(i)
+		}
+		jobs[i] = struct {
+			Program string
+			Job
+		}{ps[i].Name, p.Job}
+		cuda = cuda || p.Compiled.CUDA != nil
+	}
 	dir := t.TempDir()
+	command := filepath.Join(dir, "programs")
+	switch {
+	case cuda && Building() != "":
+		build(t, ps, dir, filepath.Join(Building(), t.Name()))
+		t.Skip("built")
+	case cuda && GPU() != "" && exists(filepath.Join(GPU(), t.Name())):
+		command = filepath.Join(GPU(), t.Name())
+	default:
+		build(t, ps, dir, command)
+	}
+	input, err := json.Marshal(jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), command)
+	cmd.Stdin = strings.NewReader(string(input))
+	cmd.Env = append(os.Environ(), env...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the generated programs do not run: %v\n%s", err, stderr.String())
+	}
+	var answers []Answer
+	if err := json.Unmarshal(out, &answers); err != nil {
+		t.Fatal(err)
+	}
+	return func(yield func(int, Answer) bool) {
+		for i, a := range answers {
+			if a.Err != "" {
+				t.Errorf("%s: %s", ps[i].Name, a.Err)
+			} else if !yield(i, a) {
+				return
+			}
+		}
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// build generates the packages below dir and builds their command.
+func build(t testing.TB, ps []Program, dir, command string) {
+	t.Helper()
 	write := func(path string, data []byte) {
 		t.Helper()
 		path = filepath.Join(dir, path)
@@ -126,10 +181,20 @@ func Run(t testing.TB, ps []Program, env ...string) []Answer {
 	write("go.mod", []byte(text))
 	write("go.sum", sum)
 	var imports, table strings.Builder
-	jobs := make([]Job, len(ps))
+	known := map[string]bool{}
 	for i, p := range ps {
-		jobs[i] = p.Job
+		if known[p.Name] {
+			continue
+		}
+		known[p.Name] = true
 		p.Compiled.ImportPath = fmt.Sprintf("check/p%d", i)
+		cuda := "nil"
+		if p.Compiled.CUDA != nil {
+			cuda = fmt.Sprintf("p%d.CUDA", i)
+			withKernels := *p.Compiled.CUDA
+			withKernels.Files = append(withKernels.Files[:len(withKernels.Files):len(withKernels.Files)], kernels(t, withKernels.Files))
+			p.Compiled.CUDA = &withKernels
+		}
 		files, err := gogen.Generate(p.Compiled)
 		if err != nil {
 			t.Fatal(err)
@@ -138,33 +203,15 @@ func Run(t testing.TB, ps []Program, env ...string) []Answer {
 			write(filepath.Join(fmt.Sprintf("p%d", i), f.Path), f.Data)
 		}
 		fmt.Fprintf(&imports, "\tp%d \"check/p%d\"\n", i, i)
-		cuda := "nil"
-		if p.Compiled.CUDA != nil {
-			cuda = fmt.Sprintf("p%d.CUDA", i)
-		}
-		fmt.Fprintf(&table, "\t{p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", i, i, cuda, i, i, i, i)
+		fmt.Fprintf(&table, "\t%q: {p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", p.Name, i, i, cuda, i, i, i, i)
 	}
-	write("main.go", []byte(fmt.Sprintf(checkMain, imports.String(), table.String())))
-	input, err := json.Marshal(jobs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("jobs.json", input)
-	cmd := exec.Command("go", "run", "-mod=mod", ".")
+	write("main.go", fmt.Appendf(nil, checkMain, imports.String(), table.String()))
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-ldflags=-s -w", "-o", command, ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
-	cmd.Env = append(cmd.Env, env...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("the generated programs do not run: %v\n%s", err, stderr.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("the generated programs do not build: %v\n%s", err, out)
 	}
-	var answers []Answer
-	if err := json.Unmarshal(out, &answers); err != nil {
-		t.Fatal(err)
-	}
-	return answers
 }
 
 const checkMain = `package main
@@ -177,19 +224,22 @@ import (
 	"github.com/tfc-dev/tfc/runtime/weights"
 %s)
 
-var programs = []struct {
+type program struct {
 	trainer   func([]float32, int) lm.Trainer
 	generator func([]float32, int, int) lm.Generator
 	cuda      func() lm.Backend
 	table     []weights.Info
 	floats    int
 	eval      int
-}{
+}
+
+var programs = map[string]program{
 %s}
 
 type batch struct{ Tokens, Targets []int32 }
 
 type job struct {
+	Program  string
 	Weights  map[string][]float32
 	Steps    []batch
 	LRs      []float32
@@ -205,28 +255,33 @@ type answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32
 	Cached         [][]float32
+	Err            string
 }
 
 func main() {
-	data, err := os.ReadFile("jobs.json")
-	if err != nil {
-		panic(err)
-	}
 	var jobs []job
-	if err := json.Unmarshal(data, &jobs); err != nil {
+	if err := json.NewDecoder(os.Stdin).Decode(&jobs); err != nil {
 		panic(err)
 	}
 	answers := make([]answer, len(jobs))
 	for i, j := range jobs {
-		answers[i] = run(i, j)
+		answers[i] = run(programs[j.Program], j)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(answers); err != nil {
 		panic(err)
 	}
 }
 
-func run(i int, j job) (a answer) {
-	p := programs[i]
+func run(p program, j job) (a answer) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case failure:
+			a = answer{Err: r.Error()}
+		default:
+			panic(r)
+		}
+	}()
 	w := make([]float32, p.floats)
 	for _, info := range p.table {
 		copy(w[info.Offset:][:info.Size()], j.Weights[info.Name])
@@ -282,9 +337,11 @@ func run(i int, j job) (a answer) {
 	return a
 }
 
+type failure struct{ error }
+
 func check(err error) {
 	if err != nil {
-		panic(err)
+		panic(failure{err})
 	}
 }
 

@@ -1,12 +1,14 @@
 package numeric_test
 
 import (
+	"fmt"
 	"math"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/tfc-dev/tfc/compile/gotest"
+	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
 )
 
 // prompt is the tokens that come before the greedy ones.
@@ -54,36 +56,57 @@ func floats64(xs []float32) []float64 {
 // TestProgramsAgreeWithTransformers holds the generated programs, in float32 on this machine's kernels, to the same
 // references: logits within 1e-4, greedy tokens equal, gradients within 1e-4, and 20 steps of training with losses
 // within 1e-5 and final weights within 1e-4.
-func TestProgramsAgreeWithTransformers(t *testing.T) {
-	var ps []gotest.Program
-	var checks []func(t *testing.T, a gotest.Answer)
-	add := func(r *reference, j gotest.Job, check func(t *testing.T, a gotest.Answer)) {
-		ps = append(ps, gotest.Program{Compiled: gotest.Compile(t, r.spec, "", nil), Job: j})
-		checks = append(checks, check)
+func TestProgramsAgreeWithTransformers(t *testing.T) { agree(t, false) }
+
+// TestCUDAProgramsAgreeWithTransformers holds their CUDA code to the same, in the simulator or on a GPU: see gotest.GPU.
+func TestCUDAProgramsAgreeWithTransformers(t *testing.T) {
+	var libraries []string
+	if !gotest.OnGPU() {
+		libraries = cudatest.Build(t).Environ()
 	}
+	agree(t, true, libraries...)
+}
+
+func agree(t *testing.T, cuda bool, env ...string) {
+	var ps []gotest.Program
 	var names []string
+	var checks []func(t *testing.T, a gotest.Answer)
+	add := func(program, name string, r *reference, j gotest.Job, check func(t *testing.T, a gotest.Answer)) {
+		p := gotest.Program{Name: program, Compiled: gotest.Compile(t, r.spec, "", nil), Job: j}
+		if cuda {
+			gotest.CUDA(t, &p.Compiled, nil)
+			p.Job.CUDA = true
+		}
+		ps, names, checks = append(ps, p), append(names, name), append(checks, check)
+	}
 	for _, name := range families(t, "hf") {
-		names = append(names, name)
 		r := load(t, filepath.Join("hf", name))
 		j := r.job(r.ints("input_ids"), r.ints("greedy"), 1, r.shape("input_ids")[1], func(int) float64 { return 0 })
-		add(r, j, r.checkFamily)
+		add(name, name, r, j, r.checkFamily)
 		// A second job of the same program has the first row for its logits.
 		row := j
 		row.Sequence, row.Prompt = j.Steps[0].Tokens[:r.shape("input_ids")[1]], 1
-		names = append(names, name+"/logits")
-		add(r, row, r.checkLogits)
+		add(name, name+"/logits", r, row, r.checkLogits)
 	}
 	for _, name := range families(t, "train") {
-		names = append(names, "train/"+name)
 		r := load(t, filepath.Join("train", name))
 		shape := r.shape("batches")
 		ids := r.ints("batches")
-		add(r, r.job(ids, ids[:shape[3]], shape[0], shape[3], func(step int) float64 {
+		add("train/"+name, "train/"+name, r, r.job(ids, ids[:shape[3]], shape[0], shape[3], func(step int) float64 {
 			return r.spec.Train.Optimizer.LR * r.spec.Train.Schedule.LR(step, shape[0])
 		}), r.checkTraining)
 	}
-	for i, a := range gotest.Run(t, ps) {
+	for i, a := range gotest.Run(t, ps, env...) {
 		t.Run(names[i], func(t *testing.T) { checks[i](t, a) })
+	}
+}
+
+// within fails the test where a result is off more than is allowed.
+func within(t *testing.T, off, allowed float64, what string, args ...any) {
+	t.Helper()
+	gotest.Off(t, off/allowed)
+	if !(off <= allowed) {
+		t.Errorf("%s: off by %.3g, allowed are %g", fmt.Sprintf(what, args...), off, allowed)
 	}
 }
 
@@ -95,50 +118,33 @@ func (r *reference) checkFamily(t *testing.T, a gotest.Answer) {
 		}
 	}
 	loss := r.floats("loss")[0]
-	if d := math.Abs(float64(a.Losses[0]) - loss); d > 1e-5 {
-		t.Errorf("training loss %g, want %g", a.Losses[0], loss)
-	}
-	if d := math.Abs(a.EvalSum/a.EvalN - loss); d > 1e-5 {
-		t.Errorf("loss %g, want %g", a.EvalSum/a.EvalN, loss)
-	}
+	within(t, math.Abs(float64(a.Losses[0])-loss), 1e-5, "training loss %g, want %g", a.Losses[0], loss)
+	within(t, math.Abs(a.EvalSum/a.EvalN-loss), 1e-5, "loss %g, want %g", a.EvalSum/a.EvalN, loss)
 	for _, w := range r.table {
 		got, want := floats64(a.Grads[w.Name]), r.weight("grad.", w)
 		if r.cancels(w) {
 			continue
 		}
-		if d := relative(got, want); !(d <= 1e-4) {
-			t.Errorf("the gradient of %s differs by %g", w.Name, d)
-		}
+		within(t, relative(got, want), 1e-4, "the gradient of %s", w.Name)
 	}
 }
 
 func (r *reference) checkLogits(t *testing.T, a gotest.Answer) {
 	want := r.floats("logits")[:len(a.Logits)]
-	if d := worst(floats64(a.Logits), want); d > 1e-4 {
-		t.Errorf("logits differ by %g", d)
-	}
-	cached := floats64(slices.Concat(a.Cached...))
-	if d := worst(cached, want); d > 1e-4 {
-		t.Errorf("logits by the cache differ by %g", d)
-	}
+	within(t, worst(floats64(a.Logits), want), 1e-4, "logits")
+	within(t, worst(floats64(slices.Concat(a.Cached...)), want), 1e-4, "logits by the cache")
 }
 
 func (r *reference) checkTraining(t *testing.T, a gotest.Answer) {
 	losses, norms := r.floats("losses"), r.floats("grad_norms")
 	for i := range losses {
-		if d := math.Abs(float64(a.Losses[i]) - losses[i]); d > 1e-5 {
-			t.Errorf("step %d: loss %g, want %g", i+1, a.Losses[i], losses[i])
-		}
-		if d := math.Abs(float64(a.Norms[i])-norms[i]) / norms[i]; d > 1e-4 {
-			t.Errorf("step %d: gradient norm %g, want %g", i+1, a.Norms[i], norms[i])
-		}
+		within(t, math.Abs(float64(a.Losses[i])-losses[i]), 1e-5, "step %d: loss %g, want %g", i+1, a.Losses[i], losses[i])
+		within(t, math.Abs(float64(a.Norms[i])-norms[i])/norms[i], 1e-4, "step %d: gradient norm %g, want %g", i+1, a.Norms[i], norms[i])
 	}
 	for _, w := range r.table {
 		if r.cancels(w) {
 			continue
 		}
-		if d := relative(floats64(a.Final[w.Name]), r.weight("final.", w)); !(d <= 1e-4) {
-			t.Errorf("%s differs by %g in the end", w.Name, d)
-		}
+		within(t, relative(floats64(a.Final[w.Name]), r.weight("final.", w)), 1e-4, "%s in the end", w.Name)
 	}
 }

@@ -15,6 +15,8 @@ import (
 
 // Device is a device that functions run on.
 type Device struct {
+	Unwritten bool // new memory is left as it is, for tools that watch who reads it, and not poisoned
+
 	ctx    *cuda.Context
 	stream *cuda.Stream
 	blas   *cuda.BLAS
@@ -107,7 +109,8 @@ const poison = 0xff
 
 // Run runs f, which has no loops, whose code is cu and whose kernels are in image, on inputs and with the state that
 // ir.Eval would get. rows is the number of rows of the call, where f has a dynamic dimension; inputs have as many. loss
-// scale is 1, or the input loss_scale; the input hysteresis is how many overflows it forgives. Memory is poisoned first, and so are the results.
+// scale is 1, or the input loss_scale; the input hysteresis is how many overflows it forgives. Memory is poisoned first, and so are the
+// results, unless the device is Unwritten.
 func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*ir.Tensor, state *ir.State, rows int) (*Answer, error) {
 	c := &call{d: d, f: f, code: cu, image: image, at: map[*ir.Value]cuda.Ptr{}, offset: map[*ir.Param]int{}, caches: map[*ir.Value]cuda.Ptr{},
 		rows: rows, kernels: map[*ir.Kernel]cuda.Kernel{}}
@@ -141,7 +144,7 @@ func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*
 	return c.answer()
 }
 
-// alloc returns poisoned memory.
+// alloc returns memory that is poisoned, unless the device is to leave it.
 func (c *call) alloc(bytes int) cuda.Ptr {
 	bytes = max(bytes, 256)
 	p, err := c.d.ctx.Alloc(bytes)
@@ -150,6 +153,9 @@ func (c *call) alloc(bytes int) cuda.Ptr {
 		return 0
 	}
 	c.owned = append(c.owned, p)
+	if c.d.Unwritten {
+		return p
+	}
 	fill := make([]byte, bytes)
 	for i := range fill {
 		fill[i] = poison

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// trainer is a model whose runs are compared: a command and where its runs go.
+type trainer struct {
+	b     *bench
+	model string // as built into the command models; in f32, bf16 and fp16 where its name ends in _
+	steps int
+	dir   string
+}
+
+// stepLog is a line of a run's log.jsonl.
+type stepLog struct {
+	Step     int      `json:"step"`
+	Loss     float64  `json:"loss"`
+	GradNorm float64  `json:"grad_norm"`
+	EvalLoss *float64 `json:"eval_loss"`
+}
+
+const interrupted = 75 // exit code of a training that a signal stopped, and that goes on
+
+// Allowances of curves.
+const (
+	narrowLoss = 1e-2 // between the losses of bf16 and f32
+	movedLoss  = 1e-4 // between the losses of a run that went on on another device and of one that did not
+	movedNorm  = 1e-4 // between their weights, by the Euclidean norm
+)
+
+func curves(b *bench) []result {
+	dir, err := os.MkdirTemp("", "gpucheck-")
+	if err != nil {
+		return []result{b.fail("curves", time.Now(), "%v", err)}
+	}
+	defer os.RemoveAll(dir)
+	large, small := trainer{b, "curve_", 200, dir}, trainer{b, "small", 20, dir}
+	var rows [4]result
+	var running sync.WaitGroup
+	running.Go(func() { rows[0], rows[1] = large.precisions() })
+	running.Go(func() { rows[2] = large.stopped() })
+	running.Go(func() { rows[3] = small.moved() })
+	running.Wait()
+	return rows[:]
+}
+
+// train runs the model in a folder up to a step.
+func (c trainer) train(model, run, device string, steps int) error {
+	log, err := c.b.run(c.process(model, run, device, steps))
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", run, err, tail(log, 8))
+	}
+	if device != "cpu" && !strings.Contains(log, "device: cuda") {
+		return fmt.Errorf("%s: it did not run on the GPU\n%s", run, tail(log, 8))
+	}
+	return nil
+}
+
+func (c trainer) process(model, run, device string, steps int) process {
+	return process{
+		log: "curves-" + run + "-" + fmt.Sprint(steps) + "-" + device, limit: 5 * time.Minute,
+		args: []string{c.b.built("models"), model, "train", "--run", filepath.Join(c.dir, run), "--steps", fmt.Sprint(steps), "--device", device},
+	}
+}
+
+// log reads the log of a run, which must have come to a step.
+func (c trainer) log(run string, steps int) ([]stepLog, error) {
+	data, err := os.ReadFile(filepath.Join(c.dir, run, "log.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	var all []stepLog
+	for line := range bytes.Lines(data) {
+		var s stepLog
+		if err := json.Unmarshal(line, &s); err != nil {
+			return nil, fmt.Errorf("%s: log.jsonl: %w", run, err)
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 || all[len(all)-1].Step != steps {
+		return nil, fmt.Errorf("%s: the log has %d lines and does not end at step %d", run, len(all), steps)
+	}
+	return all, nil
+}
+
+// precisions trains in f32 and twice in bf16. It returns how far bf16 is off, and how equal its runs are.
+func (c trainer) precisions() (near, same result) {
+	began := time.Now()
+	near = result{part: c.b.part, what: fmt.Sprintf("losses of bf16 within %g of f32's, %d steps", narrowLoss, c.steps)}
+	same = result{part: c.b.part, what: "two runs in bf16: the same log and files"}
+	runs := []string{"f32", "bf16", "bf16-again"}
+	errs := make([]error, len(runs))
+	var running sync.WaitGroup
+	for i, run := range runs {
+		running.Go(func() {
+			precision, _, _ := strings.Cut(run, "-")
+			errs[i] = c.train(c.model+precision, run, c.b.device, c.steps)
+		})
+	}
+	running.Wait()
+	logs := make([][]stepLog, len(runs))
+	for i, run := range runs {
+		if errs[i] == nil {
+			logs[i], errs[i] = c.log(run, c.steps)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		failed := c.b.fail(near.what, began, "%v", err)
+		return failed, c.b.fail(same.what, began, "%v", err)
+	}
+	near.compare(logs[1], logs[0], narrowLoss)
+	for i, line := range logs[1] {
+		again := logs[2][min(i, len(logs[2])-1)]
+		same.cases++
+		if line.Step != again.Step || line.Loss != again.Loss || line.GradNorm != again.GradNorm {
+			same.failed++
+			same.failures = append(same.failures, fmt.Sprintf("step %d: loss %v and %v, gradient norm %v and %v", line.Step, line.Loss, again.Loss, line.GradNorm, again.GradNorm))
+		}
+	}
+	c.equal(&same, "bf16", "bf16-again")
+	near.took = time.Since(began)
+	same.took = near.took
+	return near, same
+}
+
+// compare adds the lines of a log, held to another log.
+func (r *result) compare(got, want []stepLog, allowed float64) {
+	worst, at := -1.0, 0
+	for i, w := range want {
+		r.cases++
+		if i >= len(got) || got[i].Step != w.Step {
+			r.failed++
+			r.failures = append(r.failures, fmt.Sprintf("step %d is not in both logs", w.Step))
+			continue
+		}
+		off := math.Abs(got[i].Loss - w.Loss)
+		if w.EvalLoss != nil && got[i].EvalLoss != nil {
+			off = max(off, math.Abs(*got[i].EvalLoss-*w.EvalLoss))
+		} else if w.EvalLoss != got[i].EvalLoss {
+			off = math.Inf(1) // one was evaluated, the other was not
+		}
+		if !(off <= worst) {
+			worst, at = off, w.Step
+		}
+		if !(off <= allowed) {
+			r.failed++
+			r.failures = append(r.failures, fmt.Sprintf("step %d: loss %g, want %g: off by %.3g, allowed are %g", w.Step, got[i].Loss, w.Loss, off, allowed))
+		}
+	}
+	r.note = fmt.Sprintf("largest difference %.2g, at step %d", worst, at)
+}
+
+// equal adds a comparison of the files of weights and moments that two runs saved at their last step.
+func (c trainer) equal(r *result, a, b string) {
+	for _, run := range []string{a, b} {
+		if files := c.saved(run); len(files) < 2 {
+			r.cases, r.failed = r.cases+1, r.failed+1
+			r.failures = append(r.failures, fmt.Sprintf("%s: the save of step %d has the files %q; weights and moments are wanted", run, c.steps, files))
+		}
+	}
+	for _, file := range c.saved(a) {
+		r.cases++
+		x, err := os.ReadFile(filepath.Join(c.checkpoint(a), file))
+		if err == nil {
+			var y []byte
+			if y, err = os.ReadFile(filepath.Join(c.checkpoint(b), file)); err == nil && !bytes.Equal(x, y) {
+				err = fmt.Errorf("%s: %d of %d bytes differ between %s and %s", file, different(x, y), len(x), a, b)
+			}
+		}
+		if err != nil {
+			r.failed++
+			r.failures = append(r.failures, err.Error())
+		}
+	}
+	if r.failed == 0 {
+		r.note = "all bytes equal"
+	}
+}
+
+func different(x, y []byte) int {
+	n := max(len(x), len(y)) - min(len(x), len(y))
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			n++
+		}
+	}
+	return n
+}
+
+func (c trainer) checkpoint(run string) string {
+	return filepath.Join(c.dir, run, fmt.Sprintf("checkpoint-%d", c.steps))
+}
+
+// saved lists the files of tensors of a run's last save.
+func (c trainer) saved(run string) (names []string) {
+	files, _ := filepath.Glob(filepath.Join(c.checkpoint(run), "*.safetensors")) // the pattern is good
+	for _, f := range files {
+		names = append(names, filepath.Base(f))
+	}
+	return names
+}
+
+// stopped trains in fp16 in one go, and again with a signal on the way; both must end with the same bytes.
+func (c trainer) stopped() result {
+	began := time.Now()
+	r := result{part: c.b.part, what: "fp16, stopped by a signal and resumed: the same files"}
+	unbroken := make(chan error, 1)
+	go func() { unbroken <- c.train(c.model+"fp16", "fp16", c.b.device, c.steps) }()
+	err := c.stop(c.model+"fp16", "fp16-stopped")
+	if err == nil {
+		err = c.train(c.model+"fp16", "fp16-stopped", c.b.device, c.steps)
+	}
+	if err = errors.Join(err, <-unbroken); err != nil {
+		return c.b.fail(r.what, began, "%v", err)
+	}
+	c.equal(&r, "fp16", "fp16-stopped")
+	r.took = time.Since(began)
+	return r
+}
+
+// stop trains until a fifth of the steps is logged, and sends a signal then.
+func (c trainer) stop(model, run string) error {
+	p := c.process(model, run, c.b.device, c.steps)
+	p.log += "-stopped"
+	cmd, wait := c.b.start(p)
+	type end struct {
+		log string
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		log, err := wait()
+		ended <- end{log, err}
+	}()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	signalled := false
+	for {
+		select {
+		case e := <-ended:
+			var exit *exec.ExitError
+			if errors.As(e.err, &exit) && exit.ExitCode() == interrupted && signalled {
+				return nil
+			}
+			return fmt.Errorf("%s: it was to be stopped on the way (signalled: %v), and ended otherwise: %v\n%s", run, signalled, e.err, tail(e.log, 8))
+		case <-look.C:
+			if signalled {
+				continue
+			}
+			data, _ := os.ReadFile(filepath.Join(c.dir, run, "log.jsonl")) // nothing, as long as there is none
+			for line := range bytes.Lines(data) {
+				var s stepLog
+				if json.Unmarshal(line, &s) == nil && s.Step*5 >= c.steps {
+					signalled = true
+				}
+			}
+			if signalled {
+				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+					return fmt.Errorf("%s: it ended before it could be stopped: %w", run, err)
+				}
+			}
+		}
+	}
+}
+
+// moved trains on the GPU, and half of the steps on the CPU and half on the GPU, in both orders.
+func (c trainer) moved() result {
+	began := time.Now()
+	r := result{part: c.b.part, what: fmt.Sprintf("f32, %d steps on the GPU beside half of them on the CPU, either half", c.steps)}
+	for _, run := range []struct{ name, first, second string }{{"gpu", c.b.device, c.b.device}, {"cpu-gpu", "cpu", c.b.device}, {"gpu-cpu", c.b.device, "cpu"}} {
+		err := c.train(c.model, run.name, run.first, c.steps/2)
+		if err == nil {
+			err = c.train(c.model, run.name, run.second, c.steps)
+		}
+		if err != nil {
+			return c.b.fail(r.what, began, "%v", err)
+		}
+	}
+	want, err := c.log("gpu", c.steps)
+	if err != nil {
+		return c.b.fail(r.what, began, "%v", err)
+	}
+	var notes []string
+	for _, run := range []string{"cpu-gpu", "gpu-cpu"} {
+		got, err := c.log(run, c.steps)
+		if err != nil {
+			return c.b.fail(r.what, began, "%v", err)
+		}
+		r.compare(got, want, movedLoss)
+		off, err := distance(filepath.Join(c.checkpoint(run), "model.safetensors"), filepath.Join(c.checkpoint("gpu"), "model.safetensors"))
+		r.cases++
+		if err != nil || !(off <= movedNorm) {
+			r.failed++
+			r.failures = append(r.failures, fmt.Sprintf("%s: weights differ by %.3g of their norm, allowed are %g (error: %v)", run, off, movedNorm, err))
+		}
+		notes = append(notes, fmt.Sprintf("%s: %s, weights %.2g", run, r.note, off))
+	}
+	r.note, r.took = strings.Join(notes, "; "), time.Since(began)
+	return r
+}
+
+// distance is the Euclidean norm of the difference of two files of f32 tensors, by that of the second.
+func distance(a, b string) (float64, error) {
+	x, err := floats(a)
+	if err != nil {
+		return math.NaN(), err
+	}
+	y, err := floats(b)
+	if err != nil {
+		return math.NaN(), err
+	}
+	if len(x) != len(y) {
+		return math.NaN(), fmt.Errorf("%s has %d numbers, %s %d", a, len(x), b, len(y))
+	}
+	d, n := 0.0, 0.0
+	for i := range y {
+		d += (x[i] - y[i]) * (x[i] - y[i])
+		n += y[i] * y[i]
+	}
+	return math.Sqrt(d / n), nil
+}
+
+// floats reads the numbers of a safetensors file, tensor by tensor in the order of their names.
+func floats(file string) ([]float64, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) < 8 || binary.LittleEndian.Uint64(data) > uint64(len(data)-8) {
+		return nil, fmt.Errorf("%s is no safetensors file", file)
+	}
+	size := binary.LittleEndian.Uint64(data)
+	var header map[string]json.RawMessage
+	if err := json.Unmarshal(data[8:8+size], &header); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	delete(header, "__metadata__")
+	body := data[8+size:]
+	var names []string
+	for name := range header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var all []float64
+	for _, name := range names {
+		var t struct {
+			DType string `json:"dtype"`
+			At    [2]int `json:"data_offsets"`
+		}
+		if err := json.Unmarshal(header[name], &t); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", file, name, err)
+		}
+		if t.DType != "F32" || t.At[0] < 0 || t.At[0] > t.At[1] || t.At[1] > len(body) {
+			return nil, fmt.Errorf("%s: %s is not F32 within the file", file, name)
+		}
+		for p := body[t.At[0]:t.At[1]]; len(p) >= 4; p = p[4:] {
+			all = append(all, float64(math.Float32frombits(binary.LittleEndian.Uint32(p))))
+		}
+	}
+	return all, nil
+}
