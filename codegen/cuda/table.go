@@ -60,6 +60,7 @@ type kernel struct {
 	blocks  int // that should fit a processor at once, for the compiler's share of registers; 0: as it sees fit
 	shared  int // bytes of dynamic shared memory
 	grid    [3]ir.Count
+	key     ir.Cost // of a kernel that attends to a cache: KeyBytes and KeyFLOPs
 }
 
 // constant is a field of Config, as C++ text.
@@ -130,4 +131,8 @@ func ctype(d ir.DType) string {
 type param struct {
 	ctype, name string
 	operand     ir.Operand
+	moved       moved // what the launch reads or writes of it
 }
+
+// constant is p only read.
+func (p param) constant() param { p.ctype = "const " + p.ctype; return p }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/lm"
+	"github.com/tfc-dev/tfc/runtime/mask"
 )
 
 // Ptr is a device address, or a number that a kernel takes by value.
@@ -27,12 +29,17 @@ func Int(n int) Ptr { return Ptr(uint32(int32(n))) }
 // Grid is the number of blocks of a launch, by axis.
 type Grid [3]int
 
-// Kernel is an entry of the program's CUDA code.
+// Kernel is an entry of the program's CUDA code, and what a launch of it does at least: Bytes, each operand read or written
+// once, and FLOPs, more for each row of the call, and more for each key of the cache that Keys lets a row see: KeyBytes once
+// for all rows of a slot, KeyFLOPs for each row.
 type Kernel struct {
-	Entry   string
-	Threads int    // of a block
-	Shared  int    // bytes of dynamic shared memory
-	About   string // the op and its place in the spec
+	Entry                     string
+	Threads                   int // of a block
+	Shared                    int // bytes of dynamic shared memory
+	Bytes, RowBytes, KeyBytes int
+	FLOPs, RowFLOPs, KeyFLOPs int
+	Keys                      mask.Mask
+	About                     string // the op and its place in the spec
 }
 
 // Product is a matrix product of the program. Of those with Dynamic set, M is the rows of the call.
@@ -94,12 +101,16 @@ type Run struct {
 	stream  *cuda.Stream
 	code    *code
 	dry     bool // only prepare products
+	ledger  *ledger
 }
 
 // Launch starts kernel k.
 func (r *Run) Launch(k int, g Grid, args ...Ptr) {
 	if !r.dry {
 		r.stream.Launch(r.code.kernels[k], g[0], g[1], g[2], args...)
+	}
+	if r.ledger != nil {
+		r.ledger.add(r, r.ledger.kernel(r, k, g))
 	}
 }
 
@@ -112,6 +123,9 @@ func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
 	case !r.dry:
 		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
 	}
+	if r.ledger != nil {
+		r.ledger.add(r, product(r.code.program.Products[p], r.Rows))
+	}
 }
 
 // Clear sets bytes to zero.
@@ -119,12 +133,18 @@ func (r *Run) Clear(p Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Zero(p, bytes)
 	}
+	if r.ledger != nil {
+		r.ledger.add(r, lm.Launch{Kernel: "clear", Bytes: float64(bytes)})
+	}
 }
 
 // Copy copies bytes on the device.
 func (r *Run) Copy(dst, src Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Copy(dst, src, bytes)
+	}
+	if r.ledger != nil {
+		r.ledger.add(r, lm.Launch{Kernel: "copy", Bytes: 2 * float64(bytes)})
 	}
 }
 

@@ -1,6 +1,7 @@
 package lm
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -47,51 +48,73 @@ func measure(what, device string, tokens, steps int, step func(i int) error) (be
 	return b, nil
 }
 
-// bench measures on random tokens and fresh weights.
+// benchSteps is how many optimizer steps are timed where the command line does not say.
+const benchSteps = 20
+
+// bench measures on random tokens and fresh weights: bench train and bench decode tell of each kernel as well, bench alone
+// of whole steps of both.
 func (c *call) bench() error {
-	steps := c.flags.Int("steps", 20, "optimizer steps to time; 0: none")
-	decode := c.flags.Int("decode", min(100, c.cfg.Context/2), "decode steps to time; 0: none")
-	batch := c.flags.Int("batch", 1, "sequences that are decoded at once")
-	prompt := c.flags.Int("prompt", max(1, min(128, c.cfg.Context/4)), "tokens before the first decode step")
+	if len(c.args) > 0 {
+		for what, f := range map[string]func() error{"train": c.benchTrain, "decode": c.benchDecode} {
+			if c.args[0] == what {
+				c.flags.Init(c.flags.Name()+" "+what, flag.ContinueOnError)
+				c.args = c.args[1:]
+				return f()
+			}
+		}
+	}
+	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time; 0: none")
+	decode := c.flags.Int("decode", c.decodeSteps(), "decode steps to time; 0: none")
+	shape := c.decodeFlags()
 	if err := c.parse(); err != nil {
 		return err
 	}
-	switch {
-	case *steps < 0 || *decode < 0:
+	if *steps < 0 || *decode < 0 {
 		return inputError("the steps to time are %d and %d; they must not be negative (0: none)", *steps, *decode)
-	case *batch < 1:
-		return inputError("--batch is %d; it must be at least 1", *batch)
-	case *decode > 0 && (*prompt < 1 || *prompt+*decode >= c.cfg.Context):
-		return inputError("a prompt of %d tokens and %d decode steps do not fit the model's context of %d, with one step before those that are timed; "+
-			"give a --prompt of at least 1 and fewer of both", *prompt, *decode, c.cfg.Context)
 	}
-	m, err := New(c.cfg, c.cfg.Train.Seed)
-	if m, err = c.use(m, err); err != nil {
+	if *decode > 0 {
+		if err := shape.check(*decode, c.cfg.Context); err != nil {
+			return err
+		}
+	}
+	m, err := c.fresh()
+	if err != nil {
 		return err
 	}
 	defer m.Close()
-	say := func(b benchmark, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case *c.json:
-			return c.printJSON(b)
-		}
-		_, err = fmt.Fprintln(c.stdout, b)
-		return err
-	}
 	if *steps > 0 {
-		if err := say(m.benchTrain(*steps)); err != nil {
+		b, err := m.timeTraining(*steps, nil)
+		if err := c.say(b, err); err != nil {
 			return err
 		}
 	}
 	if *decode > 0 {
-		return say(m.benchDecode(*decode, *batch, *prompt))
+		b, err := m.timeDecoding(*decode, *shape, nil)
+		return c.say(b, err)
 	}
 	return nil
 }
 
-func (m *Model) benchTrain(steps int) (benchmark, error) {
+// fresh returns a model with the weights that training starts from, on the device of the command line.
+func (c *call) fresh() (*Model, error) {
+	m, err := New(c.cfg, c.cfg.Train.Seed)
+	return c.use(m, err)
+}
+
+// say prints what was measured.
+func (c *call) say(b benchmark, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case *c.json:
+		return c.printJSON(b)
+	}
+	_, err = fmt.Fprintln(c.stdout, b)
+	return err
+}
+
+// timeTraining times optimizer steps. after is called before the trainer is closed, with a batch; it may be nil.
+func (m *Model) timeTraining(steps int, after func(t Trainer, tokens, targets []int32) error) (benchmark, error) {
 	begin := time.Now()
 	t, err := m.newTrainer("")
 	if err != nil {
@@ -106,38 +129,70 @@ func (m *Model) benchTrain(steps int) (benchmark, error) {
 	}
 	ready := time.Since(begin)
 	b, err := measure("train", m.deviceName(), n, steps, func(i int) error {
-		_, _, err := t.Step(tokens, targets, StepParams{LR: 1e-4, Step: i + 1, Seed: 1})
+		_, _, err := t.Step(tokens, targets, StepParams{LR: benchLR, Step: i + 1, Seed: 1})
 		return err
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
+	if err == nil && after != nil {
+		err = after(t, tokens, targets)
+	}
 	return b, err
 }
 
-func (m *Model) benchDecode(steps, batch, prompt int) (benchmark, error) {
+// benchLR is the learning rate of steps that are timed.
+const benchLR = 1e-4
+
+// decodeShape is how many sequences are decoded at once, and after how many tokens.
+type decodeShape struct{ batch, prompt int }
+
+// decodeSteps is how many decode steps are timed where the command line does not say.
+func (c *call) decodeSteps() int { return min(100, c.cfg.Context/2) }
+
+func (c *call) decodeFlags() *decodeShape {
+	var s decodeShape
+	c.flags.IntVar(&s.batch, "batch", 1, "sequences that are decoded at once")
+	c.flags.IntVar(&s.prompt, "prompt", max(1, min(128, c.cfg.Context/4)), "tokens before the first decode step")
+	return &s
+}
+
+// check says what is wrong with a shape for so many steps.
+func (s *decodeShape) check(steps, context int) error {
+	switch {
+	case s.batch < 1:
+		return inputError("--batch is %d; it must be at least 1", s.batch)
+	case s.prompt < 1 || s.prompt+steps >= context:
+		return inputError("a prompt of %d tokens and %d decode steps do not fit the model's context of %d, with one step before those that are timed; "+
+			"give a --prompt of at least 1 and fewer of both", s.prompt, steps, context)
+	}
+	return nil
+}
+
+// timeDecoding times decode steps. after is called with the last one; it may be nil.
+func (m *Model) timeDecoding(steps int, shape decodeShape, after func(g Generator, tokens, positions, slots []int32) error) (benchmark, error) {
 	begin := time.Now()
-	m.cfg.Generate.Batch = max(batch, 1)
+	m.cfg.Generate.Batch = shape.batch
 	g, err := m.generation()
 	if err != nil {
 		return benchmark{}, err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	tokens, positions, slots := make([]int32, batch), make([]int32, batch), make([]int32, batch)
-	first := make([]int32, prompt)
+	tokens, positions, slots := make([]int32, shape.batch), make([]int32, shape.batch), make([]int32, shape.batch)
+	first := make([]int32, shape.prompt)
 	for i := range first {
 		first[i] = int32(r.IntN(m.cfg.VocabSize))
 	}
-	for s := range batch {
+	for s := range slots {
 		slots[s] = int32(s)
-		for at := 0; at < prompt; at += g.MaxPrefill() {
-			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), prompt)], at, s); err != nil {
+		for at := 0; at < len(first); at += g.MaxPrefill() {
+			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), len(first))], at, s); err != nil {
 				return benchmark{}, err
 			}
 		}
 	}
 	ready := time.Since(begin)
-	b, err := measure("decode", m.deviceName(), batch, steps, func(i int) error {
+	b, err := measure("decode", m.deviceName(), len(tokens), steps, func(i int) error {
 		for s := range tokens {
-			positions[s] = int32(prompt + i)
+			positions[s] = int32(shape.prompt + i)
 		}
 		logits, err := g.Decode(tokens, positions, slots)
 		if err != nil {
@@ -156,5 +211,8 @@ func (m *Model) benchDecode(steps, batch, prompt int) (benchmark, error) {
 		return nil
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
+	if err == nil && after != nil {
+		err = after(g, tokens, positions, slots)
+	}
 	return b, err
 }
