@@ -10,36 +10,132 @@ import (
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// ledger lists the launches of a job. Where it is timed, it lists those of a capture, and puts an event after each into the
-// graph; otherwise those of a dry run.
-type ledger struct {
-	ctx              *cuda.Context
-	timed            bool
-	positions, slots []int32 // of the rows
-	maxPositions     int
+// ProfileStep implements lm.ProfiledTrainer.
+func (t *trainer) ProfileStep(tokens, targets []int32, p lm.StepParams, times int) (*lm.Profile, error) {
+	if _, _, err := t.Step(tokens, targets, p); err != nil { // which captures the step, and leaves it what it learns from
+		return nil, err
+	}
+	profile, err := t.run.profile(t.d.ctx, &t.p.Train, &ledger{}, t.train, edge{t.copyIn(len(tokens), true), stepBytes + 8*len(tokens)},
+		edge{t.copyOut, len(t.results.Bytes())}, times)
+	if err != nil {
+		return nil, err
+	}
+	profile.Planned = t.Bytes()
+	profile.FLOPs, err = t.run.modelFLOPs(t.p)
+	return profile, err
+}
 
-	launches []lm.Launch
-	events   []*cuda.Event
-	keys     map[int][2]int // of kernels: the keys that their rows read, and the pairs of row and key
+// modelFLOPs is what the model needs for a step: three times the forward pass of every micro-batch, for each product of it
+// has two in the backward pass (Chowdhery et al., "PaLM", 2022, appendix B).
+func (r *Run) modelFLOPs(p *Program) (float64, error) {
+	l := &ledger{}
+	r.ledger, r.dry = l, true
+	p.Eval.Enqueue(r)
+	r.ledger, r.dry = nil, false
+	return 3 * float64(p.MicroBatches) * l.flops(), r.stream.Err()
+}
+
+// ProfileDecode implements lm.ProfiledGenerator.
+func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	n := len(tokens)
+	if n > g.p.MaxDecode {
+		return nil, fmt.Errorf("%d sequences at once are decoded in several steps, of %d at most: profile no more than these", n, g.p.MaxDecode)
+	}
+	if _, err := g.Decode(tokens, positions, slots); err != nil {
+		return nil, err
+	}
+	bytes := n * g.p.VocabSize * g.p.Element.Size()
+	l := &ledger{positions: positions, slots: slots}
+	g.run.Rows = n
+	p, err := g.run.profile(g.d.ctx, &g.p.Decode, l, g.decode[n], edge{func(Ptr) { g.copyIn(n) }, 3 * 4 * n},
+		edge{func(result Ptr) { g.stream.CopyOut(g.output, 0, result, bytes) }, bytes}, times)
+	if err != nil {
+		return nil, err
+	}
+	p.Planned, p.FLOPs = int64(g.memory.size), l.flops()
+	return p, nil
+}
+
+// edge is what a graph does before its job, or after it: copies of so many bytes from the host, or to it.
+type edge struct {
+	copy  func(result Ptr)
+	bytes int
 }
 
 // emptyIntervals is how many pairs of events with nothing between them tell what an event takes.
 const emptyIntervals = 16
 
-// add lists a launch that r has put on its stream.
+// profile captures a job with an event between launches, and replays that graph and the plain one so many times each.
+// l knows of the rows of the call.
+func (r *Run) profile(ctx *cuda.Context, j *Job, l *ledger, plain *cuda.Graph, in, out edge, times int) (p *lm.Profile, err error) {
+	l.ctx = ctx
+	r.ledger = l
+	defer func() {
+		r.ledger = nil
+		err = errors.Join(err, l.close())
+	}()
+	graph, err := r.capture(j, func(result Ptr) {
+		for range emptyIntervals + 1 {
+			l.mark(r.stream)
+		}
+		in.copy(result)
+		l.add(r, lm.Launch{Kernel: "copies from the host", Bytes: float64(in.bytes)})
+	}, func(result Ptr) {
+		out.copy(result)
+		l.add(r, lm.Launch{Kernel: "copies to the host", Bytes: float64(out.bytes)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, graph.Close()) }()
+	p = &lm.Profile{Launches: l.launches}
+	if p.Step, err = medianTime(ctx, r.stream, times, func() { r.stream.Run(plain) }); err != nil {
+		return nil, err
+	}
+	intervals, err := l.replay(r.stream, graph, times)
+	if err != nil {
+		return nil, err
+	}
+	p.Event = median(slices.Concat(intervals[:emptyIntervals]...))
+	var begin time.Duration
+	for i, took := range intervals[emptyIntervals:] {
+		t := median(took)
+		p.Launches[i].Begin, p.Launches[i].Time = begin, max(0, t-p.Event)
+		begin += t
+	}
+	return p, nil
+}
+
+// ledger lists the launches of a job: those of a dry run or, with a context, those of a capture, whose graph then records an
+// event after each of them.
+type ledger struct {
+	ctx              *cuda.Context
+	positions, slots []int32 // of the rows of the call, where they attend to the cache
+
+	launches []lm.Launch
+	events   []*cuda.Event
+	keys     map[int]attended // by kernel
+}
+
+// attended are the keys of the cache that the rows of a call see: each slot's counted once, without those that the rows
+// themselves bring; and counted for each row, with these.
+type attended struct{ keys, pairs int }
+
+// lists says whether the ledger lists what r does now. It may be nil.
+func (l *ledger) lists(r *Run) bool { return l != nil && r.dry == (l.ctx == nil) }
+
 func (l *ledger) add(r *Run, x lm.Launch) {
-	if l == nil || l.timed == r.dry {
+	if !l.lists(r) {
 		return
 	}
 	l.launches = append(l.launches, x)
-	l.mark(r.stream)
+	if l.ctx != nil {
+		l.mark(r.stream)
+	}
 }
 
-// mark puts an event into the graph.
+// mark lets the graph that is captured record another event.
 func (l *ledger) mark(s *cuda.Stream) {
-	if !l.timed {
-		return
-	}
 	e, err := l.ctx.NewEvent()
 	if err != nil {
 		s.Fail(err)
@@ -49,6 +145,28 @@ func (l *ledger) mark(s *cuda.Stream) {
 	s.Mark(e)
 }
 
+// replay runs the graph so many times, and once before, and returns the times from each event to the next.
+func (l *ledger) replay(s *cuda.Stream, g *cuda.Graph, times int) ([][]time.Duration, error) {
+	intervals := make([][]time.Duration, len(l.events)-1)
+	for i := range times + 1 {
+		s.Run(g)
+		if err := s.Sync(); err != nil {
+			return nil, err
+		}
+		for k := range intervals {
+			t, err := cuda.Elapsed(l.events[k], l.events[k+1])
+			if err != nil {
+				return nil, err
+			}
+			if i > 0 {
+				intervals[k] = append(intervals[k], t)
+			}
+		}
+	}
+	return intervals, nil
+}
+
+// close frees the events.
 func (l *ledger) close() error {
 	var errs []error
 	for _, e := range l.events {
@@ -57,137 +175,98 @@ func (l *ledger) close() error {
 	return errors.Join(errs...)
 }
 
-// kernel describes a launch of kernel k.
-func (l *ledger) kernel(r *Run, k int, g Grid) lm.Launch {
-	x := &r.code.program.Kernels[k]
-	keys, pairs := l.attended(k, x)
-	return lm.Launch{
-		Kernel: x.Entry, About: x.About, Grid: g,
-		Bytes: float64(x.Bytes + r.Rows*x.RowBytes + keys*x.KeyBytes),
-		FLOPs: float64(x.FLOPs + r.Rows*x.RowFLOPs + pairs*x.KeyFLOPs),
+func (l *ledger) flops() float64 {
+	sum := 0.0
+	for _, x := range l.launches {
+		sum += x.FLOPs
 	}
+	return sum
 }
 
-// attended counts the keys of the cache that the rows of a call read, each slot's once and without those of the call itself,
-// and the pairs of a row and a key that it sees.
-func (l *ledger) attended(k int, x *Kernel) (keys, pairs int) {
+// kernel lists a launch of kernel k.
+func (l *ledger) kernel(r *Run, k int, g Grid) {
+	if !l.lists(r) {
+		return
+	}
+	x := &r.code.program.Kernels[k]
+	a := l.attended(k, x)
+	l.add(r, lm.Launch{
+		Kernel: x.Entry, About: x.About, Grid: g,
+		Bytes: float64(x.Bytes + r.Rows*x.RowBytes + a.keys*x.KeyBytes),
+		FLOPs: float64(x.FLOPs + r.Rows*x.RowFLOPs + a.pairs*x.KeyFLOPs),
+	})
+}
+
+func (l *ledger) attended(k int, x *Kernel) (a attended) {
 	if x.Keys == nil {
-		return 0, 0
+		return a
 	}
-	if n, ok := l.keys[k]; ok {
-		return n[0], n[1]
+	if a, ok := l.keys[k]; ok {
+		return a
 	}
-	own, seen := map[[2]int32]bool{}, map[[2]int32]bool{}
+	type place struct{ slot, position int32 }
+	own, seen := map[place]bool{}, map[place]bool{}
 	for i, p := range l.positions {
-		own[[2]int32{l.slots[i], p}] = true
+		own[place{l.slots[i], p}] = true
 	}
 	for i, p := range l.positions {
-		for j := range p + 1 {
-			if !x.Keys.Allowed(int(p), int(j)) {
+		for key := range p + 1 {
+			if !x.Keys.Allowed(int(p), int(key)) {
 				continue
 			}
-			pairs++
-			if at := [2]int32{l.slots[i], j}; !own[at] {
+			a.pairs++
+			if at := (place{l.slots[i], key}); !own[at] {
 				seen[at] = true
 			}
 		}
 	}
-	l.keys[k] = [2]int{len(seen), pairs}
-	return len(seen), pairs
+	a.keys = len(seen)
+	if l.keys == nil {
+		l.keys = map[int]attended{}
+	}
+	l.keys[k] = a
+	return a
 }
 
-// product describes a matrix product.
-func product(p Product, rows int) lm.Launch {
+// product lists a matrix product.
+func (l *ledger) product(r *Run, p Product) {
+	if !l.lists(r) {
+		return
+	}
 	if p.Dynamic {
-		p.M = rows
+		p.M = r.Rows
 	}
-	bytes := p.A.Size()*p.M*p.K + p.B.Size()*p.K*p.N + p.D.Size()*p.M*p.N
-	if p.Beta != 0 {
-		bytes += p.D.Size() * p.M * p.N
-	}
-	switch p.Epilogue {
-	case cuda.EpilogueBias, cuda.EpilogueGELUBias:
-		bytes += p.D.Size() * p.N
-	case cuda.EpilogueGELUAuxBias:
-		bytes += p.D.Size() * (p.N + p.M*p.N)
-	}
-	return lm.Launch{Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: float64(bytes), FLOPs: 2 * float64(p.M) * float64(p.N) * float64(p.K)}
-}
-
-// profile captures a job with an event after each launch, and runs that graph, and the plain one, so many times.
-func (r *Run) profile(d *device, j *Job, l *ledger, plain *cuda.Graph, before, after func(Ptr), times int) (p *lm.Profile, err error) {
-	l.ctx, l.timed, l.keys = d.ctx, true, map[int][2]int{}
-	r.ledger = l
-	defer func() { r.ledger, err = nil, errors.Join(err, l.close()) }()
-	graph, err := r.capture(j, func(result Ptr) {
-		for range emptyIntervals + 1 {
-			l.mark(r.stream)
-		}
-		before(result)
-		l.add(r, lm.Launch{Kernel: "copies to the device"})
-	}, func(result Ptr) {
-		after(result)
-		l.add(r, lm.Launch{Kernel: "copies from the device"})
+	l.add(r, lm.Launch{
+		Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: p.Bytes(), FLOPs: p.FLOPs(),
 	})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, graph.Close()) }()
-	p = &lm.Profile{Launches: l.launches}
-	if p.Step, err = r.timeGraph(d.ctx, plain, times); err != nil {
-		return nil, err
-	}
-	intervals := make([][]time.Duration, len(l.events)-1)
-	for i := range times + 1 {
-		r.stream.Run(graph)
-		if err := r.stream.Sync(); err != nil {
-			return nil, err
-		}
-		for k := range intervals {
-			t, err := cuda.Elapsed(l.events[k], l.events[k+1])
-			if err != nil {
-				return nil, err
-			}
-			if i > 0 { // the first warms up
-				intervals[k] = append(intervals[k], t)
-			}
-		}
-	}
-	p.Event = median(slices.Concat(intervals[:emptyIntervals]...))
-	for i := range p.Launches {
-		p.Launches[i].Time = max(0, median(intervals[emptyIntervals+i])-p.Event)
-	}
-	return p, nil
 }
 
-// timeGraph returns the median time of a graph on the device.
-func (r *Run) timeGraph(ctx *cuda.Context, g *cuda.Graph, times int) (time.Duration, error) {
-	return medianTime(ctx, r.stream, times, func() { r.stream.Run(g) })
-}
-
-// medianTime runs what f puts on a stream once, and then so many times between two events, and returns the median.
+// medianTime runs what f puts on a stream once, and then so many times between two events, and returns the median time.
 func medianTime(ctx *cuda.Context, s *cuda.Stream, times int, f func()) (t time.Duration, err error) {
-	var events [2]*cuda.Event
-	for i := range events {
-		if events[i], err = ctx.NewEvent(); err != nil {
-			return 0, err
-		}
-		defer func() { err = errors.Join(err, events[i].Close()) }()
+	begin, err := ctx.NewEvent()
+	if err != nil {
+		return 0, err
 	}
+	defer func() { err = errors.Join(err, begin.Close()) }()
+	end, err := ctx.NewEvent()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, end.Close()) }()
 	var all []time.Duration
 	for i := range times + 1 {
-		s.Record(events[0])
+		s.Record(begin)
 		f()
-		s.Record(events[1])
+		s.Record(end)
 		if err := s.Sync(); err != nil {
 			return 0, err
 		}
-		t, err := cuda.Elapsed(events[0], events[1])
+		took, err := cuda.Elapsed(begin, end)
 		if err != nil {
 			return 0, err
 		}
 		if i > 0 {
-			all = append(all, t)
+			all = append(all, took)
 		}
 	}
 	return median(all), nil
@@ -196,55 +275,4 @@ func medianTime(ctx *cuda.Context, s *cuda.Stream, times int, f func()) (t time.
 func median(x []time.Duration) time.Duration {
 	slices.Sort(x)
 	return x[len(x)/2]
-}
-
-// ProfileStep implements lm.ProfiledTrainer.
-func (t *trainer) ProfileStep(tokens, targets []int32, p lm.StepParams, times int) (*lm.Profile, error) {
-	if _, _, err := t.Step(tokens, targets, p); err != nil { // which makes the graph, and tells the step what it works on
-		return nil, err
-	}
-	profile, err := t.run.profile(t.d, &t.p.Train, &ledger{}, t.train, t.copyIn(len(tokens), true), t.copyOut, times)
-	if err != nil {
-		return nil, err
-	}
-	profile.Planned = t.Bytes()
-	profile.FLOPs, err = t.run.modelFLOPs(t.p)
-	return profile, err
-}
-
-// modelFLOPs counts a step's as those of the forward pass of every micro-batch, three times: the gradients take two products
-// for each of the forward pass.
-func (r *Run) modelFLOPs(p *Program) (float64, error) {
-	l := &ledger{}
-	r.ledger, r.dry = l, true
-	p.Eval.Enqueue(r)
-	r.ledger, r.dry = nil, false
-	sum := 0.0
-	for _, x := range l.launches {
-		sum += x.FLOPs
-	}
-	return 3 * sum * float64(p.MicroBatches), r.stream.Err()
-}
-
-// ProfileDecode implements lm.ProfiledGenerator.
-func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
-	if len(tokens) > g.p.MaxDecode {
-		return nil, fmt.Errorf("a decode step of %d rows is several graphs, of at most %d each: profile that many", len(tokens), g.p.MaxDecode)
-	}
-	if _, err := g.Decode(tokens, positions, slots); err != nil {
-		return nil, err
-	}
-	n := len(tokens)
-	g.run.Rows = n
-	l := &ledger{positions: positions, slots: slots}
-	p, err := g.run.profile(g.d, &g.p.Decode, l, g.decode[n], func(Ptr) { g.copyIn(n) },
-		func(result Ptr) { g.stream.CopyOut(g.output, 0, result, n*g.p.VocabSize*g.p.Element.Size()) }, times)
-	if err != nil {
-		return nil, err
-	}
-	p.Planned = int64(g.memory.size)
-	for _, x := range p.Launches {
-		p.FLOPs += x.FLOPs
-	}
-	return p, nil
 }

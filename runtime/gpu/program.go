@@ -100,8 +100,8 @@ type Run struct {
 	scalars Ptr
 	stream  *cuda.Stream
 	code    *code
-	dry     bool // only prepare products
-	ledger  *ledger
+	dry     bool    // only prepare products
+	ledger  *ledger // lists the launches; nil: nobody asks
 }
 
 // Launch starts kernel k.
@@ -109,9 +109,7 @@ func (r *Run) Launch(k int, g Grid, args ...Ptr) {
 	if !r.dry {
 		r.stream.Launch(r.code.kernels[k], g[0], g[1], g[2], args...)
 	}
-	if r.ledger != nil {
-		r.ledger.add(r, r.ledger.kernel(r, k, g))
-	}
+	r.ledger.kernel(r, k, g)
 }
 
 // Multiply runs product p: its operands are D, A, B, C, the bias, and the value before the activation.
@@ -123,9 +121,7 @@ func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
 	case !r.dry:
 		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
 	}
-	if r.ledger != nil {
-		r.ledger.add(r, product(r.code.program.Products[p], r.Rows))
-	}
+	r.ledger.product(r, r.code.program.Products[p])
 }
 
 // Clear sets bytes to zero.
@@ -133,9 +129,7 @@ func (r *Run) Clear(p Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Zero(p, bytes)
 	}
-	if r.ledger != nil {
-		r.ledger.add(r, lm.Launch{Kernel: "clear", Bytes: float64(bytes)})
-	}
+	r.ledger.add(r, lm.Launch{Kernel: "clear", Bytes: float64(bytes)})
 }
 
 // Copy copies bytes on the device.
@@ -143,9 +137,7 @@ func (r *Run) Copy(dst, src Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Copy(dst, src, bytes)
 	}
-	if r.ledger != nil {
-		r.ledger.add(r, lm.Launch{Kernel: "copy", Bytes: 2 * float64(bytes)})
-	}
+	r.ledger.add(r, lm.Launch{Kernel: "copy", Bytes: 2 * float64(bytes)})
 }
 
 // Scalar is the address of scalar i.

@@ -14,7 +14,7 @@ const (
 	longEnough = time.Millisecond
 	mostCopied = 1 << 30 // bytes
 	mostSide   = 8192    // of the matrices of a product
-	leastSide  = 256
+	leastSide  = 128
 	peakTimes  = 10
 )
 
@@ -53,7 +53,7 @@ func (d *device) Roofline() (r lm.Roofline, err error) {
 		p.M, p.N, p.K = n, n, n
 		took, err := d.timeProduct(s, p)
 		if err == nil {
-			r.Side, r.FLOPS = n, 2*float64(n)*float64(n)*float64(n)/took.Seconds()
+			r.Side, r.FLOPS = n, p.FLOPs()/took.Seconds()
 		}
 		return took, err
 	})
