@@ -102,41 +102,12 @@ type Program struct {
 // env is added to what the command finds in its environment.
 func Run(t testing.TB, ps []Program, env ...string) []Answer {
 	t.Helper()
-	dir := t.TempDir()
-	write := func(path string, data []byte) {
-		t.Helper()
-		path = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mod, err := os.ReadFile(filepath.Join(root(t), "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := os.ReadFile(filepath.Join(root(t), "go.sum"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.Replace(string(mod), "module "+gogen.Module, "module check", 1)
-	text += fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %s\n", gogen.Module, gogen.Module, root(t))
-	write("go.mod", []byte(text))
-	write("go.sum", sum)
+	m := newModule(t)
 	var imports, table strings.Builder
 	jobs := make([]Job, len(ps))
 	for i, p := range ps {
 		jobs[i] = p.Job
-		p.Compiled.ImportPath = fmt.Sprintf("check/p%d", i)
-		files, err := gogen.Generate(p.Compiled)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			write(filepath.Join(fmt.Sprintf("p%d", i), f.Path), f.Data)
-		}
+		m.add(p.Compiled, fmt.Sprintf("p%d", i))
 		fmt.Fprintf(&imports, "\tp%d \"check/p%d\"\n", i, i)
 		cuda := "nil"
 		if p.Compiled.CUDA != nil {
@@ -144,15 +115,13 @@ func Run(t testing.TB, ps []Program, env ...string) []Answer {
 		}
 		fmt.Fprintf(&table, "\t{p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", i, i, cuda, i, i, i, i)
 	}
-	write("main.go", []byte(fmt.Sprintf(checkMain, imports.String(), table.String())))
+	m.write("main.go", []byte(fmt.Sprintf(checkMain, imports.String(), table.String())))
 	input, err := json.Marshal(jobs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write("jobs.json", input)
-	cmd := exec.Command("go", "run", "-mod=mod", ".")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	m.write("jobs.json", input)
+	cmd := m.goCommand("run", ".")
 	cmd.Env = append(cmd.Env, env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -165,6 +134,73 @@ func Run(t testing.TB, ps []Program, env ...string) []Answer {
 		t.Fatal(err)
 	}
 	return answers
+}
+
+// Command builds the command of a program's package, and returns where it is.
+func Command(t testing.TB, p gogen.Program) string {
+	t.Helper()
+	m := newModule(t)
+	m.add(p, "p")
+	out := filepath.Join(m.dir, "command")
+	if said, err := m.goCommand("build", "-o", out, "./p/cmd/"+p.Spec.Name).CombinedOutput(); err != nil {
+		t.Fatalf("the command does not compile: %v\n%s", err, said)
+	}
+	return out
+}
+
+// module is a Go module, named check, in a folder that goes with the test.
+type module struct {
+	t   testing.TB
+	dir string
+}
+
+func newModule(t testing.TB) module {
+	t.Helper()
+	m := module{t, t.TempDir()}
+	mod, err := os.ReadFile(filepath.Join(root(t), "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := os.ReadFile(filepath.Join(root(t), "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(mod), "module "+gogen.Module, "module check", 1)
+	text += fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %s\n", gogen.Module, gogen.Module, root(t))
+	m.write("go.mod", []byte(text))
+	m.write("go.sum", sum)
+	return m
+}
+
+func (m module) write(path string, data []byte) {
+	m.t.Helper()
+	path = filepath.Join(m.dir, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// add generates a program's package into a folder.
+func (m module) add(p gogen.Program, folder string) {
+	m.t.Helper()
+	p.ImportPath = "check/" + folder
+	files, err := gogen.Generate(p)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, f := range files {
+		m.write(filepath.Join(folder, f.Path), f.Data)
+	}
+}
+
+func (m module) goCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = m.dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	return cmd
 }
 
 const checkMain = `package main
