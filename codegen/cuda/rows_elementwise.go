@@ -90,8 +90,11 @@ var elementwiseRows = map[string]lowering{
 		to := e.f.Plan.Places[y]
 		inPlace := placed && from.Buffer == to.Buffer && from.Column == to.Column && from.Shift == to.Shift && from.Loop == to.Loop
 		items := pairs / vec
+		all := e.size(x)
+		moves := moved{all.bytes * 2 * pairs / width, all.perRow * 2 * pairs / width} // what is rotated
 		if !inPlace {
 			items += (width - 2*pairs) / vec
+			moves = all
 		}
 		const threads = 256
 		e.emit(op, kernel{
@@ -101,7 +104,7 @@ var elementwiseRows = map[string]lowering{
 				boolean("interleaved", op.Bool("interleaved")), boolean("inverse", op.Bool("inverse")), boolean("in_place", inPlace),
 				integer("y_stride", e.stride(y)), integer("x_stride", e.stride(x)), integer("threads", threads),
 			},
-			params:  []param{e.out(op, 0, "y"), e.in(op, 0, "x"), e.rotary(op, "cos", false), e.rotary(op, "sin", true), e.in(op, 1, "positions")},
+			params:  []param{e.out(op, 0, "y").moving(moves), e.in(op, 0, "x").moving(moves), e.rotary(op, "cos", false), e.rotary(op, "sin", true), e.in(op, 1, "positions")},
 			threads: threads, grid: e.accesses(x, heads*items, threads),
 		})
 	},

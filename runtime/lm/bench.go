@@ -1,6 +1,7 @@
 package lm
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -26,11 +27,14 @@ func (b benchmark) String() string {
 		b.What, b.Device, b.Median, b.Tokens, b.Least, b.Most, b.Steps, b.Speed, b.First)
 }
 
-// measure times step, which is called once before.
-func measure(what, device string, tokens, steps int, step func(i int) error) (benchmark, error) {
+// measure times step, which is called once before, until ctx ends.
+func measure(ctx context.Context, what, device string, tokens, steps int, step func(i int) error) (benchmark, error) {
 	b := benchmark{What: what, Device: device, Tokens: tokens, Steps: steps}
 	times := make([]float64, 0, steps)
 	for i := range steps + 1 {
+		if err := ctx.Err(); err != nil {
+			return b, err
+		}
 		begin := time.Now()
 		if err := step(i); err != nil {
 			return b, err
@@ -89,13 +93,13 @@ func (c *call) bench() error {
 	}
 	defer m.Close()
 	if *steps > 0 {
-		b, err := m.timeTraining(*steps, nil)
+		b, err := m.timeTraining(c.ctx, *steps, nil)
 		if err := c.say(b, err); err != nil {
 			return err
 		}
 	}
 	if *decode > 0 {
-		b, err := m.timeDecoding(*decode, *shape, nil)
+		b, err := m.timeDecoding(c.ctx, *decode, *shape, nil)
 		return c.say(b, err)
 	}
 	return nil
@@ -120,7 +124,7 @@ func (c *call) say(b benchmark, err error) error {
 }
 
 // timeTraining times optimizer steps. after is called before the trainer is closed, with a batch; it may be nil.
-func (m *Model) timeTraining(steps int, after func(t Trainer, tokens, targets []int32) error) (benchmark, error) {
+func (m *Model) timeTraining(ctx context.Context, steps int, after func(t Trainer, tokens, targets []int32) error) (benchmark, error) {
 	begin := time.Now()
 	t, err := m.newTrainer("")
 	if err != nil {
@@ -134,7 +138,7 @@ func (m *Model) timeTraining(steps int, after func(t Trainer, tokens, targets []
 		tokens[i], targets[i] = int32(r.IntN(m.cfg.VocabSize)), int32(r.IntN(m.cfg.VocabSize))
 	}
 	ready := time.Since(begin)
-	b, err := measure("train", m.deviceName(), n, steps, func(i int) error {
+	b, err := measure(ctx, "train", m.deviceName(), n, steps, func(i int) error {
 		_, _, err := t.Step(tokens, targets, StepParams{LR: benchLR, Step: i + 1, Seed: 1})
 		return err
 	})
@@ -174,7 +178,7 @@ func (s *decodeShape) check(steps, context int) error {
 }
 
 // timeDecoding times decode steps. after is called with the last one; it may be nil.
-func (m *Model) timeDecoding(steps int, shape decodeShape, after func(g Generator, tokens, positions, slots []int32) error) (benchmark, error) {
+func (m *Model) timeDecoding(ctx context.Context, steps int, shape decodeShape, after func(g Generator, tokens, positions, slots []int32) error) (benchmark, error) {
 	begin := time.Now()
 	m.cfg.Generate.Batch = shape.batch
 	g, err := m.generation()
@@ -196,7 +200,7 @@ func (m *Model) timeDecoding(steps int, shape decodeShape, after func(g Generato
 		}
 	}
 	ready := time.Since(begin)
-	b, err := measure("decode", m.deviceName(), len(tokens), steps, func(i int) error {
+	b, err := measure(ctx, "decode", m.deviceName(), len(tokens), steps, func(i int) error {
 		for s := range tokens {
 			positions[s] = int32(shape.prompt + i)
 		}

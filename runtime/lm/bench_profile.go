@@ -29,7 +29,7 @@ func (c *call) benchTrain() error {
 		return inputError("--steps is %d; it must be at least 1", *steps)
 	}
 	return c.profiled(*trace, func(m *Model, r *report) (err error) {
-		r.benchmark, err = m.timeTraining(*steps, func(t Trainer, tokens, targets []int32) (err error) {
+		r.benchmark, err = m.timeTraining(c.ctx, *steps, func(t Trainer, tokens, targets []int32) (err error) {
 			if p, ok := t.(ProfiledTrainer); ok {
 				r.Profile, err = p.ProfileStep(tokens, targets, StepParams{LR: benchLR, Step: *steps + 2, Seed: 1}, *steps)
 			}
@@ -53,7 +53,7 @@ func (c *call) benchDecode() error {
 		return err
 	}
 	return c.profiled("", func(m *Model, r *report) (err error) {
-		r.benchmark, err = m.timeDecoding(*steps, *shape, func(g Generator, tokens, positions, slots []int32) (err error) {
+		r.benchmark, err = m.timeDecoding(c.ctx, *steps, *shape, func(g Generator, tokens, positions, slots []int32) (err error) {
 			if p, ok := g.(ProfiledGenerator); ok {
 				r.Profile, err = p.ProfileDecode(tokens, positions, slots, *steps)
 			}

@@ -28,7 +28,9 @@ type profiledDevice struct {
 	rooms   []int64 // what MemoryUsed says in turn
 }
 
-func (d *profiledDevice) Roofline() (Roofline, error) { return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}, nil }
+func (d *profiledDevice) Roofline() (Roofline, error) {
+	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}, nil
+}
 
 func (d *profiledDevice) MemoryUsed() (int64, error) {
 	if len(d.rooms) == 0 {
