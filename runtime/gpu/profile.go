@@ -35,25 +35,39 @@ func (r *Run) modelFLOPs(p *Program) (float64, error) {
 	return 3 * float64(p.MicroBatches) * l.flops(), r.stream.Err()
 }
 
-// ProfileDecode implements lm.ProfiledGenerator.
+// ProfileDecode implements lm.ProfiledGenerator. More rows than the program has in a step are several, as in Decode.
 func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	whole := &lm.Profile{Planned: int64(g.memory.size)}
+	for at := 0; at < len(tokens); at += g.p.MaxDecode {
+		end := min(at+g.p.MaxDecode, len(tokens))
+		p, err := g.profileStep(tokens[at:end], positions[at:end], slots[at:end], times)
+		if err != nil {
+			return nil, err
+		}
+		var begin time.Duration // behind the step before
+		if n := len(whole.Launches); n > 0 {
+			begin = whole.Launches[n-1].Begin + whole.Launches[n-1].Time + whole.Event
+		}
+		for _, x := range p.Launches {
+			x.Begin += begin
+			whole.Launches = append(whole.Launches, x)
+			whole.FLOPs += x.FLOPs
+		}
+		whole.Step += p.Step
+		whole.Event = p.Event
+	}
+	return whole, nil
+}
+
+func (g *generator) profileStep(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	if _, err := g.Decode(tokens, positions, slots); err != nil { // which captures the step, and leaves it what it works on
+		return nil, err
+	}
 	n := len(tokens)
-	if n > g.p.MaxDecode {
-		return nil, fmt.Errorf("%d sequences at once are decoded in several steps, of %d at most: profile no more than these", n, g.p.MaxDecode)
-	}
-	if _, err := g.Decode(tokens, positions, slots); err != nil {
-		return nil, err
-	}
 	bytes := n * g.p.VocabSize * g.p.Element.Size()
-	l := &ledger{positions: positions, slots: slots}
 	g.run.Rows = n
-	p, err := g.run.profile(g.d.ctx, &g.p.Decode, l, g.decode[n], edge{func(Ptr) { g.copyIn(n) }, 3 * 4 * n},
+	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[n], edge{func(Ptr) { g.copyIn(n) }, 3 * 4 * n},
 		edge{func(result Ptr) { g.stream.CopyOut(g.output, 0, result, bytes) }, bytes}, times)
-	if err != nil {
-		return nil, err
-	}
-	p.Planned, p.FLOPs = int64(g.memory.size), l.flops()
-	return p, nil
 }
 
 // edge is what a graph does before its job, or after it: copies of so many bytes from the host, or to it.

@@ -72,11 +72,11 @@ func (c *call) profiled(trace string, measure func(m *Model, r *report) error) e
 	defer m.Close()
 	var r report
 	if d, ok := m.device.(Measured); ok {
-		if r.Roofline, err = d.Roofline(); err != nil {
-			return fmt.Errorf("measuring %s: %w", m.device, err)
-		}
 		if r.Memory.Context, err = d.MemoryUsed(); err != nil {
 			return err
+		}
+		if r.Roofline, err = d.Roofline(); err != nil {
+			return fmt.Errorf("measuring %s: %w", m.device, err)
 		}
 	}
 	if err := measure(m, &r); err != nil {
