@@ -1,15 +1,29 @@
 package ir
 
+import "github.com/tfc-dev/tfc/spec"
+
 // What an op becomes on a CUDA device: kernels and matrix products, in order on one stream. The CUDA generator chooses
 // them, the Go generator writes the code that puts them on the stream.
 
-// Kernel is an entry of the generated .cu files, and how it is started.
+// Kernel is an entry of the generated .cu files, how it is started, and what a launch of it costs. Ops whose launches of one
+// entry cost different amounts have a Kernel each.
 type Kernel struct {
+	Name    string // its own; that of the entry for the first
 	Entry   string // the extern "C" function, and the name of its file
 	Threads int    // of a block
 	Shared  int    // bytes of dynamic shared memory
 	Arch    string // the one architecture that it is written for, as sm_90a; "" where it runs on all
+	Cost    Cost
 	About   string // the op and its place in the spec, for errors
+}
+
+// Cost is the least that a launch has to do: Bytes that it must move, each operand read or written once, and FLOPs. Rows of
+// the call, where their number is known only then, cost RowBytes and RowFLOPs each. Where the rows attend to a cache, so does
+// every key that Keys lets a row see: KeyFLOPs for each row, and KeyBytes once for all rows of a slot.
+type Cost struct {
+	Bytes, RowBytes, KeyBytes int
+	FLOPs, RowFLOPs, KeyFLOPs int
+	Keys                      *spec.Pattern
 }
 
 // Launch is one piece of work on a stream: a kernel, a product, or a clearing.
@@ -17,7 +31,8 @@ type Launch struct {
 	Kernels []*Kernel // one, or several that layers take in turn: layer l runs element l mod their number
 	Grid    [3]Count  // of blocks
 	Product *Product
-	Clear   int // bytes that are set to zero, from Args[0] on
+	Clear   int  // bytes that are set to zero, from Args[0] on
+	Cost    Cost // of a kernel
 	Args    []Operand
 }
 

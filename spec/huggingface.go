@@ -57,8 +57,7 @@ func (h *HuggingFace) varies(path string, value any) bool {
 // saysAttention says whether config.json can express the attention of all layers.
 func (h *HuggingFace) saysAttention(m *Model) bool {
 	windows := map[int]bool{}
-	for l := range m.NumLayers {
-		p := m.Attention.At(l)
+	for _, p := range m.Attention { // as many as there are, which are not yet checked to be those of the layers
 		if p.Op != "causal" && p.windowOf() == 0 {
 			return false
 		}

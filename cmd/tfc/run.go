@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -131,8 +132,13 @@ func buildProgram(c *cobra.Command, s *spec.Spec, file, dir string) (program str
 
 // follow runs a program to its end, and passes on its exit code and the signals it has not had itself.
 func follow(c *cobra.Command, program string, args ...string) error {
+	return followTo(c, c.OutOrStdout(), program, args...)
+}
+
+// followTo is follow with the program's standard output elsewhere.
+func followTo(c *cobra.Command, stdout io.Writer, program string, args ...string) error {
 	cmd := exec.Command(program, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c.OutOrStdout(), c.ErrOrStderr()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, c.ErrOrStderr()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)

@@ -28,6 +28,7 @@ func (e *emitter) lower(op *ir.Op) {
 	}
 	e.scratchUsed = 0
 	row(e, op)
+	e.count(op)
 }
 
 func (e *emitter) fail(op *ir.Op, format string, args ...any) {
@@ -43,7 +44,7 @@ func (e *emitter) emit(op *ir.Op, k kernel) {
 		n = k.items
 	}
 	base := append([]constant{integer("rows", n)}, k.config...)
-	l := ir.Launch{Grid: k.grid}
+	l := ir.Launch{Grid: k.grid, Cost: k.cost()}
 	for i := range l.Grid {
 		if l.Grid[i] == (ir.Count{}) {
 			l.Grid[i].N = 1
@@ -224,12 +225,12 @@ func (e *emitter) in(op *ir.Op, i int, name string) param {
 
 // read is a value, read.
 func (e *emitter) read(v *ir.Value, name string) param {
-	return param{"const " + ctype(v.Type.DType) + " *", name, ir.Operand{Kind: ir.OperandValue, Value: v}}
+	return param{"const " + ctype(v.Type.DType) + " *", name, ir.Operand{Kind: ir.OperandValue, Value: v}, e.size(v)}
 }
 
 // written is a value, written.
 func (e *emitter) written(v *ir.Value, name string) param {
-	return param{ctype(v.Type.DType) + " *", name, ir.Operand{Kind: ir.OperandValue, Value: v}}
+	return param{ctype(v.Type.DType) + " *", name, ir.Operand{Kind: ir.OperandValue, Value: v}, e.size(v)}
 }
 
 // out is result i of op, written: null where nobody reads it and the kernel can do without.
@@ -241,67 +242,69 @@ func (e *emitter) out(op *ir.Op, i int, name string) param {
 	return e.written(r, name)
 }
 
-func null(ctype, name string) param { return param{ctype, name, ir.Operand{}} }
+func null(ctype, name string) param { return param{ctype: ctype, name: name} }
 
 // weight is parameter argument i, f32; null where it is absent.
 func (e *emitter) weight(op *ir.Op, i int, name string) param {
-	return e.param(op.Args[i], "const float *", name, ir.OperandWeight)
+	return e.param(op.Args[i], "const float *", name, ir.OperandWeight, ir.F32)
 }
 
 // copied is parameter argument i as products read it, in the activations' type.
 func (e *emitter) copied(op *ir.Op, i int, name string) param {
-	return e.param(op.Args[i], "const "+ctype(e.g.code.Element)+" *", name, ir.OperandCopy)
+	return e.param(op.Args[i], "const "+ctype(e.g.code.Element)+" *", name, ir.OperandCopy, e.g.code.Element)
 }
 
-// grad is the gradient i that op adds to, f32; null where it is absent.
+// grad is the gradient i that op adds to, f32, read and written; null where it is absent.
 func (e *emitter) grad(op *ir.Op, i int, name string) param {
 	if i >= len(op.Into) {
 		return null("float *", name)
 	}
-	return e.param(op.Into[i], "float *", name, ir.OperandGrad)
+	return e.param(op.Into[i], "float *", name, ir.OperandGrad, ir.F32).updated()
 }
 
-// cache is a key-value cache argument, in the activations' type.
+// cache is a key-value cache argument, in the activations' type. What moves of it depends on positions: see ir.Cost.
 func (e *emitter) cache(op *ir.Op, i int, name string) param {
-	return e.param(op.Args[i], ctype(e.g.code.Element)+" *", name, ir.OperandCache)
+	return e.param(op.Args[i], ctype(e.g.code.Element)+" *", name, ir.OperandCache, e.g.code.Element).moving(moved{})
 }
 
-func (e *emitter) param(v *ir.Value, ctype, name string, kind ir.OperandKind) param {
+// param is a parameter of the model in elements of type d, all of which move.
+func (e *emitter) param(v *ir.Value, ctype, name string, kind ir.OperandKind, d ir.DType) param {
 	if v == nil {
 		return null(ctype, name)
 	}
-	return param{ctype, name, ir.Operand{Kind: kind, Value: v}}
+	return param{ctype, name, ir.Operand{Kind: kind, Value: v}, moved{bytes: v.Type.Elems() * d.Bytes()}}
 }
 
 // state is the device's state (state.cuh).
 func (e *emitter) state(name string) param {
-	return param{"State *", name, ir.Operand{Kind: ir.OperandState}}
+	return param{ctype: "State *", name: name, operand: ir.Operand{Kind: ir.OperandState}}
 }
 
-// buffer is a whole buffer: weights, copies, gradients, first, second.
-func (e *emitter) buffer(ctype, name, which string) param {
-	return param{ctype, name, ir.Operand{Kind: ir.OperandBuffer, Name: which}}
+// buffer is a whole buffer of elements of type d: weights, copies, gradients, first, second.
+func (e *emitter) buffer(d ir.DType, name, which string) param {
+	return param{ctype(d) + " *", name, ir.Operand{Kind: ir.OperandBuffer, Name: which}, moved{bytes: e.g.WeightFloats * d.Bytes()}}
 }
 
 // scratch is workspace for this op: bytes from the next multiple of 256 on.
 func (e *emitter) scratch(ctype, name string, bytes int) param {
-	p := param{ctype, name, ir.Operand{Kind: ir.OperandScratch, Offset: e.scratchUsed}}
+	p := param{ctype, name, ir.Operand{Kind: ir.OperandScratch, Offset: e.scratchUsed}, moved{bytes: bytes}}
 	e.scratchUsed += (bytes + 255) / 256 * 256
 	e.scratchBytes = max(e.scratchBytes, e.scratchUsed)
 	return p
 }
 
-// rotary is the table of cosines, or sines, of a rope op: [max, pairs] floats.
+// rotary is the table of cosines, or sines, of a rope op: [max, pairs] floats, of which a row of x reads one.
 func (e *emitter) rotary(op *ir.Op, name string, sine bool) param {
 	freqs, scale := ir.Rotary(op)
 	t := ir.RotaryTable{Freqs: freqs, Scale: scale, Max: op.Int("max"), Sine: sine}
-	return param{"const float *", name, ir.Operand{Kind: ir.OperandTable, N: e.g.table(t)}}
+	p := param{ctype: "const float *", name: name, operand: ir.Operand{Kind: ir.OperandTable, N: e.g.table(t)}}
+	return e.gathered(p, op.Args[0], t.Max, 4*len(freqs))
 }
 
 // layer and micro are the loop variables that op stands under, 0 outside of loops.
 func (e *emitter) layer(name string) param {
-	return param{"int ", name, ir.Operand{Kind: ir.OperandLayer}}
+	return param{ctype: "int ", name: name, operand: ir.Operand{Kind: ir.OperandLayer}}
 }
 func (e *emitter) micro(name string) param {
-	return param{"int ", name, ir.Operand{Kind: ir.OperandMicro}}
+	return param{ctype: "int ", name: name, operand: ir.Operand{Kind: ir.OperandMicro}}
 }

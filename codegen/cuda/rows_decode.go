@@ -51,6 +51,11 @@ func (e *emitter) cached(op *ir.Op) cachedAttention {
 	return a
 }
 
+// key is what a key of the cache costs: its own bytes and its value's, and for each row two products.
+func (a cachedAttention) key() ir.Cost {
+	return ir.Cost{KeyBytes: 2 * a.kvHeads * a.width * a.q.Type.DType.Bytes(), KeyFLOPs: 4 * a.heads * a.width}
+}
+
 // kernel is a kernel under the common fields and more.
 func (a cachedAttention) kernel(file, body string, more ...constant) kernel {
 	k := kernel{file: file, body: body, rows: a.q, config: append(append([]constant(nil), a.config...), more...), layers: a.masks}
@@ -67,7 +72,7 @@ func (e *emitter) kvAppend(op *ir.Op, a cachedAttention) {
 		k.config, k.layers = append(k.config, k.layers[0]...), nil
 	}
 	k.threads = 256
-	k.params = []param{e.cache(op, 3, "k_cache"), e.cache(op, 4, "v_cache"), e.in(op, 1, "k"), e.in(op, 2, "v"), e.in(op, 5, "positions"), e.in(op, 6, "slots")}
+	k.params = []param{e.cache(op, 3, "k_cache").moving(e.size(op.Args[1])), e.cache(op, 4, "v_cache").moving(e.size(op.Args[2])), e.in(op, 1, "k"), e.in(op, 2, "v"), e.in(op, 5, "positions"), e.in(op, 6, "slots")}
 	k.grid = e.accesses(a.q, a.kvHeads*a.width/a.vec, k.threads)
 	e.emit(op, k)
 }
@@ -87,6 +92,7 @@ func (e *emitter) prefillAttention(op *ir.Op, a cachedAttention) {
 		k.grid = e.grid(a.q, p.owned, a.heads)
 	}
 	k.params = []param{e.out(op, 0, "o"), e.in(op, 0, "q"), e.cache(op, 3, "k_cache"), e.cache(op, 4, "v_cache"), e.in(op, 5, "positions"), e.in(op, 6, "slots")}
+	k.key = a.key()
 	e.emit(op, k)
 }
 
@@ -121,15 +127,20 @@ func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
 	}
 	fields := []constant{integer("warps", t.warps), integer("splits", t.splits), integer("stretch", t.stretch)}
 	sums, stats := null("float *", "sums"), null("float2 *", "stats")
-	if t.splits > 1 {
-		sums = e.scratch("float *", "sums", 4*a.rows*a.heads*t.splits*a.width)
-		stats = e.scratch("float2 *", "stats", 8*a.rows*a.heads*t.splits)
+	if t.splits > 1 { // how many of them a row needs depends on its position
+		sums = e.scratch("float *", "sums", 4*a.rows*a.heads*t.splits*a.width).moving(moved{})
+		stats = e.scratch("float2 *", "stats", 8*a.rows*a.heads*t.splits).moving(moved{})
+	}
+	keys, values := e.cache(op, 3, "k_cache"), e.cache(op, 4, "v_cache")
+	if e.f.Name == "decode" {
+		keys, values = keys.moving(e.size(op.Args[1])), values.moving(e.size(op.Args[2]))
 	}
 	k := a.kernel("decode.cuh", body, append(fields, integer("pieces", t.pieces), integer("heads_at_once", t.headsAtOnce))...)
 	k.params = []param{
 		e.out(op, 0, "o"), sums, stats, e.in(op, 0, "q"), e.in(op, 1, "k"), e.in(op, 2, "v"),
-		e.cache(op, 3, "k_cache"), e.cache(op, 4, "v_cache"), e.in(op, 5, "positions"), e.in(op, 6, "slots"),
+		keys, values, e.in(op, 5, "positions"), e.in(op, 6, "slots"),
 	}
+	k.key = a.key()
 	k.threads, k.grid = 32*t.warps, [3]ir.Count{{N: t.splits}, {N: t.blocks}, perRow}
 	e.emit(op, k)
 	if t.splits == 1 {

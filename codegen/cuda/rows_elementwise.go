@@ -7,11 +7,11 @@ var elementwiseRows = map[string]lowering{
 	"embed": func(e *emitter, op *ir.Op) {
 		y := op.Results[0]
 		e.elementwise(op, "embed", y, strides{"y": y}, []constant{number("scale", op.Float("scale"))},
-			e.out(op, 0, "y"), e.in(op, 0, "tokens"), e.weight(op, 1, "table"))
+			e.out(op, 0, "y"), e.in(op, 0, "tokens"), e.table(op, 1, "table"))
 	},
 	"add_positions": func(e *emitter, op *ir.Op) {
 		e.elementwise(op, "add_positions", op.Args[0], strides{"y": op.Results[0], "x": op.Args[0]}, nil,
-			e.out(op, 0, "y"), e.in(op, 0, "x"), e.weight(op, 1, "table"), e.in(op, 2, "positions"))
+			e.out(op, 0, "y"), e.in(op, 0, "x"), e.table(op, 1, "table"), e.in(op, 2, "positions"))
 	},
 	"bias": func(e *emitter, op *ir.Op) {
 		e.elementwise(op, "bias", op.Args[0], strides{"y": op.Results[0], "x": op.Args[0]}, nil, e.out(op, 0, "y"), e.in(op, 0, "x"), e.weight(op, 1, "b"))
@@ -75,7 +75,7 @@ var elementwiseRows = map[string]lowering{
 		e.emit(op, kernel{
 			file: "elementwise.cuh", body: "last", rows: x,
 			config: []constant{typ("T", x.Type.DType), integer("cols", x.Type.Cols()), integer("vec", vec), integer("threads", threads), integer("x_stride", e.stride(x))},
-			params: []param{e.out(op, 0, "y"), e.in(op, 0, "x")}, threads: threads, grid: blocks((x.Type.Cols()/vec + threads - 1) / threads),
+			params: []param{e.out(op, 0, "y"), e.in(op, 0, "x").moving(e.size(op.Results[0]))}, threads: threads, grid: blocks((x.Type.Cols()/vec + threads - 1) / threads),
 		})
 	},
 	"rope": func(e *emitter, op *ir.Op) {
@@ -90,8 +90,11 @@ var elementwiseRows = map[string]lowering{
 		to := e.f.Plan.Places[y]
 		inPlace := placed && from.Buffer == to.Buffer && from.Column == to.Column && from.Shift == to.Shift && from.Loop == to.Loop
 		items := pairs / vec
+		all := e.size(x)
+		moves := moved{all.bytes * 2 * pairs / width, all.perRow * 2 * pairs / width} // what is rotated
 		if !inPlace {
 			items += (width - 2*pairs) / vec
+			moves = all
 		}
 		const threads = 256
 		e.emit(op, kernel{
@@ -101,7 +104,7 @@ var elementwiseRows = map[string]lowering{
 				boolean("interleaved", op.Bool("interleaved")), boolean("inverse", op.Bool("inverse")), boolean("in_place", inPlace),
 				integer("y_stride", e.stride(y)), integer("x_stride", e.stride(x)), integer("threads", threads),
 			},
-			params:  []param{e.out(op, 0, "y"), e.in(op, 0, "x"), e.rotary(op, "cos", false), e.rotary(op, "sin", true), e.in(op, 1, "positions")},
+			params:  []param{e.out(op, 0, "y").moving(moves), e.in(op, 0, "x").moving(moves), e.rotary(op, "cos", false), e.rotary(op, "sin", true), e.in(op, 1, "positions")},
 			threads: threads, grid: e.accesses(x, heads*items, threads),
 		})
 	},
@@ -151,7 +154,7 @@ func (e *emitter) copyInto(op *ir.Op, y param, whole *ir.Value, at int, from par
 			typ("T", x.Type.DType), integer("cols", x.Type.Cols()), integer("vec", vec), integer("threads", elementThreads),
 			integer("y_stride", e.stride(whole)), integer("x_stride", e.stride(x)),
 		},
-		params: []param{y, from}, threads: elementThreads, grid: e.accesses(x, x.Type.Cols()/vec, elementThreads),
+		params: []param{y.moving(from.moved), from}, threads: elementThreads, grid: e.accesses(x, x.Type.Cols()/vec, elementThreads),
 	})
 }
 

@@ -107,9 +107,10 @@ func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *i
 	p := e.over(op, nil)
 	p.M, p.N, p.K, p.TransB, p.LDA, p.LDB, p.LDD = rows, vocab, cols, true, xStride, cols, e.stride(tile)
 	p.A, p.B, p.D = x.Type.DType, e.g.code.Element, tile.Type.DType
+	logits := e.read(tile, "logits").moving(moved{bytes: rows * vocab * tile.Type.DType.Bytes()})
 	e.product(op, p, operands{d: e.written(tile, "logits"), a: xAt, b: e.copied(op, 1, "w")})
 	c := crossEntropy{
-		rows: rows, logits: tile, at: e.read(tile, "logits"), targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
+		rows: rows, logits: tile, at: logits, targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
 		scale: op.Float("scale"), cap: op.Float("softcap"), n: op.Args[4],
 	}
 	if op.Args[2] != nil {
@@ -120,10 +121,10 @@ func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *i
 		e.crossEntropy(op, c)
 		return
 	}
-	c.d, c.to = tile, e.written(tile, "d")
+	c.d, c.to = tile, e.written(tile, "d").moving(logits.moved)
 	e.crossEntropy(op, c)
 	dx := op.Results[1]
-	d := e.read(tile, "d")
+	d := e.read(tile, "d").moving(logits.moved)
 	p = e.over(op, nil)
 	p.M, p.N, p.K, p.TransA, p.LDA, p.LDB, p.LDC, p.LDD, p.Beta = vocab, cols, rows, true, e.stride(tile), xStride, cols, cols, 1
 	p.A, p.B, p.C, p.D = tile.Type.DType, x.Type.DType, ir.F32, ir.F32

@@ -12,14 +12,14 @@ const (
 
 // optimizerRows work on the whole buffers of weights, gradients and moments.
 var optimizerRows = map[string]lowering{
-	"zero_grads": func(e *emitter, op *ir.Op) { e.clear(op, e.buffer("float *", "g", "gradients"), 4*e.g.WeightFloats) },
+	"zero_grads": func(e *emitter, op *ir.Op) { e.clear(op, e.buffer(ir.F32, "g", "gradients"), 4*e.g.WeightFloats) },
 	"grad_norm": func(e *emitter, op *ir.Op) {
 		const threads, chunk = 256, 16 * 4 * 256
 		n := (e.g.WeightFloats + chunk - 1) / chunk
 		partial := e.scratch("double *", "partial", 8*n)
 		e.emit(op, kernel{
 			file: "optimizer.cuh", body: "square_sums", config: []constant{long("count", e.g.WeightFloats), integer("chunk", chunk), integer("threads", threads)},
-			params: []param{partial, e.buffer("const float *", "g", "gradients")}, threads: threads, grid: blocks(n),
+			params: []param{partial, e.buffer(ir.F32, "g", "gradients").constant()}, threads: threads, grid: blocks(n),
 		})
 		partial.ctype = "const double *"
 		e.emit(op, kernel{
@@ -44,13 +44,13 @@ var optimizerRows = map[string]lowering{
 		d := e.g.code.Element
 		copies := null(ctype(d)+" *", "copies")
 		if d != ir.F32 {
-			copies = e.buffer(ctype(d)+" *", "copies", "copies")
+			copies = e.buffer(d, "copies", "copies")
 		}
 		e.emit(op, kernel{
 			file: "optimizer.cuh", body: "adamw",
 			config: []constant{typ("T", d), long("count", e.g.WeightFloats), long("decayed", e.g.DecayedFloats), boolean("copied", d != ir.F32), integer("threads", threads)},
-			params: []param{e.buffer("float *", "w", "weights"), e.buffer("float *", "m", "first"), e.buffer("float *", "v", "second"), copies,
-				e.buffer("const float *", "g", "gradients"), e.state("state")},
+			params: []param{e.buffer(ir.F32, "w", "weights").updated(), e.buffer(ir.F32, "m", "first").updated(), e.buffer(ir.F32, "v", "second").updated(), copies,
+				e.buffer(ir.F32, "g", "gradients").constant(), e.state("state")},
 			threads: threads, grid: blocks((e.g.WeightFloats/8 + threads) / threads),
 		})
 	},

@@ -1,10 +1,6 @@
 package cudagen
 
-import (
-	"fmt"
-
-	"github.com/tfc-dev/tfc/ir"
-)
+import "github.com/tfc-dev/tfc/ir"
 
 // productRows are the matrix products. Weights are [out, in], so y = x·wᵀ.
 var productRows = map[string]lowering{
@@ -107,11 +103,7 @@ type operands struct{ d, a, b, c, bias, pre param }
 // over starts a product of op whose M is the rows of v, or a constant where v is nil.
 func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 	_, dynamic := e.rows(v)
-	about := op.Kind + "  " + label(op)
-	if op.Pos.IsValid() {
-		about += fmt.Sprintf("  %s:%d", base(op.Pos.File), op.Pos.Line)
-	}
-	return ir.Product{Rows: dynamic, About: about}
+	return ir.Product{Rows: dynamic, About: about(op)}
 }
 
 // product launches a matrix product.

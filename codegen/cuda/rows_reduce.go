@@ -23,7 +23,7 @@ var reduceRows = map[string]lowering{
 			n *= e.f.Symbol("A")
 		}
 		e.emit(op, kernel{file: "reduce.cuh", body: "count", items: n, config: []constant{integer("threads", threads)},
-			params: []param{e.out(op, 0, "n"), e.in(op, 0, "targets")}, threads: threads, grid: blocks(1)})
+			params: []param{e.out(op, 0, "n"), e.in(op, 0, "targets").moving(moved{bytes: 4 * n})}, threads: threads, grid: blocks(1)})
 	},
 	"zero": func(e *emitter, op *ir.Op) { e.clear(op, e.out(op, 0, "y"), 4) },
 	"cast": func(*emitter, *ir.Op) {}, // no program has one
@@ -76,7 +76,9 @@ func (e *emitter) tableGrad(op *ir.Op, scale float64) {
 	threads := min(256, max(32, (cols/vec+31)/32*32))
 	const chunk = 32
 	chunks := (rows + chunk - 1) / chunk
-	partial := e.scratch("float *", "partial", 4*chunks*2*cols)
+	// Only rows that go on in the next chunk have partial sums, and there may be none.
+	partial := e.scratch("float *", "partial", 4*chunks*2*cols).moving(moved{})
+	d := e.gathered(e.grad(op, 0, "d"), dy, op.Into[0].Type.Rows(), 2*4*cols)
 	config := []constant{
 		typ("T", dy.Type.DType), integer("cols", cols), integer("vec", vec), integer("dy_stride", e.stride(dy)), number("scale", scale),
 		integer("chunk", chunk), integer("threads", threads),
@@ -84,8 +86,8 @@ func (e *emitter) tableGrad(op *ir.Op, scale float64) {
 	grid := [3]ir.Count{{N: chunks}, {N: (cols + threads*vec - 1) / (threads * vec)}}
 	sorted.ctype = "const Entry *"
 	e.emit(op, kernel{file: "embed_grad.cuh", body: "embed_sums", rows: dy, config: config,
-		params: []param{e.grad(op, 0, "d"), partial, sorted, e.in(op, 0, "dy")}, threads: threads, grid: grid})
+		params: []param{d, partial, sorted, e.in(op, 0, "dy")}, threads: threads, grid: grid})
 	partial.ctype = "const float *"
 	e.emit(op, kernel{file: "embed_grad.cuh", body: "embed_finish", rows: dy, config: config,
-		params: []param{e.grad(op, 0, "d"), partial, sorted}, threads: threads, grid: grid})
+		params: []param{d.moving(moved{}), partial, sorted}, threads: threads, grid: grid})
 }

@@ -61,6 +61,7 @@ type kernel struct {
 	shared  int    // bytes of dynamic shared memory
 	arch    string // the one architecture that the body is written for; "" where it runs on all
 	grid    [3]ir.Count
+	key     ir.Cost // of a kernel that attends to a cache: KeyBytes and KeyFLOPs
 }
 
 // constant is a field of Config, as C++ text.
@@ -131,4 +132,8 @@ func ctype(d ir.DType) string {
 type param struct {
 	ctype, name string
 	operand     ir.Operand
+	moved       moved // what the launch reads or writes of it
 }
+
+// constant is p only read.
+func (p param) constant() param { p.ctype = "const " + p.ctype; return p }

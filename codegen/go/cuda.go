@@ -50,7 +50,7 @@ type cudaGenerator struct {
 }
 
 // kernelName is the constant of a kernel: layernorm_attn_in is kLayernormAttnIn, act_y_2 kActY_2.
-func kernelName(k *ir.Kernel) string { return "k" + camel(k.Entry) }
+func kernelName(k *ir.Kernel) string { return "k" + camel(k.Name) }
 
 // camel joins words; a number stays apart, so that different names stay different.
 func camel(name string) string {
@@ -132,14 +132,7 @@ func (c *cudaGenerator) program() *jen.File {
 	}))
 	var kernels, products, tables []jen.Code
 	for _, k := range c.Kernels {
-		row := fmt.Sprintf("{Entry: %q, Threads: %d", k.Entry, k.Threads)
-		if k.Shared > 0 {
-			row += fmt.Sprintf(", Shared: %d", k.Shared)
-		}
-		if k.Arch != "" {
-			row += fmt.Sprintf(", Arch: %q", k.Arch)
-		}
-		kernels = append(kernels, jen.Line(), raw("%s, About: %q}", row, k.About), jen.Op(","))
+		kernels = append(kernels, jen.Line(), jen.Values(kernelFields(k)...), jen.Op(","))
 	}
 	lines.add("Kernels", jen.Index().Add(gpu("Kernel")).Values(jen.Add(append(kernels, jen.Line())...)))
 	for _, p := range c.products {
@@ -181,6 +174,29 @@ func withoutAbout(p *ir.Product) ir.Product { q := *p; q.About = ""; return q }
 // dtype is an element type as package gpu names it.
 func dtype(d ir.DType) string {
 	return map[ir.DType]string{ir.F32: "F32", ir.BF16: "BF16", ir.F16: "F16"}[d]
+}
+
+func kernelFields(k *ir.Kernel) []jen.Code {
+	f := &fields{}
+	f.add("Entry", jen.Lit(k.Entry))
+	f.add("Threads", jen.Lit(k.Threads))
+	if k.Arch != "" {
+		f.add("Arch", jen.Lit(k.Arch))
+	}
+	c := k.Cost
+	for _, n := range []struct {
+		name string
+		n    int
+	}{{"Shared", k.Shared}, {"Bytes", c.Bytes}, {"RowBytes", c.RowBytes}, {"KeyBytes", c.KeyBytes}, {"FLOPs", c.FLOPs}, {"RowFLOPs", c.RowFLOPs}, {"KeyFLOPs", c.KeyFLOPs}} {
+		if n.n > 0 {
+			f.add(n.name, jen.Lit(n.n))
+		}
+	}
+	if c.Keys != nil {
+		f.add("Keys", maskExpr(*c.Keys))
+	}
+	f.add("About", jen.Lit(k.About))
+	return f.list()
 }
 
 func productFields(p *ir.Product) []jen.Code {

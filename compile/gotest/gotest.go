@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -111,16 +112,15 @@ func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 		}{ps[i].Name, p.Job}
 		cuda = cuda || p.Compiled.CUDA != nil
 	}
-	dir := t.TempDir()
-	command := filepath.Join(dir, "programs")
+	command := filepath.Join(t.TempDir(), "programs")
 	switch {
 	case cuda && Building() != "":
-		build(t, ps, dir, filepath.Join(Building(), t.Name()))
+		build(t, ps, filepath.Join(Building(), t.Name()))
 		t.Skip("built")
 	case cuda && GPU() != "" && exists(filepath.Join(GPU(), t.Name())):
 		command = filepath.Join(GPU(), t.Name())
 	default:
-		build(t, ps, dir, command)
+		build(t, ps, command)
 	}
 	input, err := json.Marshal(jobs)
 	if err != nil {
@@ -155,19 +155,52 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// build generates the packages below dir and builds their command.
-func build(t testing.TB, ps []Program, dir, command string) {
+// build generates the packages in a module of their own and builds their command.
+func build(t testing.TB, ps []Program, command string) {
 	t.Helper()
-	write := func(path string, data []byte) {
-		t.Helper()
-		path = filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+	m := newModule(t)
+	var imports, table strings.Builder
+	known := map[string]bool{}
+	for i, p := range ps {
+		if known[p.Name] {
+			continue
 		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
+		known[p.Name] = true
+		cuda := "nil"
+		if p.Compiled.CUDA != nil {
+			cuda = fmt.Sprintf("p%d.CUDA", i)
 		}
+		m.add(p.Compiled, fmt.Sprintf("p%d", i))
+		fmt.Fprintf(&imports, "\tp%d \"check/p%d\"\n", i, i)
+		fmt.Fprintf(&table, "\t%q: {p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", p.Name, i, i, cuda, i, i, i, i)
 	}
+	m.write("main.go", fmt.Appendf(nil, checkMain, imports.String(), table.String()))
+	if said, err := m.goCommand("build", "-ldflags=-s -w", "-o", command, ".").CombinedOutput(); err != nil {
+		t.Fatalf("the generated programs do not build: %v\n%s", err, said)
+	}
+}
+
+// Command builds the command of a program's package, and returns where it is.
+func Command(t testing.TB, p gogen.Program) string {
+	t.Helper()
+	m := newModule(t)
+	m.add(p, "p")
+	out := filepath.Join(m.dir, "command")
+	if said, err := m.goCommand("build", "-o", out, "./p/cmd/"+p.Spec.Name).CombinedOutput(); err != nil {
+		t.Fatalf("the command does not compile: %v\n%s", err, said)
+	}
+	return out
+}
+
+// module is a Go module, named check, in a folder that goes with the test.
+type module struct {
+	t   testing.TB
+	dir string
+}
+
+func newModule(t testing.TB) module {
+	t.Helper()
+	m := module{t, t.TempDir()}
 	mod, err := os.ReadFile(filepath.Join(root(t), "go.mod"))
 	if err != nil {
 		t.Fatal(err)
@@ -178,40 +211,45 @@ func build(t testing.TB, ps []Program, dir, command string) {
 	}
 	text := strings.Replace(string(mod), "module "+gogen.Module, "module check", 1)
 	text += fmt.Sprintf("\nrequire %s v0.0.0\nreplace %s => %s\n", gogen.Module, gogen.Module, root(t))
-	write("go.mod", []byte(text))
-	write("go.sum", sum)
-	var imports, table strings.Builder
-	known := map[string]bool{}
-	for i, p := range ps {
-		if known[p.Name] {
-			continue
-		}
-		known[p.Name] = true
-		p.Compiled.ImportPath = fmt.Sprintf("check/p%d", i)
-		cuda := "nil"
-		if p.Compiled.CUDA != nil {
-			cuda = fmt.Sprintf("p%d.CUDA", i)
-			withKernels := *p.Compiled.CUDA
-			withKernels.Files = append(withKernels.Files[:len(withKernels.Files):len(withKernels.Files)], kernels(t, withKernels.Files))
-			p.Compiled.CUDA = &withKernels
-		}
-		files, err := gogen.Generate(p.Compiled)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			write(filepath.Join(fmt.Sprintf("p%d", i), f.Path), f.Data)
-		}
-		fmt.Fprintf(&imports, "\tp%d \"check/p%d\"\n", i, i)
-		fmt.Fprintf(&table, "\t%q: {p%d.NewTrainer, p%d.NewGenerator, %s, p%d.Weights(), p%d.WeightFloats, p%d.MicroBatch * p%d.Context},\n", p.Name, i, i, cuda, i, i, i, i)
+	m.write("go.mod", []byte(text))
+	m.write("go.sum", sum)
+	return m
+}
+
+func (m module) write(path string, data []byte) {
+	m.t.Helper()
+	path = filepath.Join(m.dir, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
 	}
-	write("main.go", fmt.Appendf(nil, checkMain, imports.String(), table.String()))
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-ldflags=-s -w", "-o", command, ".")
-	cmd.Dir = dir
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// add generates a program's package into a folder, with its CUDA kernels compiled for where tests run them.
+func (m module) add(p gogen.Program, folder string) {
+	m.t.Helper()
+	p.ImportPath = "check/" + folder
+	if p.CUDA != nil {
+		withKernels := *p.CUDA
+		withKernels.Files = append(slices.Clip(withKernels.Files), kernels(m.t, withKernels.Files))
+		p.CUDA = &withKernels
+	}
+	files, err := gogen.Generate(p)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, f := range files {
+		m.write(filepath.Join(folder, f.Path), f.Data)
+	}
+}
+
+func (m module) goCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = m.dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("the generated programs do not build: %v\n%s", err, out)
-	}
+	return cmd
 }
 
 const checkMain = `package main

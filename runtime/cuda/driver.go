@@ -30,7 +30,7 @@ type driver struct {
 	funcGetAttribute, funcSetAttribute, funcGetParamInfo, launchKernel cfunc
 
 	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent, streamBeginCapture, streamEndCapture cfunc
-	eventCreate, eventDestroy, eventRecord, eventSynchronize, eventElapsedTime                            cfunc
+	eventCreate, eventDestroy, eventRecord, eventRecordWithFlags, eventSynchronize, eventElapsedTime      cfunc
 	graphInstantiate, graphUpload, graphLaunch, graphExecDestroy, graphDestroy                            cfunc
 }
 
@@ -83,6 +83,7 @@ func (d *driver) functions() []symbol {
 		{to: &d.eventCreate, names: []string{"cuEventCreate"}},
 		{to: &d.eventDestroy, names: []string{"cuEventDestroy_v2"}},
 		{to: &d.eventRecord, names: []string{"cuEventRecord"}},
+		{to: &d.eventRecordWithFlags, names: []string{"cuEventRecordWithFlags"}},
 		{to: &d.eventSynchronize, names: []string{"cuEventSynchronize"}},
 		// The second version came with CUDA 12.8 and has the same signature.
 		{to: &d.eventElapsedTime, names: []string{"cuEventElapsedTime_v2", "cuEventElapsedTime"}},

@@ -182,9 +182,12 @@ func session(fatbin []byte) (result []float32, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var events [2]*cuda.Event
+	var events, marks [2]*cuda.Event
 	for i := range events {
 		if events[i], err = c.NewEvent(); err != nil {
+			return nil, err
+		}
+		if marks[i], err = c.NewEvent(); err != nil {
 			return nil, err
 		}
 	}
@@ -199,8 +202,10 @@ func session(fatbin []byte) (result []float32, err error) {
 		return nil, err
 	}
 	g, err := s.Capture(func() {
+		s.Mark(marks[0])
 		launch(y, x, 3) // x = 3y
 		s.Copy(y, x, 4*n)
+		s.Mark(marks[1])
 		s.CopyOut(host, 0, y, 4*n)
 	})
 	if err != nil {
@@ -212,8 +217,14 @@ func session(fatbin []byte) (result []float32, err error) {
 	if err := s.Sync(); err != nil {
 		return nil, err
 	}
-	if _, err := cuda.Elapsed(events[0], events[1]); err != nil {
-		return nil, err
+	for _, pair := range [][2]*cuda.Event{events, marks} {
+		took, err := cuda.Elapsed(pair[0], pair[1])
+		if err != nil {
+			return nil, err
+		}
+		if took <= 0 {
+			return nil, fmt.Errorf("%v between two events with work between them", took)
+		}
 	}
 	result = make([]float32, n)
 	if err := c.Download(cuda.Bytes(result), y); err != nil {
@@ -382,6 +393,7 @@ func TestMisuse(t *testing.T) {
 	host := must(ctx.Pinned(64))(t)
 	closed := must(ctx.NewEvent())(t)
 	check(t, closed.Close())
+	open := must(ctx.NewEvent())(t)
 	there := must(other.NewStream())(t)
 	theirs := must(there.Capture(func() {}))(t)
 	gone := must(ctx.Load(image(t)))(t)
@@ -399,6 +411,8 @@ func TestMisuse(t *testing.T) {
 		"old kernel":  {func(s *cuda.Stream) { s.Launch(old, 1, 1, 1, x, x, 0, 0) }, "module is closed"},
 		"event":       {func(s *cuda.Stream) { s.Record(closed) }, "event is closed"},
 		"nil event":   {func(s *cuda.Stream) { s.Wait(nil) }, "event is closed"},
+		"closed mark": {func(s *cuda.Stream) { s.Mark(closed) }, "event is closed"},
+		"mark":        {func(s *cuda.Stream) { s.Mark(open) }, "Mark outside of Capture"},
 		"nil graph":   {func(s *cuda.Stream) { s.Run(nil) }, "graph that is closed or of another context"},
 		"their graph": {func(s *cuda.Stream) { s.Run(theirs) }, "graph that is closed or of another context"},
 		"pinned":      {func(s *cuda.Stream) { s.CopyIn(x, host, 60, 8) }, "bytes 60 to 68 of page-locked memory of 64 bytes"},

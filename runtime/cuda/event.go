@@ -45,8 +45,8 @@ func (e *Event) Sync() error {
 	return nil
 }
 
-// Elapsed waits for b and returns the time from a to b, to about half a microsecond. Both must have been recorded, outside
-// of Capture.
+// Elapsed waits for b and returns the time from a to b, to about half a microsecond. Both must have been recorded: by Record
+// outside of Capture, or by the Run of a graph that they were given to by Mark.
 func Elapsed(a, b *Event) (time.Duration, error) {
 	if a.closed || a.ctx != b.ctx {
 		return 0, fmt.Errorf("time between events: %w, or of another context", errEventClosed)

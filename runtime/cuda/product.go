@@ -118,6 +118,30 @@ type Product struct {
 	About              string
 }
 
+// Bytes returns the fewest bytes that the product moves: each operand read or written once.
+func (p Product) Bytes() float64 {
+	m, n, k := float64(p.M), float64(p.N), float64(p.K)
+	d := float64(p.D.Size()) * m * n
+	bytes := float64(p.A.Size())*(m*k+k*n) + d
+	if p.Beta != 0 {
+		bytes += d
+	}
+	if p.Epilogue.info().aux {
+		bytes += d
+	}
+	if p.Epilogue.info().bias {
+		bias := p.Bias
+		if bias == 0 {
+			bias = p.D
+		}
+		bytes += float64(bias.Size()) * n
+	}
+	return bytes
+}
+
+// FLOPs returns the floating-point operations of the product alone, a multiply-add as two.
+func (p Product) FLOPs() float64 { return 2 * float64(p.M) * float64(p.N) * float64(p.K) }
+
 // String returns the product as the lock names it.
 func (p Product) String() string {
 	transposed := func(t bool) string {

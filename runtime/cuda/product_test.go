@@ -51,6 +51,26 @@ func TestProductComplete(t *testing.T) {
 }
 
 // TestLayouts holds the layouts and numbers that C code reads to those of cublasLt.h and library_types.h of CUDA 12 and 13.
+func TestProductCost(t *testing.T) {
+	plain := Product{M: 2, N: 3, K: 5, A: BF16, B: BF16, D: BF16}
+	for name, c := range map[string]struct {
+		change func(p *Product)
+		bytes  float64
+	}{
+		"plain":                {func(*Product) {}, 2 * (10 + 15 + 6)},
+		"adding":               {func(p *Product) { p.Beta, p.D = 1, F32 }, 2*(10+15) + 4*2*6},
+		"bias":                 {func(p *Product) { p.Epilogue = EpilogueBias }, 2 * (10 + 15 + 6 + 3)},
+		"bias of its own type": {func(p *Product) { p.Epilogue, p.Bias = EpilogueBias, F32 }, 2*(10+15+6) + 4*3},
+		"gelu":                 {func(p *Product) { p.Epilogue = EpilogueGELUAuxBias }, 2 * (10 + 15 + 6 + 6 + 3)},
+	} {
+		p := plain
+		c.change(&p)
+		if p.Bytes() != c.bytes || p.FLOPs() != 60 {
+			t.Errorf("%s: %v bytes, want %v; %v FLOPs", name, p.Bytes(), c.bytes, p.FLOPs())
+		}
+	}
+}
+
 func TestLayouts(t *testing.T) {
 	var r heuristicResult
 	for name, c := range map[string][2]uintptr{

@@ -252,6 +252,26 @@ func (s *Stream) Record(e *Event) {
 	}
 }
 
+// recordExternal makes a node of a graph that records an event (CU_EVENT_RECORD_EXTERNAL).
+const recordExternal = 1
+
+// Mark, inside Capture, lets each Run of the graph record e at this place: after what the stream was given before, and before
+// what it is given next. Once a Run is done, Elapsed tells the times between such events.
+func (s *Stream) Mark(e *Event) {
+	if !s.takes(e) {
+		return
+	}
+	if !s.capturing {
+		s.err = errors.New("Mark outside of Capture")
+		return
+	}
+	a := &s.scratch.args
+	a[0], a[1], a[2] = e.handle, s.handle, recordExternal
+	if err := s.call(&s.ctx.drv.eventRecordWithFlags, 3); err != nil {
+		s.err = s.blame(err, "Mark")
+	}
+}
+
 // Wait lets what is put on the stream from now on wait for the point that e was recorded at.
 func (s *Stream) Wait(e *Event) {
 	if !s.takes(e) {

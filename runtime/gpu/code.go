@@ -70,18 +70,18 @@ func (p *Program) elsewhere(entry, arch string) bool {
 
 // code is the program ready to run.
 type code struct {
-	arch     string // of the device
-	kernels  []cuda.Kernel
-	products []Product
-	blas     *cuda.BLAS
-	lock     *cuda.Lock
+	program *Program
+	arch    string // of the device
+	kernels []cuda.Kernel
+	blas    *cuda.BLAS
+	lock    *cuda.Lock
 }
 
 // newCode makes the program ready. tuned is the lock file that says which algorithms products take; those it does not name
 // take cuBLASLt's first choice, which is always the same. Nothing is timed: two trainings would choose differently, and so
 // differ in their last bits.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
-	c := &code{arch: d.ctx.Device().Arch(), kernels: d.kernels, products: d.program.Products}
+	c := &code{program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels}
 	if tuned != "" {
 		c.lock = cuda.OpenLock(tuned)
 	}
@@ -94,7 +94,7 @@ func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
 
 // product returns product p ready for a call of so many rows.
 func (c *code) product(p, rows int) (*cuda.Prepared, error) {
-	q := c.products[p]
+	q := c.program.Products[p]
 	if q.Dynamic {
 		q.M = rows
 	}

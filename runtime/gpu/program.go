@@ -6,6 +6,8 @@ import (
 	"io/fs"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/lm"
+	"github.com/tfc-dev/tfc/runtime/mask"
 )
 
 // Ptr is a device address, or a number that a kernel takes by value.
@@ -27,13 +29,18 @@ func Int(n int) Ptr { return Ptr(uint32(int32(n))) }
 // Grid is the number of blocks of a launch, by axis.
 type Grid [3]int
 
-// Kernel is an entry of the program's CUDA code.
+// Kernel is an entry of the program's CUDA code, and what a launch of it does at least: Bytes, each operand read or written
+// once, and FLOPs, more for each row of the call, and more for each key of the cache that Keys lets a row see: KeyBytes once
+// for all rows of a slot, KeyFLOPs for each row.
 type Kernel struct {
-	Entry   string
-	Threads int    // of a block
-	Shared  int    // bytes of dynamic shared memory
-	Arch    string // the one architecture that it is written for, as sm_90a; "" where it runs on all
-	About   string // the op and its place in the spec
+	Entry                     string
+	Threads                   int    // of a block
+	Shared                    int    // bytes of dynamic shared memory
+	Arch                      string // the one architecture that it is written for, as sm_90a; "" where it runs on all
+	Bytes, RowBytes, KeyBytes int
+	FLOPs, RowFLOPs, KeyFLOPs int
+	Keys                      mask.Mask
+	About                     string // the op and its place in the spec
 }
 
 // Product is a matrix product of the program. Of those with Dynamic set, M is the rows of the call.
@@ -94,7 +101,8 @@ type Run struct {
 	scalars Ptr
 	stream  *cuda.Stream
 	code    *code
-	dry     bool // only prepare products
+	dry     bool    // only prepare products
+	ledger  *ledger // lists the launches; nil: nobody asks
 }
 
 // On says whether the device is of an architecture, as sm_90a.
@@ -105,6 +113,7 @@ func (r *Run) Launch(k int, g Grid, args ...Ptr) {
 	if !r.dry {
 		r.stream.Launch(r.code.kernels[k], g[0], g[1], g[2], args...)
 	}
+	r.ledger.kernel(r, k, g)
 }
 
 // Multiply runs product p: its operands are D, A, B, C, the bias, and the value before the activation.
@@ -116,6 +125,7 @@ func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
 	case !r.dry:
 		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
 	}
+	r.ledger.product(r, r.code.program.Products[p])
 }
 
 // Clear sets bytes to zero.
@@ -123,6 +133,7 @@ func (r *Run) Clear(p Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Zero(p, bytes)
 	}
+	r.ledger.add(r, lm.Launch{Kernel: "clear", Bytes: float64(bytes)})
 }
 
 // Copy copies bytes on the device.
@@ -130,6 +141,7 @@ func (r *Run) Copy(dst, src Ptr, bytes int) {
 	if !r.dry {
 		r.stream.Copy(dst, src, bytes)
 	}
+	r.ledger.add(r, lm.Launch{Kernel: "copy", Bytes: 2 * float64(bytes)})
 }
 
 // Scalar is the address of scalar i.

@@ -1,6 +1,8 @@
 package lm
 
 import (
+	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -25,11 +27,14 @@ func (b benchmark) String() string {
 		b.What, b.Device, b.Median, b.Tokens, b.Least, b.Most, b.Steps, b.Speed, b.First)
 }
 
-// measure times step, which is called once before.
-func measure(what, device string, tokens, steps int, step func(i int) error) (benchmark, error) {
+// measure times step, which is called once before, until ctx ends.
+func measure(ctx context.Context, what, device string, tokens, steps int, step func(i int) error) (benchmark, error) {
 	b := benchmark{What: what, Device: device, Tokens: tokens, Steps: steps}
 	times := make([]float64, 0, steps)
 	for i := range steps + 1 {
+		if err := ctx.Err(); err != nil {
+			return b, err
+		}
 		begin := time.Now()
 		if err := step(i); err != nil {
 			return b, err
@@ -47,51 +52,79 @@ func measure(what, device string, tokens, steps int, step func(i int) error) (be
 	return b, nil
 }
 
-// bench measures on random tokens and fresh weights.
+// benchSteps is how many optimizer steps are timed where the command line does not say.
+const benchSteps = 20
+
+// bench measures on random tokens and fresh weights. bench train and bench decode tell of every kernel; bench alone tells of
+// whole steps of both.
 func (c *call) bench() error {
-	steps := c.flags.Int("steps", 20, "optimizer steps to time; 0: none")
-	decode := c.flags.Int("decode", min(100, c.cfg.Context/2), "decode steps to time; 0: none")
-	batch := c.flags.Int("batch", 1, "sequences that are decoded at once")
-	prompt := c.flags.Int("prompt", max(1, min(128, c.cfg.Context/4)), "tokens before the first decode step")
+	name := c.flags.Name()
+	if len(c.args) > 0 && (c.args[0] == "train" || c.args[0] == "decode") {
+		c.flags.Init(name+" "+c.args[0], flag.ContinueOnError)
+		run := c.benchTrain
+		if c.args[0] == "decode" {
+			run = c.benchDecode
+		}
+		c.args = c.args[1:]
+		return run()
+	}
+	c.flags.Usage = func() {
+		fmt.Fprintf(c.flags.Output(), "Usage of %s:\n", name)
+		c.flags.PrintDefaults()
+		fmt.Fprintf(c.flags.Output(), "\n%s train and %s decode tell where the time of a step goes; -h after them lists their flags.\n", name, name)
+	}
+	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time; 0: none")
+	decode := c.flags.Int("decode", c.decodeSteps(), "decode steps to time; 0: none")
+	shape := c.decodeFlags()
 	if err := c.parse(); err != nil {
 		return err
 	}
-	switch {
-	case *steps < 0 || *decode < 0:
+	if *steps < 0 || *decode < 0 {
 		return inputError("the steps to time are %d and %d; they must not be negative (0: none)", *steps, *decode)
-	case *batch < 1:
-		return inputError("--batch is %d; it must be at least 1", *batch)
-	case *decode > 0 && (*prompt < 1 || *prompt+*decode >= c.cfg.Context):
-		return inputError("a prompt of %d tokens and %d decode steps do not fit the model's context of %d, with one step before those that are timed; "+
-			"give a --prompt of at least 1 and fewer of both", *prompt, *decode, c.cfg.Context)
 	}
-	m, err := New(c.cfg, c.cfg.Train.Seed)
-	if m, err = c.use(m, err); err != nil {
+	if *decode > 0 {
+		if err := shape.check(*decode, c.cfg.Context); err != nil {
+			return err
+		}
+	}
+	m, err := c.fresh()
+	if err != nil {
 		return err
 	}
 	defer m.Close()
-	say := func(b benchmark, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case *c.json:
-			return c.printJSON(b)
-		}
-		_, err = fmt.Fprintln(c.stdout, b)
-		return err
-	}
 	if *steps > 0 {
-		if err := say(m.benchTrain(*steps)); err != nil {
+		b, err := m.timeTraining(c.ctx, *steps, nil)
+		if err := c.say(b, err); err != nil {
 			return err
 		}
 	}
 	if *decode > 0 {
-		return say(m.benchDecode(*decode, *batch, *prompt))
+		b, err := m.timeDecoding(c.ctx, *decode, *shape, nil)
+		return c.say(b, err)
 	}
 	return nil
 }
 
-func (m *Model) benchTrain(steps int) (benchmark, error) {
+// fresh returns a model with the weights that training starts from, on the device of the command line.
+func (c *call) fresh() (*Model, error) {
+	m, err := New(c.cfg, c.cfg.Train.Seed)
+	return c.use(m, err)
+}
+
+// say prints what was measured.
+func (c *call) say(b benchmark, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case *c.json:
+		return c.printJSON(b)
+	}
+	_, err = fmt.Fprintln(c.stdout, b)
+	return err
+}
+
+// timeTraining times optimizer steps. after is called before the trainer is closed, with a batch; it may be nil.
+func (m *Model) timeTraining(ctx context.Context, steps int, after func(t Trainer, tokens, targets []int32) error) (benchmark, error) {
 	begin := time.Now()
 	t, err := m.newTrainer("")
 	if err != nil {
@@ -105,39 +138,71 @@ func (m *Model) benchTrain(steps int) (benchmark, error) {
 		tokens[i], targets[i] = int32(r.IntN(m.cfg.VocabSize)), int32(r.IntN(m.cfg.VocabSize))
 	}
 	ready := time.Since(begin)
-	b, err := measure("train", m.deviceName(), n, steps, func(i int) error {
-		_, _, err := t.Step(tokens, targets, StepParams{LR: 1e-4, Step: i + 1, Seed: 1})
+	b, err := measure(ctx, "train", m.deviceName(), n, steps, func(i int) error {
+		_, _, err := t.Step(tokens, targets, StepParams{LR: benchLR, Step: i + 1, Seed: 1})
 		return err
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
+	if err == nil && after != nil {
+		err = after(t, tokens, targets)
+	}
 	return b, err
 }
 
-func (m *Model) benchDecode(steps, batch, prompt int) (benchmark, error) {
+// benchLR is the learning rate of steps that are timed.
+const benchLR = 1e-4
+
+// decodeShape is how many sequences are decoded at once, and after how many tokens.
+type decodeShape struct{ batch, prompt int }
+
+// decodeSteps is how many decode steps are timed where the command line does not say.
+func (c *call) decodeSteps() int { return min(100, c.cfg.Context/2) }
+
+func (c *call) decodeFlags() *decodeShape {
+	var s decodeShape
+	c.flags.IntVar(&s.batch, "batch", 1, "sequences that are decoded at once")
+	c.flags.IntVar(&s.prompt, "prompt", max(1, min(128, c.cfg.Context/4)), "tokens before the first decode step")
+	return &s
+}
+
+// check says what is wrong with a shape for so many steps.
+func (s *decodeShape) check(steps, context int) error {
+	switch {
+	case s.batch < 1:
+		return inputError("--batch is %d; it must be at least 1", s.batch)
+	case s.prompt < 1 || s.prompt+steps >= context:
+		return inputError("a prompt of %d tokens and %d decode steps do not fit the model's context of %d, with one step before those that are timed; "+
+			"give a --prompt of at least 1 and fewer of both", s.prompt, steps, context)
+	}
+	return nil
+}
+
+// timeDecoding times decode steps. after is called with the last one; it may be nil.
+func (m *Model) timeDecoding(ctx context.Context, steps int, shape decodeShape, after func(g Generator, tokens, positions, slots []int32) error) (benchmark, error) {
 	begin := time.Now()
-	m.cfg.Generate.Batch = max(batch, 1)
+	m.cfg.Generate.Batch = shape.batch
 	g, err := m.generation()
 	if err != nil {
 		return benchmark{}, err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	tokens, positions, slots := make([]int32, batch), make([]int32, batch), make([]int32, batch)
-	first := make([]int32, prompt)
+	tokens, positions, slots := make([]int32, shape.batch), make([]int32, shape.batch), make([]int32, shape.batch)
+	first := make([]int32, shape.prompt)
 	for i := range first {
 		first[i] = int32(r.IntN(m.cfg.VocabSize))
 	}
-	for s := range batch {
+	for s := range slots {
 		slots[s] = int32(s)
-		for at := 0; at < prompt; at += g.MaxPrefill() {
-			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), prompt)], at, s); err != nil {
+		for at := 0; at < len(first); at += g.MaxPrefill() {
+			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), len(first))], at, s); err != nil {
 				return benchmark{}, err
 			}
 		}
 	}
 	ready := time.Since(begin)
-	b, err := measure("decode", m.deviceName(), batch, steps, func(i int) error {
+	b, err := measure(ctx, "decode", m.deviceName(), len(tokens), steps, func(i int) error {
 		for s := range tokens {
-			positions[s] = int32(prompt + i)
+			positions[s] = int32(shape.prompt + i)
 		}
 		logits, err := g.Decode(tokens, positions, slots)
 		if err != nil {
@@ -156,5 +221,8 @@ func (m *Model) benchDecode(steps, batch, prompt int) (benchmark, error) {
 		return nil
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
+	if err == nil && after != nil {
+		err = after(g, tokens, positions, slots)
+	}
 	return b, err
 }

@@ -29,7 +29,7 @@ const (
 //	train      learn from the data in a run's folder, or go on there
 //	eval       measure the loss on held-out text
 //	generate   continue prompts
-//	bench      measure how fast training and generation are on this machine
+//	bench      measure how fast training and generation are on this machine; bench train and bench decode, where the time goes
 //
 // and -h after any of them lists its flags. Results go to the standard output, with --json as JSON, progress and
 // errors to the standard error.
@@ -60,7 +60,7 @@ var commands = []struct {
 	{"train", "learn from the data in a run's folder, or go on there", (*call).train},
 	{"eval", "measure the loss on held-out text", (*call).eval},
 	{"generate", "continue prompts", (*call).generate},
-	{"bench", "measure how fast training and generation are on this machine", (*call).bench},
+	{"bench", "measure how fast training and generation are on this machine; bench train and bench decode, where the time goes", (*call).bench},
 }
 
 // call is one run of the command.

@@ -151,6 +151,8 @@ func TestExitCodes(t *testing.T) {
 		{nil, cfg, "generate --run " + run + " --prompt " + strings.Repeat("q", 100), 2, "", "context holds 40"},
 		{nil, cfg, "generate --model " + empty, 3, "", "neither"},
 		{stopped, cfg, "generate --run " + run + " --prompt x", 1, "", "canceled"},
+		{stopped, cfg, "bench", 1, "", "canceled"},
+		{stopped, cfg, "bench decode", 1, "", "canceled"},
 	} {
 		ctx := c.ctx
 		if ctx == nil {

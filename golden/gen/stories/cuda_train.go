@@ -225,7 +225,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		// embed_grad(d_x5, tokens[m]) into wte  [stories.yaml:3, grad]
 		r.Launch(kEmbedSortWpe, gpu.Grid{4, 1, 1}, r.Scratch, tokens)
 		r.Launch(kEmbedMergeWpe, gpu.Grid{32, 1, 1}, r.Scratch.At(32768), r.Scratch)
-		r.Launch(kEmbedSumsWpe, gpu.Grid{256, 1, 1}, d.wte, r.Scratch.At(98304), r.Scratch.At(32768), v.dStream)
+		r.Launch(kEmbedSumsWte, gpu.Grid{256, 1, 1}, d.wte, r.Scratch.At(98304), r.Scratch.At(32768), v.dStream)
 		r.Launch(kEmbedFinishWpe, gpu.Grid{256, 1, 1}, d.wte, r.Scratch.At(98304), r.Scratch.At(32768))
 	}
 

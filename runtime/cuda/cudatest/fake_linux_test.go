@@ -249,6 +249,33 @@ func TestGraphs(t *testing.T) {
 	}
 }
 
+// An event that a graph records is recorded by each of its launches, and not before.
+func TestGraphEvents(t *testing.T) {
+	a := open(t)
+	p, ms := a.alloc(1<<20), new(float32)
+	s, from, to := a.stream(), a.event(), a.event()
+	a.want(invalidValue, "cuEventRecordWithFlags", from, s, 1) // outside of a capture
+	a.must("cuEventRecordWithFlags", from, s, 0)
+	a.must("cuStreamBeginCapture_v2", s, 1)
+	a.must("cuEventRecordWithFlags", from, s, 1)
+	a.must("cuMemsetD8Async", p, 1, 1<<20, s)
+	a.must("cuEventRecordWithFlags", to, s, 1)
+	g, exec := new(uintptr), new(uintptr)
+	a.must("cuStreamEndCapture", s, addr(g))
+	a.must("cuGraphInstantiateWithFlags", addr(exec), *g, 0)
+	a.want(invalidHandle, "cuEventElapsedTime", addr(ms), from, to) // never recorded
+	for range 2 {
+		a.must("cuGraphLaunch", *exec, s)
+		a.want(notReady, "cuEventElapsedTime", addr(ms), from, to)
+		a.must("cuStreamSynchronize", s)
+		a.must("cuEventSynchronize", to)
+		a.must("cuEventElapsedTime", addr(ms), from, to)
+		if *ms <= 0 || *ms > 1e4 {
+			t.Errorf("%v ms between events", *ms)
+		}
+	}
+}
+
 // Without its event, work of a graph on a second stream runs in the wrong order.
 func TestGraphOrder(t *testing.T) {
 	a := open(t)

@@ -66,6 +66,13 @@ API cuEventRecord(void *event, void *handle) {
     return call(stream::record(e, s));
 }
 
+API cuEventRecordWithFlags(void *event, void *handle, unsigned flags) {
+    STREAM(handle, "flags=%u", flags);
+    EVENT(event);
+    if (flags > 1) return call(invalid_value);
+    return call(flags == 0 ? stream::record(e, s) : stream::record_external(e, s));
+}
+
 API cuEventSynchronize(void *event) {
     READY("%s", "");
     EVENT(event);

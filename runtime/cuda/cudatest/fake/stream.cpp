@@ -206,6 +206,13 @@ Result record(Event *e, Stream *s) {
     return success;
 }
 
+Result record_external(Event *e, Stream *s) {
+    if (!s->capture) return invalid_value;
+    if (const Result r = enqueue(s, "event", nullptr)) return r;
+    s->capture->graph->nodes.back().event = e;
+    return success;
+}
+
 Result wait_event(Stream *s, Event *e) {
     if (e->capture) {
         const std::shared_ptr<Capture> c = e->capture;
@@ -343,6 +350,10 @@ Result launch(GraphExec *e, Stream *s) {
             last[size_t(a)] = false;
         }
         tasks.push_back(t);
+        if (events.contains(n.event)) {
+            n.event->task = t;
+            n.event->capture = nullptr;
+        }
     }
     std::vector<TaskRef> ends;
     for (size_t i = 0; i < tasks.size(); i++)

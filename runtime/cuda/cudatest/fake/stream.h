@@ -23,11 +23,14 @@ struct Task {
     double time = 0; // when it was done, in milliseconds
 };
 
+struct Event;
+
 // Node is work in a graph, after others by their index.
 struct Node {
     std::string what;
     Work work;
     std::vector<int> after;
+    Event *event = nullptr; // that the node records
 };
 
 struct Graph {
@@ -85,6 +88,9 @@ Result wait_for_all();
 bool pending(Stream *);
 
 Result record(Event *, Stream *);
+
+// record_external puts a node that records an event into the graph that a stream captures.
+Result record_external(Event *, Stream *);
 Result wait_event(Stream *, Event *);
 Result synchronize(Event *);
 Result query(Event *);

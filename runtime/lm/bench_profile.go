@@ -1,0 +1,115 @@
+package lm
+
+import "fmt"
+
+// report is what bench train and bench decode say: the times of whole steps and, where the device tells, of their parts.
+type report struct {
+	benchmark
+	Profile  *Profile // nil where it is not known
+	Roofline Roofline
+	Memory   memoryUse
+}
+
+// memoryUse is memory of a device in bytes.
+type memoryUse struct {
+	Planned int64 `json:"planned"` // for the step
+	Used    int64 `json:"used"`    // in all, as the driver says
+	Context int64 `json:"context"` // in use before: the context with the program's code, and what others hold
+	Library int64 `json:"library"` // the rest: what driver and libraries took for the step
+}
+
+// benchTrain is bench train.
+func (c *call) benchTrain() error {
+	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time")
+	trace := c.flags.String("trace", "", "`file` to write the profiled step to, for ui.perfetto.dev")
+	if err := c.parse(); err != nil {
+		return err
+	}
+	if *steps < 1 {
+		return inputError("--steps is %d; it must be at least 1", *steps)
+	}
+	return c.profiled(*trace, func(m *Model, r *report) (err error) {
+		r.benchmark, err = m.timeTraining(c.ctx, *steps, func(t Trainer, tokens, targets []int32) (err error) {
+			if p, ok := t.(ProfiledTrainer); ok {
+				r.Profile, err = p.ProfileStep(tokens, targets, StepParams{LR: benchLR, Step: *steps + 2, Seed: 1}, *steps)
+			}
+			return r.used(m, err)
+		})
+		return err
+	})
+}
+
+// benchDecode is bench decode.
+func (c *call) benchDecode() error {
+	steps := c.flags.Int("steps", c.decodeSteps(), "decode steps to time")
+	shape := c.decodeFlags()
+	if err := c.parse(); err != nil {
+		return err
+	}
+	if *steps < 1 {
+		return inputError("--steps is %d; it must be at least 1", *steps)
+	}
+	if err := shape.check(*steps, c.cfg.Context); err != nil {
+		return err
+	}
+	return c.profiled("", func(m *Model, r *report) (err error) {
+		r.benchmark, err = m.timeDecoding(c.ctx, *steps, *shape, func(g Generator, tokens, positions, slots []int32) (err error) {
+			if p, ok := g.(ProfiledGenerator); ok {
+				r.Profile, err = p.ProfileDecode(tokens, positions, slots, *steps)
+			}
+			return r.used(m, err)
+		})
+		return err
+	})
+}
+
+// profiled measures the device, then what measure does with a fresh model on it, and prints the report.
+func (c *call) profiled(trace string, measure func(m *Model, r *report) error) error {
+	m, err := c.fresh()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	var r report
+	if d, ok := m.device.(Measured); ok {
+		if r.Memory.Context, err = d.MemoryUsed(); err != nil {
+			return err
+		}
+		if r.Roofline, err = d.Roofline(); err != nil {
+			return fmt.Errorf("measuring %s: %w", m.device, err)
+		}
+	}
+	if err := measure(m, &r); err != nil {
+		return err
+	}
+	if trace != "" {
+		if r.Profile == nil {
+			return inputError("--trace: %s does not time the launches of a step", m.deviceName())
+		}
+		if err := r.writeTrace(trace); err != nil {
+			return err
+		}
+	}
+	if err := c.say(r.benchmark, nil); err != nil || r.Profile == nil {
+		return err
+	}
+	if *c.json {
+		return r.printJSON(c)
+	}
+	return r.print(c.stdout)
+}
+
+// used notes the memory that is in use now that the step is profiled.
+func (r *report) used(m *Model, err error) error {
+	if err != nil || r.Profile == nil {
+		return err
+	}
+	r.Memory.Planned = r.Profile.Planned
+	if d, ok := m.device.(Measured); ok {
+		if r.Memory.Used, err = d.MemoryUsed(); err != nil {
+			return err
+		}
+		r.Memory.Library = r.Memory.Used - r.Memory.Context - r.Memory.Planned
+	}
+	return nil
+}
