@@ -25,6 +25,7 @@ type BLAS struct {
 	prepared map[Product]*Prepared
 	dynamic  []Product // those of prepared with Dynamic set, a ring whose oldest is at next
 	next     int
+	timings  []Timing
 }
 
 // maxDynamic is how many products with Dynamic set stay prepared.
@@ -112,6 +113,15 @@ func (b *BLAS) Prepare(product Product) (*Prepared, error) {
 	}
 	b.prepared[product] = p
 	return p, nil
+}
+
+// Timings returns what Prepare has timed since the last call.
+func (b *BLAS) Timings() []Timing {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.timings
+	b.timings = nil
+	return t
 }
 
 func (b *BLAS) prepare(product Product) (*Prepared, error) {

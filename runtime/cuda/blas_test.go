@@ -344,9 +344,10 @@ func TestTimedChoice(t *testing.T) {
 		ctx := must(cuda.Open(0))(t)
 		lock := cuda.OpenLock(filepath.Join(t.TempDir(), "products.lock"), "")
 		lock.Tune = true
-		p := must(newBLAS(t, ctx, lock).Prepare(linear))(t)
+		b := newBLAS(t, ctx, lock)
+		must(b.Prepare(linear))(t)
 		calls := f.Count("cublasLtMatmul")
-		timing := p.Timing()
+		timing := b.Timings()[0]
 		if timing.Chosen != c.chosen || calls != c.calls && c.calls > 0 {
 			t.Errorf("%s: choice %d after %d products, not %d after %d", name, timing.Chosen, calls, c.chosen, c.calls)
 		}

@@ -98,6 +98,16 @@ func (l *Lock) Notes() []string {
 	return notes
 }
 
+// Paths returns the files of the lock, the run's first.
+func (l *Lock) Paths() (paths []string) {
+	for _, f := range []*lockFile{l.run, l.machine} {
+		if f != nil {
+			paths = append(paths, f.path)
+		}
+	}
+	return paths
+}
+
 // readLock returns the entries of a file that are whole.
 func readLock(path string) (devices lockDevices, note string) {
 	data, err := disk.ReadFile(disk.OS{}, path, maxLockBytes)

@@ -31,12 +31,12 @@ type Prepared struct {
 	bias, aux                          Ptr     // those that operation holds
 	algorithm                          algorithm
 	origin                             string
-	timing                             Timing // where the origin is "timed"
 }
 
-// Timing is how the algorithm of a product was chosen by time.
+// Timing is how the algorithm of a product was chosen by time. Where there was no memory to time it in, there is the product
+// alone.
 type Timing struct {
-	Product    Product       // complete
+	Product    Product
 	Candidates int           // algorithms that the heuristic proposed
 	Chosen     int           // number of the fastest, counted from 1: the heuristic's order
 	First      time.Duration // of the heuristic's first choice; 0 where it cannot be run
@@ -45,9 +45,6 @@ type Timing struct {
 
 // Origin returns where the algorithm comes from: "lock", "timed" or "heuristic".
 func (p *Prepared) Origin() string { return p.origin }
-
-// Timing returns how the algorithm was chosen, where its origin is "timed".
-func (p *Prepared) Timing() Timing { return p.timing }
 
 // Attributes of operations (cublasLtMatmulDescAttributes_t).
 const (
@@ -189,6 +186,7 @@ func (p *Prepared) choose() error {
 			return err
 		}
 		// Without room to time in, the first is a good choice, but no measured one.
+		p.blas.timings = append(p.blas.timings, Timing{Product: p.product})
 	}
 	if err := p.first(); err != nil {
 		return err
@@ -218,7 +216,7 @@ func (p *Prepared) time() error {
 		return err
 	}
 	p.algorithm, p.origin = found[best].algorithm, "timed"
-	p.timing = Timing{Product: p.product, Candidates: len(found), Chosen: best + 1, First: first, Took: took}
+	p.blas.timings = append(p.blas.timings, Timing{Product: p.product, Candidates: len(found), Chosen: best + 1, First: first, Took: took})
 	p.blas.lock.put(p.blas.where, p.product.String(), p.algorithm, took)
 	return nil
 }

@@ -61,6 +61,8 @@ type device struct {
 	program *Program
 	ctx     *cuda.Context
 	kernels []cuda.Kernel
+	noted   []string // for the user
+	read    int      // of them, so many are read
 }
 
 func (d *device) String() string {

@@ -113,6 +113,9 @@ func (g *generator) Prefill(tokens []int32, start, slot int) ([]float32, error) 
 	}
 	g.inputs(tokens, positions, slots)
 	g.run.Rows = n
+	if err := g.run.prepare(&g.p.Prefill); err != nil {
+		return nil, err
+	}
 	g.copyIn(n)
 	logits := g.p.Prefill.Enqueue(&g.run)
 	return g.read(logits, 1)
@@ -180,6 +183,9 @@ func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	}
 	g.inputs(tokens, positions, nil)
 	run.Rows = n
+	if err := run.prepare(&p.Logits); err != nil {
+		return nil, err
+	}
 	g.copyIn(n)
 	from := p.Logits.Enqueue(&run)
 	if err := g.stream.Sync(); err != nil {

@@ -136,10 +136,7 @@ func (r *Run) Blocks(per int) int { return (r.Rows + per - 1) / per }
 
 // capture makes a graph of a job. Products are prepared first: they may be timed, which a capture cannot hold.
 func (r *Run) capture(j *Job, before, after func(result Ptr)) (*cuda.Graph, error) {
-	r.dry = true
-	j.Enqueue(r)
-	r.dry = false
-	if err := r.stream.Err(); err != nil {
+	if err := r.prepare(j); err != nil {
 		return nil, err
 	}
 	return r.stream.Capture(func() {

@@ -60,7 +60,8 @@ type Libraries struct {
 	BLASLt string // path of libcublasLt.so.13
 }
 
-// Setenv makes runtime/cuda load the fakes, for the rest of the test.
+// Setenv makes runtime/cuda load the fakes, for the rest of the test. Products are not timed, unless the test sets TFC_TUNE
+// to nothing, and then TFC_CACHE to a folder of its own.
 func (l Libraries) Setenv(t testing.TB) {
 	for _, e := range l.Environ() {
 		name, value, _ := strings.Cut(e, "=")
@@ -70,7 +71,7 @@ func (l Libraries) Setenv(t testing.TB) {
 
 // Environ returns what Setenv sets, as NAME=value, for processes that a test starts.
 func (l Libraries) Environ() []string {
-	return []string{"TFC_LIBCUDA=" + l.CUDA, "TFC_LIBCUBLASLT=" + l.BLASLt}
+	return []string{"TFC_LIBCUDA=" + l.CUDA, "TFC_LIBCUBLASLT=" + l.BLASLt, "TFC_TUNE=off"}
 }
 
 // Build compiles the fakes, if that has not been done. It skips the test where there is no g++.
