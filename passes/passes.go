@@ -12,7 +12,7 @@ import (
 // Options are what passes may need to know beside the function.
 type Options struct {
 	Target        *ir.Target
-	Precision     string // f32, bf16 or fp16, where the target has it
+	Precision     string // f32, tf32, bf16 or fp16, where the target has it
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing

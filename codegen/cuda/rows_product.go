@@ -111,7 +111,7 @@ func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 	if op.Pos.IsValid() {
 		about += fmt.Sprintf("  %s:%d", base(op.Pos.File), op.Pos.Line)
 	}
-	return ir.Product{Rows: dynamic, About: about}
+	return ir.Product{Rows: dynamic, TF32: op.Bool("tf32"), About: about}
 }
 
 // product launches a matrix product.

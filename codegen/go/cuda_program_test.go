@@ -36,19 +36,22 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 	}
 }
 
-// TestCUDAProgramsIn16Bits holds programs in bf16 and f16 to ir.Eval: each of their answers may be off twice as far as a plain
-// computation in the same type is, op by op and with every result rounded.
-func TestCUDAProgramsIn16Bits(t *testing.T) {
+// lastBit is what the last bit of a type moves, as a share.
+var lastBit = map[string]float64{"bf16": 1. / 512, "f16": 1. / 512, "tf32": 1. / 4096}
+
+// TestCUDAProgramsRounded holds programs in bf16, f16 and tf32 to ir.Eval: each of their answers may be off twice as far as a
+// plain computation in the same type is, op by op and with every result, or the products' operands, rounded.
+func TestCUDAProgramsRounded(t *testing.T) {
 	libraries := cudatest.Build(t)
 	var ps []gotest.Program
 	var names []string
 	for i, f := range features {
-		for _, name := range []string{"llama bf16", "gpt2 bf16", "both f16", "every bf16"} {
+		for _, name := range []string{"llama bf16", "gpt2 bf16", "both f16", "every bf16", "llama tf32", "gpt2 tf32"} {
 			feature, precision, _ := strings.Cut(name, " ")
 			if f.name != feature {
 				continue
 			}
-			s, text := featureSpec(t, f.model, f.train+", precision: "+map[string]string{"bf16": "bf16", "f16": "fp16"}[precision])
+			s, text := featureSpec(t, f.model, f.train+", precision: "+map[string]string{"bf16": "bf16", "f16": "fp16", "tf32": "tf32"}[precision])
 			p := gotest.Program{Compiled: gotest.Compile(t, s, text, nil), Job: randomJob(s, uint64(i), 2)}
 			for _, w := range p.Job.Weights { // so small that no gradient overflows in f16
 				for k := range w {
@@ -63,20 +66,28 @@ func TestCUDAProgramsIn16Bits(t *testing.T) {
 	for i, got := range gotest.Run(t, ps, libraries.Environ()...) {
 		t.Run(names[i], func(t *testing.T) {
 			s, j := ps[i].Compiled.Spec, ps[i].Job
+			_, precision, _ := strings.Cut(names[i], " ")
+			close := func(t *testing.T, what string, got, want, plain []float32) {
+				t.Helper()
+				checkRounded(t, what, got, want, plain, lastBit[precision])
+			}
 			want, plain := reference(t, s, j), referenceBy(t, s, j, "sm_80", ir.EvalRounded)
-			check16(t, "losses", got.Losses, want.Losses, plain.Losses)
-			check16(t, "gradient norms", got.Norms, want.Norms, plain.Norms)
-			check16(t, "eval", []float32{float32(got.EvalSum)}, []float32{float32(want.EvalSum)}, []float32{float32(plain.EvalSum)})
-			check16(t, "logits", got.Logits, want.Logits, plain.Logits)
+			if off, plain := length(got.Logits, want.Logits), length(plain.Logits, want.Logits); off < plain/4 {
+				t.Errorf("logits: off by %.3g, a plain computation by %.3g: nothing seems to be rounded", off, plain)
+			}
+			close(t, "losses", got.Losses, want.Losses, plain.Losses)
+			close(t, "gradient norms", got.Norms, want.Norms, plain.Norms)
+			close(t, "eval", []float32{float32(got.EvalSum)}, []float32{float32(want.EvalSum)}, []float32{float32(plain.EvalSum)})
+			close(t, "logits", got.Logits, want.Logits, plain.Logits)
 			for k := range want.Cached {
-				check16(t, fmt.Sprintf("cached logits %d", k), got.Cached[k], want.Cached[k], plain.Cached[k])
+				close(t, fmt.Sprintf("cached logits %d", k), got.Cached[k], want.Cached[k], plain.Cached[k])
 			}
 			gots, wants, plains := packed(got.Grads), packed(want.Grads), packed(plain.Grads)
 			for name, w := range wants {
-				check16(t, "gradient of "+name, gots[name], w, plains[name])
+				close(t, "gradient of "+name, gots[name], w, plains[name])
 			}
 			for name, w := range want.Final {
-				check16(t, "weight "+name, got.Final[name], w, plain.Final[name])
+				close(t, "weight "+name, got.Final[name], w, plain.Final[name])
 			}
 		})
 	}
@@ -93,24 +104,26 @@ func packed(grads map[string][]float32) map[string][]float32 {
 	return all
 }
 
-// check16 allows twice the Euclidean length of a plain computation's error, and what a last bit of bf16 moves.
-func check16(t *testing.T, what string, got, want, plain []float32) {
-	t.Helper()
-	length := func(x, y []float32) float64 {
-		sum := 0.0
-		for i := range x {
-			d := float64(x[i])
-			if y != nil {
-				d -= float64(y[i])
-			}
-			sum += d * d
+// length is the Euclidean length of x, or of x less y.
+func length(x, y []float32) float64 {
+	sum := 0.0
+	for i := range x {
+		d := float64(x[i])
+		if y != nil {
+			d -= float64(y[i])
 		}
-		return math.Sqrt(sum)
+		sum += d * d
 	}
+	return math.Sqrt(sum)
+}
+
+// checkRounded allows twice the length of a plain computation's error, and what a last bit moves.
+func checkRounded(t *testing.T, what string, got, want, plain []float32, bit float64) {
+	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%s: %d numbers, want %d", what, len(got), len(want))
 	}
-	off, allowed := length(got, want), 2*length(plain, want)+length(want, nil)/512
+	off, allowed := length(got, want), 2*length(plain, want)+length(want, nil)*bit
 	if !(off <= allowed) {
 		t.Errorf("%s: off by %.3g of %.3g, a plain computation by %.3g", what, off, length(want, nil), length(plain, want))
 	}
