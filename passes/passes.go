@@ -16,7 +16,8 @@ type Options struct {
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing
-	Off           map[string]bool // passes switched off, by name
+	Holding       func() (Holding, error) // asked where there is a budget; nil: what Memory counts beside the arena
+	Off           map[string]bool         // passes switched off, by name
 }
 
 // OptionsFor returns the options that s asks for on a target.

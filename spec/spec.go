@@ -234,7 +234,7 @@ func (c Count) Of(total int) int {
 type Checkpointing struct {
 	Kind   string `call:"none|full|every|auto"`
 	N      int    `arg:"n" default:"1" min:"1" of:"every"` // keep the stream at every n-th layer and compute the n layers between again
-	Budget Bytes  `arg:"budget" of:"auto"`                 // of memory for the whole run; what costs least time is computed again
+	Budget Bytes  `arg:"budget" of:"auto"`                 // of memory for all that the run allocates, on its device; what costs least time is computed again
 }
 
 // Bytes is an amount of memory, written 512MiB or 80GiB.

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tfc-dev/tfc/compile"
 	"github.com/tfc-dev/tfc/compile/gotest"
 	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/passes"
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
+	"github.com/tfc-dev/tfc/spec"
 )
 
 // cudaFeatures are the features whose CUDA programs run in the simulator, which is slow: together they have every op.
@@ -32,7 +35,22 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 		}
 	}
 	for i, got := range gotest.Run(t, ps, libraries.Environ()...) {
-		t.Run(cudaFeatures[i], func(t *testing.T) { check(t, ps[i].Compiled.Spec, ps[i].Job, got) })
+		t.Run(cudaFeatures[i], func(t *testing.T) {
+			check(t, ps[i].Compiled.Spec, ps[i].Job, got)
+			checkHeld(t, ps[i].Compiled.Spec, got)
+		})
+	}
+}
+
+// checkHeld holds what the trainer allocates to what is explained.
+func checkHeld(t *testing.T, s *spec.Spec, got gotest.Answer) {
+	t.Helper()
+	r, err := compile.Explain(s, "train", passes.OptionsFor(s, ir.TargetNamed(s.Target.Arch[0])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Held != int64(r.Memory.Total) {
+		t.Errorf("the trainer holds %d bytes, explained are %d", got.Held, r.Memory.Total)
 	}
 }
 
@@ -66,6 +84,7 @@ func TestCUDAProgramsRounded(t *testing.T) {
 	for i, got := range gotest.Run(t, ps, libraries.Environ()...) {
 		t.Run(names[i], func(t *testing.T) {
 			s, j := ps[i].Compiled.Spec, ps[i].Job
+			checkHeld(t, s, got)
 			_, precision, _ := strings.Cut(names[i], " ")
 			close := func(t *testing.T, what string, got, want, plain []float32) {
 				t.Helper()

@@ -41,6 +41,7 @@ type Answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32   // of the sequence, with the first weights
 	Cached         [][]float32 // after the prompt, and after each token that follows
+	Held           int64       // bytes that the trainer holds on a GPU
 }
 
 // CUDA adds the code for GPUs to a program, its kernels compiled for the simulator of package cudatest.
@@ -205,6 +206,7 @@ type answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32
 	Cached         [][]float32
+	Held           int64
 }
 
 func main() {
@@ -264,6 +266,9 @@ func run(i int, j job) (a answer) {
 	}
 	g.Close()
 	t := newTrainer(w, 2)
+	if s, ok := t.(lm.Sized); ok {
+		a.Held = s.Bytes()
+	}
 	sum, n, err := t.Loss(j.Steps[0].Tokens[:p.eval], j.Steps[0].Targets[:p.eval])
 	check(err)
 	a.EvalSum, a.EvalN = sum, float64(n)

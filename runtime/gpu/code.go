@@ -7,6 +7,7 @@ import (
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 )
 
 // imageFile is what the .cu files were compiled to.
@@ -67,7 +68,7 @@ func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
 	if c.lock, err = d.openLock(tuned); err != nil {
 		return nil, err
 	}
-	if c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock); err != nil {
+	if c.blas, err = d.ctx.NewBLAS(workspace, footprint.Workspace, c.lock); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 )
 
 // Ptr is a device address, or a number that a kernel takes by value.
@@ -80,6 +81,22 @@ type Program struct {
 	Train, Eval, Logits, Prefill, Decode           Job
 }
 
+// footprint is what the program's memory depends on.
+func (p *Program) footprint() footprint.Program {
+	job := func(j Job) footprint.Job {
+		return footprint.Job{Arena: j.Arena, Scratch: j.Scratch, Scalars: j.Scalars}
+	}
+	f := footprint.Program{
+		WeightFloats: p.WeightFloats, Element: p.Element.Size(), MicroBatches: p.MicroBatches, MicroBatch: p.MicroBatch, Context: p.Context,
+		MaxPositions: p.MaxPositions, CacheWidths: p.CacheWidths,
+		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits),
+	}
+	for _, t := range p.Tables {
+		f.RotaryTables = append(f.RotaryTables, t.Max*len(t.Freqs))
+	}
+	return f
+}
+
 // Run is one execution of a job: the addresses it works on, and the stream it is put on.
 type Run struct {
 	Arena, Scratch                            Ptr
@@ -94,6 +111,17 @@ type Run struct {
 	stream  *cuda.Stream
 	code    *code
 	dry     bool // only prepare products
+}
+
+// lay has the run work on buffers by their names: those that training and generation both have.
+func (r *Run) lay(at map[string]Ptr) {
+	r.Weights, r.Copies = at[footprint.Weights], at[footprint.Copies]
+	if r.Copies == 0 { // products read the weights themselves
+		r.Copies = r.Weights
+	}
+	r.State, r.scalars = at[footprint.StateBuffer], at[footprint.Scalars]
+	r.Tokens, r.Positions = at[footprint.Tokens], at[footprint.Positions]
+	r.Arena, r.Scratch = at[footprint.Arena], at[footprint.Scratch]
 }
 
 // Launch starts kernel k.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
@@ -82,14 +83,14 @@ func (c *code) saveLock() (saved bool) {
 
 // Tune implements lm.Device. It holds no more memory than the one product that is timed at a time.
 func (d *device) Tune(tuned string) (timings []lm.Timing, err error) {
-	workspace, err := d.allocate("timing products", func(m *memory) { m.take(blasWorkspace) })
+	workspace, err := d.allocate("timing products", func(m *memory) { m.take(footprint.Workspace) })
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, workspace.free()) }()
 	c := &code{d: d, products: d.program.Products, lock: d.openTuningLock(tuned)}
 	c.lock.Anew = true
-	if c.blas, err = d.ctx.NewBLAS(workspace.base, blasWorkspace, c.lock); err != nil {
+	if c.blas, err = d.ctx.NewBLAS(workspace.base, footprint.Workspace, c.lock); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.blas.Close()) }()
