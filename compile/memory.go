@@ -112,12 +112,17 @@ func (m *Memory) onGPU(job string, p footprint.Program, sequences int) {
 	if job != "train" && job != "eval" {
 		list = footprint.Generation(p, sequences)
 	}
-	own, arena := footprint.Arena, m.Arena
+	own := footprint.Arena
 	if job == "logits" {
 		list, own = append(list, footprint.Sequences(p)...), footprint.SequenceArena
 	}
 	m.Weights, m.Gradients, m.Moments, m.Cache = 0, 0, 0, 0
 	m.Total = footprint.Bytes(list)
+	beside := func(name string, bytes int) {
+		if bytes > 0 {
+			m.Beside = append(m.Beside, Held{name, bytes})
+		}
+	}
 	for _, b := range list {
 		bytes := footprint.Round(b.Bytes)
 		switch b.Name {
@@ -130,16 +135,11 @@ func (m *Memory) onGPU(job string, p footprint.Program, sequences int) {
 		case footprint.Cache:
 			m.Cache = bytes
 		case own:
-			bytes -= arena
-			b.Name = "arena beyond this job's"
-			fallthrough
+			beside("arena beyond this job's", bytes-m.Arena)
 		case footprint.Arena:
-			b.Name = "arena of prefill and decode"
-			fallthrough
+			beside("arena of prefill and decode", bytes)
 		default:
-			if bytes > 0 {
-				m.Beside = append(m.Beside, Held{b.Name, bytes})
-			}
+			beside(b.Name, bytes)
 		}
 	}
 }
