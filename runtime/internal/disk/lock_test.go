@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestLock(t *testing.T) {
 		t.Error("a lock below a file")
 	}
 	// One at a time.
-	inside := 0
+	var inside atomic.Int32
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -35,10 +36,10 @@ func TestLock(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if inside++; inside != 1 {
-					t.Errorf("%d hold the lock", inside)
+				if n := inside.Add(1); n != 1 {
+					t.Errorf("%d hold the lock", n)
 				}
-				inside--
+				inside.Add(-1)
 				unlock()
 			}
 		})
