@@ -14,7 +14,7 @@ var rules = map[string]string{
 	"parser":     "spec ir github.com/alecthomas/participle/... gopkg.in/yaml.v3",
 	"passes":     "spec ir",
 	"codegen/go": "spec ir github.com/dave/jennifer/jen",
-	"compile":    "spec ir passes codegen/go codegen/cuda",
+	"compile":    "spec ir passes codegen/go codegen/cuda runtime/gpu/footprint",
 	"runtime":    "runtime/... golang.org/x/...", // no package of the compiler
 
 	"codegen/cuda":          "spec ir",

@@ -35,9 +35,15 @@ func Func(s *spec.Spec, job string, o passes.Options, last string, watch func(p 
 	if watch != nil {
 		watch(nil, f, 0)
 	}
+	if o.Target.CUDA && o.Holding == nil {
+		o.Holding = func() (passes.Holding, error) { return holding(s, o) }
+	}
 	err := passes.Run(f, o, last, watch)
 	var budget *passes.BudgetError
+	var errs spec.Errors // of the same budget, by holding
 	switch {
+	case errors.As(err, &errs):
+		return nil, errs
 	case errors.As(err, &budget):
 		return nil, spec.Errors{{Pos: s.Source.At("train.checkpointing"), Text: budget.Error()}}
 	case err != nil:
@@ -76,39 +82,6 @@ func Package(s *spec.Spec, importPath, version string, fatbin Fatbin) ([]gogen.F
 		return nil, err
 	}
 	return files, listFiles(files)
-}
-
-// CUDA compiles s for GPUs, with some passes off. Passes look at the first architecture that the spec lists; kernels run on
-// all of them.
-func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error) {
-	o := passes.OptionsFor(s, ir.TargetNamed(s.Target.Arch[0]))
-	o.Off = off
-	funcs := map[string]*ir.Func{}
-	for _, job := range ir.Jobs {
-		f, err := Func(s, job, o, "", nil)
-		if err != nil {
-			return nil, err
-		}
-		funcs[job] = f
-	}
-	floats, decayed := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
-	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, Archs: s.Target.Arch, WeightFloats: floats, DecayedFloats: decayed})
-	if err != nil {
-		return nil, err
-	}
-	sources := code.Sources
-	if fatbin != nil {
-		made, err := fatbin(sources, s.Target.Arch)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(slices.Clone(sources), made...)
-	}
-	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
-	for _, f := range sources {
-		c.Files = append(c.Files, gogen.File{Path: f.Name, Data: f.Data})
-	}
-	return c, nil
 }
 
 // listFiles adds the hashes of all files to the manifest among them.

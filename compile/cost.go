@@ -22,8 +22,29 @@ func (c Cost) Minus(d Cost) Cost {
 // CostOf adds up the ops of f on a target (the roofline model of Williams, Waterman and Patterson, CACM 52(4), 2009).
 func CostOf(f *ir.Func, target *ir.Target) Cost {
 	c := costing{target: target, weights: weightElements(f)}
-	c.block(f.Body, 1, nil)
+	turns(f.Body, 1, nil, c.add)
 	return c.Cost
+}
+
+// turns calls do for each op below b that is no loop, with the times that it runs where b itself runs so many times, for
+// these indices of the loop it is the body of.
+func turns(b *ir.Block, times float64, indices []int, do func(op *ir.Op, times float64)) {
+	for _, op := range b.Ops {
+		l := op.Loop
+		if l == nil {
+			do(op, times)
+			continue
+		}
+		inner := l.Indices(0)
+		n := float64(len(inner))
+		if l.Within != "" { // as many as the outer index leaves it, on average
+			n = 0
+			for _, i := range indices {
+				n += float64(len(l.Indices(i))) / float64(len(indices))
+			}
+		}
+		turns(l.Body, times*n, inner, do)
+	}
 }
 
 type costing struct {
@@ -32,38 +53,24 @@ type costing struct {
 	weights float64 // elements of all weights
 }
 
-// block adds the ops of b, which runs so many times, for these indices of the loop it is the body of.
-func (c *costing) block(b *ir.Block, times float64, indices []int) {
-	for _, op := range b.Ops {
-		if l := op.Loop; l != nil {
-			inner := l.Indices(0)
-			turns := float64(len(inner))
-			if l.Within != "" { // as many as the outer index leaves it, on average
-				turns = 0
-				for _, i := range indices {
-					turns += float64(len(l.Indices(i))) / float64(len(indices))
-				}
-			}
-			c.block(l.Body, times*turns, inner)
-			continue
-		}
-		if !isKernel(op) {
-			continue
-		}
-		flops, bytes := ir.Table[op.Kind].FLOPs(op), ir.Bytes(op)
-		switch op.Kind { // these go over all weights, which are no operands
-		case "zero_grads":
-			bytes = 4 * c.weights
-		case "grad_norm":
-			bytes, flops = 4*c.weights, 2*c.weights
-		case "adamw": // reads weight, gradient and both moments, writes all but the gradient
-			bytes, flops = 28*c.weights, 14*c.weights
-		}
-		c.Bytes += times * bytes
-		c.FLOPs += times * flops
-		c.Launches += times
-		c.Seconds += times * (max(flops/c.target.FLOPs, bytes/c.target.Bandwidth) + c.target.Launch)
+// add adds an op that runs so many times.
+func (c *costing) add(op *ir.Op, times float64) {
+	if !isKernel(op) {
+		return
 	}
+	flops, bytes := ir.Table[op.Kind].FLOPs(op), ir.Bytes(op)
+	switch op.Kind { // these go over all weights, which are no operands
+	case "zero_grads":
+		bytes = 4 * c.weights
+	case "grad_norm":
+		bytes, flops = 4*c.weights, 2*c.weights
+	case "adamw": // reads weight, gradient and both moments, writes all but the gradient
+		bytes, flops = 28*c.weights, 14*c.weights
+	}
+	c.Bytes += times * bytes
+	c.FLOPs += times * flops
+	c.Launches += times
+	c.Seconds += times * (max(flops/c.target.FLOPs, bytes/c.target.Bandwidth) + c.target.Launch)
 }
 
 // isKernel says whether an op is work: not a view of memory, nor arithmetic on scalars.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -149,8 +151,12 @@ func checkMemory(t *testing.T, name string, m *compile.Memory) {
 	if highest != m.Arena || buffers != len(m.Buffers) || peak != fullest {
 		t.Errorf("%s: highest end %d of an arena of %d, %d of %d buffers in categories, %d of %d bytes at the fullest", name, highest, m.Arena, buffers, len(m.Buffers), peak, fullest)
 	}
-	if m.Total != m.Weights+m.Gradients+m.Moments+m.Cache+m.Arena {
-		t.Errorf("%s: total %+v", name, m)
+	sum := m.Weights + m.Gradients + m.Moments + m.Cache + m.Arena
+	for _, b := range m.Beside {
+		sum += b.Bytes
+	}
+	if m.Total != sum {
+		t.Errorf("%s: the parts of %d bytes add up to %d: %+v", name, m.Total, sum, m)
 	}
 }
 
@@ -204,15 +210,108 @@ func TestMemorySVG(t *testing.T) {
 	}
 }
 
-// A GPU has no kernels yet; its plan is shown all the same.
-func TestExplainWithoutKernels(t *testing.T) {
-	s := small(t, "precision: bf16")
-	r, err := compile.Explain(s, "train", passes.OptionsFor(s, ir.TargetNamed("sm_90a")))
+// For a GPU the launches are those of the code, each as often as its loops turn.
+func TestExplainOnGPU(t *testing.T) {
+	for _, s := range append(examples(t), small(t, "precision: bf16, checkpointing: every(2)"), small(t, "precision: tf32")) {
+		s.Target.Arch = []string{"sm_90a"}
+		code, err := compile.CUDA(s, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, job := range ir.Jobs {
+			r, err := compile.Explain(s, job, passes.OptionsFor(s, ir.TargetNamed("sm_90a")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := s.Name + " " + job
+			checkMemory(t, name, &r.Memory)
+			got := map[string]float64{}
+			for _, l := range r.Launches {
+				got[l.Op] += l.Times
+				if (len(l.Kernels) > 0) == (l.Product != "" || l.Clear > 0) || len(l.Kernels) > 0 && (l.Threads == 0 || len(l.Grid) != 3) {
+					t.Errorf("%s: %+v", name, l)
+				}
+				if strings.Contains(l.Product, "tf32") != (l.Product != "" && s.Train.Precision == "tf32") {
+					t.Errorf("%s: %s in %s", name, l.Product, s.Train.Precision)
+				}
+			}
+			want, all := map[string]float64{}, 0.0
+			var run func(b *ir.Block, index int)
+			run = func(b *ir.Block, index int) {
+				for _, op := range b.Ops {
+					if op.Loop != nil {
+						for _, i := range op.Loop.Indices(index) {
+							run(op.Loop.Body, i)
+						}
+					}
+					for _, g := range code.Launches[op] {
+						n := float64(g.Times * len(g.Launches))
+						want[op.Kind] += n
+						all += n
+					}
+				}
+			}
+			run(code.Funcs[job].Body, 0)
+			sum, kinds := 0.0, map[string]float64{}
+			for op, n := range got {
+				kinds[op[strings.LastIndexByte(op, ' ')+1:]] += n
+				sum += n
+			}
+			for kind, n := range want {
+				if math.Abs(kinds[kind]-n) > 1e-6 {
+					t.Errorf("%s: %v launches for %s, the code has %v", name, kinds[kind], kind, n)
+				}
+			}
+			if math.Abs(sum-all) > 1e-6 {
+				t.Errorf("%s: %v launches, the code has %v", name, sum, all)
+			}
+		}
+	}
+}
+
+// A budget on a GPU holds for all that a trainer allocates, and the smallest that the error names is enough.
+func TestBudgetOnGPU(t *testing.T) {
+	total := func(checkpointing string) (int, error) {
+		s := small(t, "precision: bf16, checkpointing: "+checkpointing)
+		r, err := compile.Explain(s, "train", passes.OptionsFor(s, ir.TargetNamed("sm_90a")))
+		if err != nil {
+			return 0, err
+		}
+		return r.Memory.Total, nil
+	}
+	most, err := total("none")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := r.Passes[len(r.Passes)-1].Pass; last != "plan-memory" || r.Memory.Arena == 0 {
-		t.Errorf("the last pass is %s, the arena has %d bytes", last, r.Memory.Arena)
+	_, err = total("auto(1KiB)")
+	var errs spec.Errors
+	if !errors.As(err, &errs) {
+		t.Fatalf("a budget of 1 KiB: %v", err)
+	}
+	found := regexp.MustCompile(`needs \S+ \((\d+) bytes\)`).FindStringSubmatch(errs[0].Text)
+	if found == nil {
+		t.Fatal(errs[0].Text)
+	}
+	smallest, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"weights in 16 bits ", "cuBLASLt's workspace 32MiB", "kernels' workspace ", "tokens ", "arena "} {
+		if !strings.Contains(errs[0].Text, part) {
+			t.Errorf("the error does not name the %s: %s", part, errs[0].Text)
+		}
+	}
+	if smallest >= most {
+		t.Fatalf("the smallest plan needs %d bytes, that which keeps all %d", smallest, most)
+	}
+	for _, budget := range []int{smallest, (smallest + most) / 2, most} {
+		n, err := total(fmt.Sprintf("auto(%dB)", budget))
+		if err != nil || n > budget || budget == smallest && n != smallest || budget == most && n != most {
+			t.Errorf("a budget of %d bytes: %d, %v", budget, n, err)
+		}
+	}
+	if n, err := total(fmt.Sprintf("auto(%dB)", smallest-1)); err == nil {
+		t.Errorf("a budget of %d bytes, less than the smallest plan's, gives %d", smallest-1, n)
 	}
 }
 

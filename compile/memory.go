@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/spec"
 )
 
@@ -18,9 +19,17 @@ type Memory struct {
 	Arena     int `json:"arena"`     // what is computed on the way: the highest end of a buffer
 	Total     int `json:"total"`
 
+	Beside []Held `json:"beside,omitempty"` // what else a GPU holds
+
 	Categories []Category `json:"categories"` // of the arena
 	Buffers    []Buffer   `json:"buffers"`    // of the arena, largest first
 	Times      int        `json:"times"`      // ops of the function, loops counted once: the clock of First and Last
+}
+
+// Held is memory that a program holds on a GPU.
+type Held struct {
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
 }
 
 // Category sums up the buffers of a kind. Buffers that are never live at once share memory, so the sums of all
@@ -94,6 +103,45 @@ func memoryOf(s *spec.Spec, f *ir.Func) Memory {
 		}
 	}
 	return m
+}
+
+// onGPU makes of the memory of a job all that the runtime holds to run it: as a trainer, or as a generator over so many
+// sequences. Sizes are those of the allocation, from where a buffer starts to where the next one does.
+func (m *Memory) onGPU(job string, p footprint.Program, sequences int) {
+	list := footprint.Training(p)
+	if job != "train" && job != "eval" {
+		list = footprint.Generation(p, sequences)
+	}
+	own := footprint.Arena
+	if job == "logits" {
+		list, own = append(list, footprint.Sequences(p)...), footprint.SequenceArena
+	}
+	m.Weights, m.Gradients, m.Moments, m.Cache = 0, 0, 0, 0
+	m.Total = footprint.Bytes(list)
+	beside := func(name string, bytes int) {
+		if bytes > 0 {
+			m.Beside = append(m.Beside, Held{name, bytes})
+		}
+	}
+	for _, b := range list {
+		bytes := footprint.Round(b.Bytes)
+		switch b.Name {
+		case footprint.Weights:
+			m.Weights = bytes
+		case footprint.Gradients:
+			m.Gradients = bytes
+		case footprint.First, footprint.Second:
+			m.Moments += bytes
+		case footprint.Cache:
+			m.Cache = bytes
+		case own:
+			beside("arena beyond this job's", bytes-m.Arena)
+		case footprint.Arena:
+			beside("arena of prefill and decode", bytes)
+		default:
+			beside(b.Name, bytes)
+		}
+	}
 }
 
 // categories says what each buffer is for: whether it holds what the backward pass writes, or what the forward pass

@@ -76,16 +76,24 @@ func Eval(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, 
 }
 
 // EvalRounded is Eval with the results of every op rounded to their types, and the weights of products to that of their
-// operand: what a program gives that computes op by op in those types, as an eager framework does. It is the measure of
-// what kernels in 16 bits may be off.
+// operand, or both operands to TF32: what a program gives that computes op by op in those types, as an eager framework does.
+// It is the measure of what kernels in 16 bits, and in TF32, may be off.
 func EvalRounded(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, err error) {
 	e := newEvaluator(f, state)
 	e.plain = true
 	return e.run(inputs)
 }
 
-// round rounds the weights that a product reads, and hands on the rest.
+// round rounds the operands of a product in TF32, or the weights that one in 16 bits reads, and hands on the rest.
 func (e *evaluator) round(op *Op, in []*Tensor) {
+	if op.Bool("tf32") {
+		for i := range in[:2] {
+			in[i] = in[i].clone()
+			for k, x := range in[i].Data {
+				in[i].Data[k] = RoundTF32(x)
+			}
+		}
+	}
 	for i, a := range op.Args {
 		if a == nil || a.Param == nil || a.Param.Cache || len(a.Type.Dims) != 2 || op.Args[0].Type.DType == I32 {
 			continue

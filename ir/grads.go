@@ -61,8 +61,12 @@ func gradLinear(g *Gradient, op *Op, d []*Value) []*Value {
 	if bias != nil {
 		g.Op("bias_grad", nil, []*Value{dy}, nil, bias)
 	}
-	g.Op("linear_dw", nil, []*Value{dy, x}, nil, w)
-	dx := g.Op("linear_dx", []string{dName(x)}, []*Value{dy, w, nil}, nil).Result()
+	as := Attrs{}
+	if op.Bool("tf32") {
+		as["tf32"] = true
+	}
+	g.Op("linear_dw", nil, []*Value{dy, x}, maps.Clone(as), w)
+	dx := g.Op("linear_dx", []string{dName(x)}, []*Value{dy, w, nil}, as).Result()
 	return []*Value{dx, nil, nil, residual}
 }
 

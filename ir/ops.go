@@ -83,6 +83,9 @@ func attrs(groups ...[]Attr) []Attr {
 	return all
 }
 
+// inTF32 is the attribute of products whose two operands, in f32, may be rounded to TF32.
+var inTF32 = need("bool", "tf32?")
+
 // perElement counts n operations for each element of the first result.
 func perElement(n float64) func(*Op) float64 {
 	return func(op *Op) float64 {
@@ -270,7 +273,7 @@ func forwardOps() []*OpDef {
 		{
 			Kind: "linear", Doc: "y = act(x·wᵀ + bias) + residual; pre is the value before the activation",
 			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: []int{3},
-			Attrs: need("string", "act?"),
+			Attrs: attrs(need("string", "act?"), inTF32),
 			Shape: func(op *Op) ([]Type, error) {
 				x, w := op.Args[0], op.Args[1]
 				if err := wantMatrix(w, 0, x.Type.Cols()); err != nil {

@@ -166,7 +166,7 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), the logits of a tile of rows at a time",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?")),
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
@@ -193,7 +193,7 @@ func lossOps() []*OpDef {
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
 			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!", "tile!"},
-			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?")),
+			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
 				if op.Into[0] != op.Args[1] || op.Into[1] != op.Args[2] {
@@ -280,7 +280,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual",
-			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, InPlace: []int{2},
+			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, Attrs: inTF32, InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
 				t := dy.Type.WithLast(w.Type.Last())
@@ -296,7 +296,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
-			Args: []string{"d_y", "x"}, Into: []string{"w"},
+			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: inTF32,
 			Shape: func(op *Op) ([]Type, error) {
 				dy, x := op.Args[0], op.Args[1]
 				if dy.Type.Rows() != x.Type.Rows() {

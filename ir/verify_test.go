@@ -83,6 +83,9 @@ func TestVerifyRejects(t *testing.T) {
 		{"head_loss(%y, @wte, _, %targets[m], %n)", "head_loss(%y, @wte, _, %rows, %n)", "%rows"},
 		{"head_loss(%y, @wte, _, %targets[m], %n)", "head_loss(%y, @wte, _, %positions, %y)", "%y is f32[B,T,D], want a scalar"},
 		{"linear_dw(%f, %h[l])", "linear_dw(%n, %h[l])", "differ in rows"},
+		{"embed(%tokens[m], @wte) {", "embed(%tokens[m], @wte) {tf32: true, ", "takes no attribute tf32"},
+		{"%f f32[B,T,D] = act_grad(%d, %q[l]) {fn: \"silu\"}\n      linear_dw(%f, %h[l]) into @layers.w.weight[l]",
+			"%f bf16[B,T,D] = act_grad(%d, %q[l]) {fn: \"silu\"}\n      linear_dw(%f, %h[l]) into @layers.w.weight[l] {tf32: true}", "multiplies bf16 in tf32, which is for f32"},
 	} {
 		if strings.Count(sound, c.old) != 1 {
 			t.Errorf("%q is in the function %d times", c.old, strings.Count(sound, c.old))

@@ -25,7 +25,14 @@ func checkpoint(f *ir.Func, o Options) (int, error) {
 	if len(ps) == 0 {
 		return 0, nil
 	}
-	s := newSearch(f, ps, o.Target)
+	held := Holding{Parts: fixed(f), Align: align}
+	if c.Kind == "auto" && o.Holding != nil {
+		var err error
+		if held, err = o.Holding(); err != nil {
+			return 0, err
+		}
+	}
+	s := newSearch(f, ps, o.Target, held)
 	switch c.Kind {
 	case "full":
 		s.apply(f, s.everything(1))

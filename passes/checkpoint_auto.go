@@ -27,7 +27,8 @@ type stages struct {
 // is tried on a copy, with the places that plan-memory really gives.
 type search struct {
 	f       *ir.Func
-	fixed   int
+	held    Holding
+	fixed   int            // bytes of what is held
 	fronts  [][]policy     // by pair: the policies worth having
 	hulls   [][]int        // by pair: those of them on the hull
 	layers  []int          // by pair
@@ -39,8 +40,8 @@ type search struct {
 	beside  int            // the least that a plan needed beside what it keeps
 }
 
-func newSearch(f *ir.Func, ps []pair, t *ir.Target) *search {
-	s := &search{f: f, fixed: FixedBytes(f), places: newPlanner(f), bytes: map[string]int{}, beside: math.MaxInt}
+func newSearch(f *ir.Func, ps []pair, t *ir.Target, held Holding) *search {
+	s := &search{f: f, held: held, fixed: sum(held.Parts), places: newPlanner(f), bytes: map[string]int{}, beside: math.MaxInt}
 	s.places.share(f.Body)
 	for _, p := range ps {
 		front := policies(p, t, s.storage)
@@ -145,7 +146,7 @@ func (s *search) needs(c candidate) int {
 	return s.bytes[key]
 }
 
-// arena plans the memory of a copy under c, and returns its bytes; too many for any budget where there is no plan.
+// arena plans the memory of a copy under c, and returns the bytes of the arena; too many for any budget where there is no plan.
 func (s *search) arena(c candidate) int {
 	f := s.f.Clone()
 	s.apply(f, c)
@@ -153,7 +154,7 @@ func (s *search) arena(c candidate) int {
 		s.err = err
 		return math.MaxInt / 4
 	}
-	return f.Plan.Bytes
+	return roundUp(max(f.Plan.Bytes, s.held.Arena), s.held.Align)
 }
 
 // time estimates the seconds that c computes again, for one micro-batch.
@@ -373,7 +374,7 @@ func (e *BudgetError) Error() string {
 
 func (s *search) tooSmall(c candidate, budget int) error {
 	need := s.needs(c)
-	return &BudgetError{Budget: budget, Smallest: need, Parts: append(fixed(s.f), Category{"arena", need - s.fixed})}
+	return &BudgetError{Budget: budget, Smallest: need, Parts: append(slices.Clone(s.held.Parts), Category{"arena", need - s.fixed})}
 }
 
 // amount writes bytes in the largest unit that leaves at least 1, rounded up to a tenth.

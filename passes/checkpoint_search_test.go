@@ -30,7 +30,7 @@ func searchFor(t *testing.T, text string) (*search, []pair) {
 		t.Fatal(err)
 	}
 	ps := pairs(f)
-	return newSearch(f, ps, o.Target), ps
+	return newSearch(f, ps, o.Target, Holding{Parts: fixed(f), Align: align}), ps
 }
 
 // weigh returns what ways keep of a layer and the time they take, by following the backward loop's reads.

@@ -1,6 +1,10 @@
 package passes
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"maps"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
 // backward products and norms the add of the other gradient of the same value.
@@ -61,7 +65,7 @@ func fuseBias(f *ir.Func, bias *ir.Op) int {
 		return 0
 	}
 	lin.Remove()
-	remake(f, lin, bias, []*ir.Value{lin.Args[0], lin.Args[1], bias.Args[1], nil}, nil, bias.Result())
+	remake(f, lin, bias, []*ir.Value{lin.Args[0], lin.Args[1], bias.Args[1], nil}, lin.Attrs, bias.Result())
 	bias.Remove()
 	return 1
 }
@@ -75,7 +79,9 @@ func fuseActivation(f *ir.Func, act *ir.Op) int {
 	if readBefore(f, lin.Result(), act) {
 		return 0
 	}
-	remake(f, lin, act, lin.Args, ir.Attrs{"act": act.Str("fn")}, act.Result(), lin.Result())
+	attrs := maps.Clone(lin.Attrs)
+	attrs["act"] = act.Str("fn")
+	remake(f, lin, act, lin.Args, attrs, act.Result(), lin.Result())
 	lin.Remove()
 	act.Remove()
 	return 1

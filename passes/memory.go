@@ -8,6 +8,13 @@ type Category struct {
 	Bytes int
 }
 
+// Holding is what the program that a train function is part of holds beside the function's own arena.
+type Holding struct {
+	Parts []Category // buffers
+	Arena int        // bytes that other functions need of the arena, which all share
+	Align int        // of the arena's size
+}
+
 // weightElems counts the elements of f's weights, each once however they are packed, and of its key-value caches.
 func weightElems(f *ir.Func) (weights, caches int) {
 	for _, p := range f.Params {

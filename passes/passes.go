@@ -12,11 +12,12 @@ import (
 // Options are what passes may need to know beside the function.
 type Options struct {
 	Target        *ir.Target
-	Precision     string // f32, bf16 or fp16, where the target has it
+	Precision     string // f32, tf32, bf16 or fp16, where the target has it
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing
-	Off           map[string]bool // passes switched off, by name
+	Holding       func() (Holding, error) // asked where there is a budget; nil: what Memory counts beside the arena
+	Off           map[string]bool         // passes switched off, by name
 }
 
 // OptionsFor returns the options that s asks for on a target.

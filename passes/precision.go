@@ -3,8 +3,12 @@ package passes
 import "github.com/tfc-dev/tfc/ir"
 
 // precision gives activations the type that the spec asks for. Weights stay f32 masters; statistics of norms and
-// attention, scalars and losses stay f32, since they are few and sums. A target without the type keeps f32.
+// attention, scalars and losses stay f32, since they are few and sums. A target without the type keeps f32. With tf32 all is
+// f32, and the products may round their operands, where the target has units for that: all GPUs have.
 func precision(f *ir.Func, o Options) (int, error) {
+	if o.Precision == "tf32" {
+		return productsInTF32(f, o.Target), nil
+	}
 	want := map[string]ir.DType{"f32": ir.F32, "bf16": ir.BF16, "fp16": ir.F16}[o.Precision]
 	has := false
 	for _, t := range o.Target.Types {
@@ -33,6 +37,20 @@ func precision(f *ir.Func, o Options) (int, error) {
 		}
 	})
 	return n, nil
+}
+
+func productsInTF32(f *ir.Func, t *ir.Target) int {
+	if !t.CUDA {
+		return 0
+	}
+	n := 0
+	for _, op := range opsOf(f, "linear", "head_loss") {
+		if !op.Bool("tf32") {
+			op.Attrs["tf32"] = true
+			n++
+		}
+	}
+	return n
 }
 
 // keptF32 names the ops whose results from an index on stay f32.

@@ -170,7 +170,7 @@ type Train struct {
 	Batch         Batch         `yaml:"batch" default:"16"`                                                 // sequences a step
 	MicroBatch    int           `yaml:"micro_batch" default:"0" min:"0" max:"2147483647"`                   // sequences at once; their gradients add up to the batch. 0: the whole batch
 	Context       int           `yaml:"context" default:"max_position_embeddings" min:"1" max:"2147483647"` // tokens in a training sequence
-	Precision     string        `yaml:"precision" default:"f32" enum:"f32|bf16|fp16"`                       // of activations and products; f32 master weights always
+	Precision     string        `yaml:"precision" default:"f32" enum:"f32|tf32|bf16|fp16"`                  // of activations and products; tf32 is f32 whose products round their operands to 10 bits on a GPU; f32 master weights always
 	Optimizer     Optimizer     `yaml:"optimizer" default:"adamw"`
 	Schedule      Schedule      `yaml:"schedule" default:"warmup(5%) -> cosine(to: 0.1)"` // of the learning rate
 	Clip          float64       `yaml:"clip" default:"1" min:"0"`                         // largest norm of the whole gradient; 0 for none
@@ -234,7 +234,7 @@ func (c Count) Of(total int) int {
 type Checkpointing struct {
 	Kind   string `call:"none|full|every|auto"`
 	N      int    `arg:"n" default:"1" min:"1" of:"every"` // keep the stream at every n-th layer and compute the n layers between again
-	Budget Bytes  `arg:"budget" of:"auto"`                 // of memory for the whole run; what costs least time is computed again
+	Budget Bytes  `arg:"budget" of:"auto"`                 // of memory for all that the run allocates, on its device; what costs least time is computed again
 }
 
 // Bytes is an amount of memory, written 512MiB or 80GiB.

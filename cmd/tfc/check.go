@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -113,6 +114,11 @@ func check(file string) checked {
 			r.TrainBytes, arena = m.Total, m.Arena
 		case "eval": // in the same arena, unless it needs a larger one
 			r.TrainBytes += max(0, m.Arena-arena)
+		}
+	}
+	if slices.Contains(s.Target.Devices, "cuda") { // where a budget has more to hold
+		if _, err := compile.Func(s, "train", passes.OptionsFor(s, ir.TargetNamed(s.Target.Arch[0])), "", nil); err != nil {
+			return fail(err)
 		}
 	}
 	r.OK, r.Name, r.Parameters = true, s.Name, s.Model.Parameters()

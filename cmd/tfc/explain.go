@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -17,8 +18,10 @@ func explainCommand() *cobra.Command {
 		Use:   "explain SPEC",
 		Short: "Show what each pass did and bought, and where the memory goes",
 		Long: `Show what each pass did to one function of a spec, and what that changed: bytes moved, floating-point operations (a
-multiply-add is two), kernels launched, and the time predicted from the target's rates. Then the memory plan, by category
-and by buffer. With --svg, also draw the plan: buffers over time and address.`,
+multiply-add is two), kernels launched, and the time predicted from the target's rates. Then the memory: on a GPU all that the
+runtime allocates to train, or to generate; and the plan of the arena, by category and by buffer. For a GPU, last, what each op
+launches there: kernels with their blocks and shared memory, and matrix products. With --svg, also draw the plan: buffers over
+time and address.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: specFiles,
 	}
@@ -85,7 +88,36 @@ func explain(out io.Writer, r *compile.Report, target *ir.Target) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return memory(out, &r.Memory)
+	if err := memory(out, &r.Memory); err != nil {
+		return err
+	}
+	return launches(out, r.Launches)
+}
+
+// launches writes what a GPU is given to do.
+func launches(out io.Writer, list []compile.Launch) error {
+	if len(list) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "op\ttimes\tlaunch\tgrid\tthreads\tshared memory")
+	for _, l := range list {
+		fmt.Fprintf(w, "%s\t%.4g\t", l.Op, l.Times)
+		switch {
+		case l.Product != "":
+			fmt.Fprintf(w, "product %s\t\t\t\n", l.Product)
+		case l.Clear > 0:
+			fmt.Fprintf(w, "%s to zero\t\t\t\n", compile.FormatBytes(l.Clear))
+		default:
+			shared := "."
+			if l.Shared > 0 {
+				shared = compile.FormatBytes(l.Shared)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", strings.Join(l.Kernels, " or "), strings.Join(l.Grid, " × "), l.Threads, shared)
+		}
+	}
+	return w.Flush()
 }
 
 // memory writes the memory plan.
@@ -93,12 +125,11 @@ func memory(out io.Writer, m *compile.Memory) error {
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "memory\tbytes\t\t")
-	for _, part := range []struct {
-		name  string
-		bytes int
-	}{{"weights", m.Weights}, {"gradients", m.Gradients}, {"moments", m.Moments}, {"key-value cache", m.Cache}, {"arena", m.Arena}, {"in all", m.Total}} {
-		if part.bytes > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%s\t\n", part.name, part.bytes, compile.FormatBytes(part.bytes))
+	parts := []compile.Held{{Name: "weights", Bytes: m.Weights}, {Name: "gradients", Bytes: m.Gradients}, {Name: "moments", Bytes: m.Moments},
+		{Name: "key-value cache", Bytes: m.Cache}, {Name: "arena", Bytes: m.Arena}}
+	for _, part := range append(append(parts, m.Beside...), compile.Held{Name: "in all", Bytes: m.Total}) {
+		if part.Bytes > 0 {
+			fmt.Fprintf(w, "%s\t%d\t%s\t\n", part.Name, part.Bytes, compile.FormatBytes(part.Bytes))
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	for _, add := range []func() *cobra.Command{
-		runCommand, benchCommand, buildCommand, checkCommand, fmtCommand, printCommand, explainCommand,
+		runCommand, benchCommand, tuneCommand, buildCommand, checkCommand, fmtCommand, printCommand, explainCommand,
 		passesCommand, presetsCommand, schemaCommand, doctorCommand, versionCommand,
 	} {
 		cmd := add()

@@ -103,7 +103,7 @@ type operands struct{ d, a, b, c, bias, pre param }
 // over starts a product of op whose M is the rows of v, or a constant where v is nil.
 func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 	_, dynamic := e.rows(v)
-	return ir.Product{Rows: dynamic, About: about(op)}
+	return ir.Product{Rows: dynamic, TF32: op.Bool("tf32"), About: about(op)}
 }
 
 // product launches a matrix product.

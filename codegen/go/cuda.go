@@ -8,6 +8,7 @@ import (
 
 	"github.com/dave/jennifer/jen"
 	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/spec"
 )
 
 // CUDA is the program for GPUs, lowered to launches by the CUDA generator.
@@ -126,7 +127,7 @@ func (c *cudaGenerator) program() *jen.File {
 		lines.add(n, raw("%s", n))
 	}
 	lines.add("CacheWidths", jen.Index().Int().ValuesFunc(func(v *jen.Group) {
-		for _, w := range c.cacheWidths() {
+		for _, w := range CacheWidths(c.Spec, c.Funcs["decode"]) {
 			v.Lit(w)
 		}
 	}))
@@ -247,10 +248,10 @@ func productFields(p *ir.Product) []jen.Code {
 	return f.list()
 }
 
-// cacheWidths are the elements of a key, all heads together, by layer.
-func (c *cudaGenerator) cacheWidths() []int {
-	w := make([]int, c.Spec.Model.NumLayers)
-	for _, p := range c.Funcs["decode"].Params {
+// CacheWidths are the elements of a key, all heads together, by layer, as the decode function of s has them.
+func CacheWidths(s *spec.Spec, decode *ir.Func) []int {
+	w := make([]int, s.Model.NumLayers)
+	for _, p := range decode.Params {
 		if p.Cache && strings.HasSuffix(p.Name, "k_cache") {
 			for l := p.From; l < p.To; l++ {
 				w[l] = p.Type.Cols()

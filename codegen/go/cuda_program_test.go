@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tfc-dev/tfc/compile"
 	"github.com/tfc-dev/tfc/compile/gotest"
 	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/passes"
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
 	"github.com/tfc-dev/tfc/spec"
 )
@@ -17,8 +19,8 @@ import (
 // cudaFeatures are the features whose CUDA programs run, in the simulator, which is slow: together they have every op.
 var cudaFeatures = []string{"llama", "gpt2", "masks", "both", "qknorm", "groups", "every"}
 
-// cudaFeatures16 are those whose programs run in 16 bits.
-var cudaFeatures16 = []string{"llama bf16", "gpt2 bf16", "both f16", "every bf16"}
+// cudaRounded are those whose programs run in other precisions.
+var cudaRounded = []string{"llama bf16", "gpt2 bf16", "both f16", "every bf16", "llama tf32", "gpt2 tf32"}
 
 // TestCUDAProgramsAgreeWithEval runs the CUDA code of packages, in the simulator or on a GPU (see gotest.GPU), beside the
 // reference. A short test runs two of them.
@@ -27,21 +29,22 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 	if testing.Short() {
 		names = []string{"gpt2", "every"}
 	}
-	runCUDA(t, names, check)
+	runCUDA(t, names, func(t *testing.T, s *spec.Spec, _ string, j gotest.Job, got gotest.Answer) { check(t, s, j, got) })
 }
 
-// TestCUDAProgramsIn16Bits holds programs in bf16 and f16 to ir.Eval: each of their answers may be off twice as far as a plain
-// computation in the same type is, op by op and with every result rounded. A short test runs one of them.
-func TestCUDAProgramsIn16Bits(t *testing.T) {
-	names := cudaFeatures16
+// TestCUDAProgramsRounded holds programs in bf16, f16 and tf32 to ir.Eval: each of their answers may be off twice as far as a
+// plain computation in the same type is, op by op and with every result, or the products' operands, rounded. A short test runs
+// one of them.
+func TestCUDAProgramsRounded(t *testing.T) {
+	names := cudaRounded
 	if testing.Short() {
 		names = names[:1]
 	}
-	runCUDA(t, names, checkNarrow)
+	runCUDA(t, names, checkPrecision)
 }
 
 // runCUDA checks the answers of programs that are named after features, with a precision behind where it is not f32.
-func runCUDA(t *testing.T, names []string, check func(*testing.T, *spec.Spec, gotest.Job, gotest.Answer)) {
+func runCUDA(t *testing.T, names []string, check func(t *testing.T, s *spec.Spec, precision string, j gotest.Job, got gotest.Answer)) {
 	t.Helper()
 	var libraries []string
 	if !gotest.OnGPU() {
@@ -49,15 +52,15 @@ func runCUDA(t *testing.T, names []string, check func(*testing.T, *spec.Spec, go
 	}
 	var ps []gotest.Program
 	for _, name := range names {
-		feature, precision, narrow := strings.Cut(name, " ")
+		feature, precision, rounded := strings.Cut(name, " ")
 		i := slices.IndexFunc(features, func(f featureCase) bool { return f.name == feature })
 		train := features[i].train
-		if narrow {
-			train += ", precision: " + map[string]string{"bf16": "bf16", "f16": "fp16"}[precision]
+		if rounded {
+			train += ", precision: " + map[string]string{"bf16": "bf16", "f16": "fp16", "tf32": "tf32"}[precision]
 		}
 		s, text := featureSpec(t, features[i].model, train)
 		p := gotest.Program{Name: name, Compiled: gotest.Compile(t, s, text, nil), Job: randomJob(s, uint64(i), 2)}
-		if narrow { // so small that no gradient overflows in f16
+		if rounded { // so small that no gradient overflows in f16
 			for _, w := range p.Job.Weights {
 				for k := range w {
 					w[k] /= 2
@@ -69,27 +72,53 @@ func runCUDA(t *testing.T, names []string, check func(*testing.T, *spec.Spec, go
 		ps = append(ps, p)
 	}
 	for i, got := range gotest.Run(t, ps, libraries...) {
-		t.Run(names[i], func(t *testing.T) { check(t, ps[i].Compiled.Spec, ps[i].Job, got) })
+		t.Run(names[i], func(t *testing.T) {
+			_, precision, _ := strings.Cut(names[i], " ")
+			check(t, ps[i].Compiled.Spec, precision, ps[i].Job, got)
+			checkHeld(t, ps[i].Compiled.Spec, got)
+		})
 	}
 }
 
-// checkNarrow holds what a program in 16 bits answered to what ir.Eval makes of the job.
-func checkNarrow(t *testing.T, s *spec.Spec, j gotest.Job, got gotest.Answer) {
+// checkHeld holds what the trainer allocates to what is explained.
+func checkHeld(t *testing.T, s *spec.Spec, got gotest.Answer) {
 	t.Helper()
+	r, err := compile.Explain(s, "train", passes.OptionsFor(s, ir.TargetNamed(s.Target.Arch[0])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Held != int64(r.Memory.Total) {
+		t.Errorf("the trainer holds %d bytes, explained are %d", got.Held, r.Memory.Total)
+	}
+}
+
+// lastBit is what the last bit of a type moves, as a share.
+var lastBit = map[string]float64{"bf16": 1. / 512, "f16": 1. / 512, "tf32": 1. / 4096}
+
+// checkPrecision holds what a program in a precision answered to what ir.Eval makes of the job.
+func checkPrecision(t *testing.T, s *spec.Spec, precision string, j gotest.Job, got gotest.Answer) {
+	t.Helper()
+	close := func(t *testing.T, what string, got, want, plain []float32) {
+		t.Helper()
+		checkRounded(t, what, got, want, plain, lastBit[precision])
+	}
 	want, plain := reference(t, s, j), referenceBy(t, s, j, "sm_80", ir.EvalRounded)
-	check16(t, "losses", got.Losses, want.Losses, plain.Losses)
-	check16(t, "gradient norms", got.Norms, want.Norms, plain.Norms)
-	check16(t, "eval", []float32{float32(got.EvalSum)}, []float32{float32(want.EvalSum)}, []float32{float32(plain.EvalSum)})
-	check16(t, "logits", got.Logits, want.Logits, plain.Logits)
+	if off, plain := length(got.Logits, want.Logits), length(plain.Logits, want.Logits); off < plain/4 {
+		t.Errorf("logits: off by %.3g, a plain computation by %.3g: nothing seems to be rounded", off, plain)
+	}
+	close(t, "losses", got.Losses, want.Losses, plain.Losses)
+	close(t, "gradient norms", got.Norms, want.Norms, plain.Norms)
+	close(t, "eval", []float32{float32(got.EvalSum)}, []float32{float32(want.EvalSum)}, []float32{float32(plain.EvalSum)})
+	close(t, "logits", got.Logits, want.Logits, plain.Logits)
 	for k := range want.Cached {
-		check16(t, fmt.Sprintf("cached logits %d", k), got.Cached[k], want.Cached[k], plain.Cached[k])
+		close(t, fmt.Sprintf("cached logits %d", k), got.Cached[k], want.Cached[k], plain.Cached[k])
 	}
 	gots, wants, plains := packed(got.Grads), packed(want.Grads), packed(plain.Grads)
 	for name, w := range wants {
-		check16(t, "gradient of "+name, gots[name], w, plains[name])
+		close(t, "gradient of "+name, gots[name], w, plains[name])
 	}
 	for name, w := range want.Final {
-		check16(t, "weight "+name, got.Final[name], w, plain.Final[name])
+		close(t, "weight "+name, got.Final[name], w, plain.Final[name])
 	}
 }
 
@@ -104,24 +133,26 @@ func packed(grads map[string][]float32) map[string][]float32 {
 	return all
 }
 
-// check16 allows twice the Euclidean length of a plain computation's error, and what a last bit of bf16 moves.
-func check16(t *testing.T, what string, got, want, plain []float32) {
-	t.Helper()
-	length := func(x, y []float32) float64 {
-		sum := 0.0
-		for i := range x {
-			d := float64(x[i])
-			if y != nil {
-				d -= float64(y[i])
-			}
-			sum += d * d
+// length is the Euclidean length of x, or of x less y.
+func length(x, y []float32) float64 {
+	sum := 0.0
+	for i := range x {
+		d := float64(x[i])
+		if y != nil {
+			d -= float64(y[i])
 		}
-		return math.Sqrt(sum)
+		sum += d * d
 	}
+	return math.Sqrt(sum)
+}
+
+// checkRounded allows twice the length of a plain computation's error, and what a last bit moves.
+func checkRounded(t *testing.T, what string, got, want, plain []float32, bit float64) {
+	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%s: %d numbers, want %d", what, len(got), len(want))
 	}
-	off, allowed := length(got, want), 2*length(plain, want)+length(want, nil)/512
+	off, allowed := length(got, want), 2*length(plain, want)+length(want, nil)*bit
 	gotest.Off(t, off/allowed)
 	if !(off <= allowed) {
 		t.Errorf("%s: off by %.3g of %.3g, a plain computation by %.3g", what, off, length(want, nil), length(plain, want))

@@ -43,6 +43,7 @@ type Answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32   // of the sequence, with the first weights
 	Cached         [][]float32 // after the prompt, and after each token that follows
+	Held           int64       // bytes that the trainer holds on a GPU
 	Err            string      // why there is none of these
 }
 
@@ -293,6 +294,7 @@ type answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32
 	Cached         [][]float32
+	Held           int64
 	Err            string
 }
 
@@ -357,6 +359,9 @@ func run(p program, j job) (a answer) {
 	}
 	g.Close()
 	t := newTrainer(w, 2)
+	if s, ok := t.(lm.Sized); ok {
+		a.Held = s.Bytes()
+	}
 	sum, n, err := t.Loss(j.Steps[0].Tokens[:p.eval], j.Steps[0].Targets[:p.eval])
 	check(err)
 	a.EvalSum, a.EvalN = sum, float64(n)

@@ -11,7 +11,7 @@ import (
 //
 // The same product gives the same bits every time: sums that are split over K are added in a fixed order, never by atomics,
 // and the algorithm of a product is what the Lock says, or else the heuristic's first choice, which depends on nothing but
-// the device and the library's version.
+// the device and the library's version. Each algorithm among those that may be chosen gives its own bits, and always these.
 type BLAS struct {
 	ctx       *Context
 	lib       *blasLibrary
@@ -25,6 +25,7 @@ type BLAS struct {
 	prepared map[Product]*Prepared
 	dynamic  []Product // those of prepared with Dynamic set, a ring whose oldest is at next
 	next     int
+	timings  []Timing
 }
 
 // maxDynamic is how many products with Dynamic set stay prepared.
@@ -79,7 +80,9 @@ func (b *BLAS) do(f *cfunc, args ...uintptr) error {
 }
 
 // Prepare makes a product ready for Multiply: its algorithm is the lock's; or where the lock has none and wants it, the
-// fastest of up to eight that the heuristic proposes, timed here, which the lock then holds; or else the heuristic's first.
+// fastest of up to eight that the heuristic proposes, timed here; or else, as where there is no memory to time in, the
+// heuristic's first. The lock then holds it; call its Save once all is prepared, until which other processes of this machine
+// wait with their timing.
 // What was prepared once is returned again, without allocation. Products with Dynamic set are dropped, the oldest first,
 // when there are more than 1024: use those at once.
 func (b *BLAS) Prepare(product Product) (*Prepared, error) {
@@ -110,6 +113,15 @@ func (b *BLAS) Prepare(product Product) (*Prepared, error) {
 	}
 	b.prepared[product] = p
 	return p, nil
+}
+
+// Timings returns what Prepare has timed since the last call.
+func (b *BLAS) Timings() []Timing {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.timings
+	b.timings = nil
+	return t
 }
 
 func (b *BLAS) prepare(product Product) (*Prepared, error) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 )
@@ -257,13 +258,13 @@ func TestTuning(t *testing.T) {
 	// prepare returns the origin of linear's algorithm, as a program that starts anew gets it, and calls of a function.
 	prepare := func(tune bool, function string) (origin string, calls int) {
 		c := must(cuda.Open(0))(t)
-		lock := cuda.OpenLock(path)
+		lock := cuda.OpenLock(path, "")
 		lock.Tune = tune
 		b := newBLAS(t, c, lock)
 		before := f.Count(function)
 		p := must(b.Prepare(linear))(t)
 		origin, calls = p.Origin(), f.Count(function)-before
-		check(t, lock.Save())
+		lock.Save()
 		check(t, c.Close())
 		if leaks := f.Leaks(); len(leaks) > 0 {
 			t.Errorf("leaks: %v", leaks)
@@ -277,9 +278,10 @@ func TestTuning(t *testing.T) {
 		}
 	}
 	expect("no lock, no tuning", false, "heuristic")
-	if _, err := os.Stat(path); err == nil {
-		t.Error("the heuristic's choice went to the lock")
-	}
+	expect("the heuristic's choice stays the run's", true, "lock")
+	check(t, os.Remove(path))
+	f.Set("pace0", 104) // the third takes the least, the others are near
+	f.Set("pace2", 95)
 	origin, calls := prepare(true, "cublasLtMatmul")
 	if origin != "timed" || calls < 3*3 {
 		t.Errorf("%s after %d products", origin, calls)
@@ -305,7 +307,7 @@ func TestTuning(t *testing.T) {
 	renew(f)
 	f.Set("algorithms", 0)
 	c := must(cuda.Open(0))(t)
-	_, err := newBLAS(t, c, cuda.OpenLock(path)).Prepare(linear)
+	_, err := newBLAS(t, c, cuda.OpenLock(path, "")).Prepare(linear)
 	wants(t, err, "linear qkv, a.yaml:7", "m=16 n=24 k=32", "cuBLASLt 13.0.0 has no algorithm for it")
 	check(t, c.Close())
 	renew(f)
@@ -317,11 +319,52 @@ func TestTuning(t *testing.T) {
 	expect("damaged and timed", true, "lock")
 }
 
+// TestTimedChoice holds the choice among candidates to what each takes on the device's clock, and the effort to its bounds.
+func TestTimedChoice(t *testing.T) {
+	f := newFake(t)
+	for name, c := range map[string]struct {
+		pace          []int // microseconds by algorithm, of which the heuristic proposes all
+		chosen, calls int   // number of the algorithm, and products made or captured
+	}{
+		"the first":            {[]int{100, 104, 200}, 1, 3*2 + 2*3}, // two take part in rounds, each with a graph of 3
+		"a later one":          {[]int{104, 100, 150, 90}, 4, 4 * 2}, // nothing is near it
+		"a tie":                {[]int{1000, 995, 993}, 1, 3*2 + 3*1},
+		"no tie":               {[]int{1000, 995, 985}, 3, 3*2 + 3*1},
+		"one alone":            {[]int{500}, 1, 2},
+		"much work":            {[]int{8000, 8000, 7000, 5000}, 3, 3 * 2}, // 46 ms are enough: the fourth is not tried
+		"as few as can be":     {[]int{80000, 70000, 60000, 50000}, 3, 3 * 2},
+		"quick ones are many":  {[]int{10, 10, 10, 10, 10, 10, 10, 9}, 8, 0},
+		"those of no interest": {[]int{2000, 5000, 5000, 1990}, 1, 4*2 + 2*1},
+	} {
+		renew(f)
+		f.Set("algorithms", len(c.pace))
+		for i, us := range c.pace {
+			f.Set(fmt.Sprintf("pace%d", i), us)
+		}
+		ctx := must(cuda.Open(0))(t)
+		lock := cuda.OpenLock(filepath.Join(t.TempDir(), "products.lock"), "")
+		lock.Tune = true
+		b := newBLAS(t, ctx, lock)
+		must(b.Prepare(linear))(t)
+		calls := f.Count("cublasLtMatmul")
+		timing := b.Timings()[0]
+		if timing.Chosen != c.chosen || calls != c.calls && c.calls > 0 {
+			t.Errorf("%s: choice %d after %d products, not %d after %d", name, timing.Chosen, calls, c.chosen, c.calls)
+		}
+		for what, d := range map[int]time.Duration{c.pace[0]: timing.First, c.pace[c.chosen-1]: timing.Took} {
+			if us := float64(d) / float64(time.Microsecond); math.Abs(us-float64(what)) > 3 {
+				t.Errorf("%s: %v instead of %d microseconds", name, d, what)
+			}
+		}
+		check(t, ctx.Close())
+	}
+}
+
 // TestTuningSkips has algorithms that fail left out of the choice, and no room to time in is no error.
 func TestTuningSkips(t *testing.T) {
 	f := newFake(t)
 	tuner := func() *cuda.Lock {
-		lock := cuda.OpenLock(filepath.Join(t.TempDir(), "products.lock"))
+		lock := cuda.OpenLock(filepath.Join(t.TempDir(), "products.lock"), "")
 		lock.Tune = true
 		return lock
 	}
@@ -360,7 +403,7 @@ func TestDynamic(t *testing.T) {
 	f := newFake(t)
 	c := open(t)
 	path := filepath.Join(t.TempDir(), "products.lock")
-	lock := cuda.OpenLock(path)
+	lock := cuda.OpenLock(path, "")
 	lock.Tune = true
 	b := newBLAS(t, c, lock)
 	s := must(c.NewStream())(t)
@@ -394,9 +437,7 @@ func TestDynamic(t *testing.T) {
 	}
 	s.Multiply(first, x, x, x, 0, x, 0, 1)
 	wants(t, s.Err(), "product that is not prepared, is dropped, or is of another context")
-	if lock.Save() != nil {
-		t.Error("Save")
-	}
+	lock.Save()
 	if _, err := os.Stat(path); err == nil {
 		t.Error("dynamic products went to the lock")
 	}
@@ -506,7 +547,7 @@ func products(t testing.TB, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	lock := cuda.OpenLock(path)
+	lock := cuda.OpenLock(path, "")
 	lock.Tune = true
 	b, err := c.NewBLAS(workspace, 1<<20, lock)
 	if err != nil {

@@ -6,7 +6,8 @@
 // first error and does nothing from then on, so that straight code needs one check, at Sync. What is put on a Stream inside
 // Capture becomes a Graph, which Run replays in one call.
 //
-// Environment: TFC_LIBCUDA and TFC_LIBCUBLASLT name the libraries where the loader should not look for them.
+// Environment: TFC_LIBCUDA and TFC_LIBCUBLASLT name the libraries where the loader should not look for them; TFC_CACHE names
+// the folder of MachineLock.
 // CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER and CUDA_LAUNCH_BLOCKING work as everywhere.
 package cuda
 

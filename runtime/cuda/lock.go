@@ -9,30 +9,42 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/tfc-dev/tfc/runtime/internal/disk"
 )
 
-// Lock holds the algorithms of products that were timed, so that the same product is made in the same way, to the bit,
-// whenever the program runs again with the same device and library. It is a JSON file, to be kept beside the weights:
+// Lock says how products are computed: it holds the algorithms that were chosen for them, so that the same product is made
+// in the same way, to the bit, whenever a program runs again with the same device and library. It is up to two JSON files:
+// the run's, kept beside the weights, which decides, and the machine's, which all programs share:
 //
 //	{"format": 1, "devices": {"NVIDIA H100 80GB HBM3, cuBLASLt 13.1.0": {
 //	  "m=32768 n=1536 k=512 nt …": {"algorithm": "2a00…", "microseconds": 41.7, "check": "91c4…"}}}}
 //
-// Entries of other devices and versions are kept and not used. What cannot be read is left out, and with that replaced by
-// the next Save. A Lock is safe for use by several goroutines at once, except that Tune is set before.
+// The run's has every product that was prepared, the machine's those that were timed. Entries of other devices and versions
+// are kept and not used. What cannot be read is left out, and with that replaced by the next Save. A Lock is safe for use by
+// several goroutines at once, except that its fields are set before.
 type Lock struct {
 	// Tune lets BLAS.Prepare time the products that the lock does not hold.
 	Tune bool
+	// Anew has products timed that the lock holds, and their entries replaced.
+	Anew bool
 
+	mu           sync.Mutex
+	run, machine *lockFile // nil for none
+	notes        []string
+}
+
+// lockFile is one of the files. Its path may be followed by ".lock" for the file that processes exclude each other with.
+type lockFile struct {
 	path    string
-	note    string
-	mu      sync.Mutex
 	entries lockDevices
-	added   lockDevices // since the last Save
+	added   lockDevices // since the last save
+	refused lockDevices // what cannot be used here, though it is in the file
+	unlock  func()      // not nil while this process alone may choose
 }
 
 type (
@@ -41,12 +53,13 @@ type (
 )
 
 type lockEntry struct {
-	Algorithm    string  `json:"algorithm"` // hexadecimal
-	Microseconds float64 `json:"microseconds"`
-	Check        string  `json:"check"` // of the rest, against damage
+	Algorithm    string  `json:"algorithm"`    // hexadecimal
+	Microseconds float64 `json:"microseconds"` // 0 where it was not timed
+	Check        string  `json:"check"`        // of the rest, against damage
 }
 
-type lockFile struct {
+// lockText is what a file holds.
+type lockText struct {
 	Format  int         `json:"format"`
 	Devices lockDevices `json:"devices"`
 }
@@ -54,17 +67,46 @@ type lockFile struct {
 const (
 	lockFormat   = 1
 	maxLockBytes = 16 << 20
+	lockWait     = 30 * time.Second // for another process that times products
 )
 
-// OpenLock reads the lock at path; the file need not exist. Whatever cannot be used of it is left out, see Note.
-func OpenLock(path string) *Lock {
-	l := &Lock{path: path, added: lockDevices{}}
-	l.entries, l.note = readLock(path)
+// OpenLock reads the lock of a run and that of the machine; "" stands for none, and neither file need exist. Whatever cannot
+// be used of them is left out, see Notes.
+func OpenLock(run, machine string) *Lock {
+	l := &Lock{}
+	open := func(path string) *lockFile {
+		if path == "" {
+			return nil
+		}
+		f := &lockFile{path: path, added: lockDevices{}, refused: lockDevices{}}
+		var note string
+		if f.entries, note = readLock(path); note != "" {
+			l.notes = append(l.notes, note)
+		}
+		return f
+	}
+	l.run, l.machine = open(run), open(machine)
 	return l
 }
 
-// Note says what of the file could not be used and why, for the user to see. It is empty where all is well.
-func (l *Lock) Note() string { return l.note }
+// Notes returns what the user should know since the last call: what of the files could not be used or written, and why.
+func (l *Lock) Notes() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	notes := l.notes
+	l.notes = nil
+	return notes
+}
+
+// Paths returns the files of the lock, the run's first.
+func (l *Lock) Paths() (paths []string) {
+	for _, f := range []*lockFile{l.run, l.machine} {
+		if f != nil {
+			paths = append(paths, f.path)
+		}
+	}
+	return paths
+}
 
 // readLock returns the entries of a file that are whole.
 func readLock(path string) (devices lockDevices, note string) {
@@ -116,14 +158,8 @@ func (e lockEntry) sum(where, product string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// find returns the algorithm of a product.
-func (l *Lock) find(where, product string) (a algorithm, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e, ok := l.entries[where][product]
-	if !ok {
-		return a, false
-	}
+// decode returns the algorithm of an entry.
+func (e lockEntry) decode() (a algorithm, ok bool) {
 	raw, err := hex.DecodeString(e.Algorithm)
 	if err != nil || len(raw) != binary.Size(a) {
 		return a, false
@@ -134,6 +170,60 @@ func (l *Lock) find(where, product string) (a algorithm, ok bool) {
 	return a, true
 }
 
+// find returns the algorithm of a product: the run's, or else the machine's, which the run then keeps. usable says whether
+// one can be used here.
+func (l *Lock) find(where, product string, usable func(algorithm) bool) (a algorithm, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range []*lockFile{l.run, l.machine} {
+		if f == nil {
+			continue
+		}
+		e, ok := f.entries[where][product]
+		if !ok || e == f.refused[where][product] {
+			continue
+		}
+		if a, ok := e.decode(); ok && usable(a) {
+			if f == l.machine && l.run != nil {
+				l.run.put(where, product, e)
+			}
+			return a, true
+		}
+		f.refused.put(where, product, e)
+	}
+	return a, false
+}
+
+// choosing has the process be the only one on the machine that times products, from now to the Save, and takes over what
+// others have chosen by now. Products are timed best when nothing else is, and a choice that is made once is everyone's.
+func (l *Lock) choosing() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.machine
+	if f == nil || f.unlock != nil {
+		return
+	}
+	var err error
+	if f.unlock, err = f.exclude(); err != nil {
+		f.unlock = func() {} // not again until the Save, which says it
+	}
+	f.entries, _ = readLock(f.path)
+	for where, products := range f.added {
+		for product, e := range products {
+			f.entries.put(where, product, e)
+		}
+	}
+}
+
+// exclude keeps other processes from choosing and saving.
+func (f *lockFile) exclude() (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o777); err != nil {
+		return nil, err
+	}
+	return disk.Lock(f.path+".lock", lockWait)
+}
+
+// put keeps a choice, for the machine only where it was timed.
 func (l *Lock) put(where, product string, a algorithm, took time.Duration) {
 	var raw []byte
 	for _, word := range a {
@@ -143,40 +233,84 @@ func (l *Lock) put(where, product string, a algorithm, took time.Duration) {
 	e.Check = e.sum(where, product)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.entries.put(where, product, e)
-	l.added.put(where, product, e)
+	if l.run != nil {
+		l.run.put(where, product, e)
+	}
+	if l.machine != nil && took > 0 {
+		l.machine.put(where, product, e)
+	}
 }
 
-// saving keeps the Locks of this process from writing over each other's entries.
-var saving sync.Mutex
+func (f *lockFile) put(where, product string, e lockEntry) {
+	f.entries.put(where, product, e)
+	f.added.put(where, product, e)
+}
 
-// Save writes what Prepare added since, together with what is in the file by now: aside, then renamed, so that a reader
-// sees the old file or the new one. Without anything added it does nothing.
-func (l *Lock) Save() error {
-	saving.Lock()
-	defer saving.Unlock()
+// Save writes what Prepare added since, together with what is in the files by now: aside, then renamed, so that a reader
+// sees the old file or the new one. What another process chose first stays, unless Anew is set. Without anything added it
+// does nothing. A file that cannot be written is for Notes to say: the choices are good all the same, and the next Save tries
+// again.
+func (l *Lock) Save() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.added) == 0 {
-		return nil
-	}
-	devices, _ := readLock(l.path)
-	for where, products := range l.added {
-		for product, e := range products {
-			devices.put(where, product, e)
+	for _, f := range []*lockFile{l.run, l.machine} {
+		if f == nil {
+			continue
+		}
+		if err := f.save(l.Anew); err != nil {
+			l.notes = append(l.notes, fmt.Sprintf("the lock of products %s cannot be saved, so another run may choose other algorithms: %v", f.path, err))
 		}
 	}
-	text, err := json.MarshalIndent(lockFile{lockFormat, devices}, "", "  ")
+}
+
+func (f *lockFile) save(anew bool) error {
+	defer func() {
+		if f.unlock != nil {
+			f.unlock()
+			f.unlock = nil
+		}
+	}()
+	if len(f.added) == 0 {
+		return nil
+	}
+	if f.unlock == nil {
+		if unlock, err := f.exclude(); err == nil { // otherwise, if the file can be written, it is better without than not at all
+			f.unlock = unlock
+		}
+	}
+	devices, _ := readLock(f.path)
+	for where, products := range f.added {
+		for product, e := range products {
+			if old, ok := devices[where][product]; !ok || anew || old == f.refused[where][product] {
+				devices.put(where, product, e)
+			}
+		}
+	}
+	text, err := json.MarshalIndent(lockText{lockFormat, devices}, "", "  ")
 	if err != nil {
 		return err
 	}
-	err = disk.WriteFile(disk.OS{}, l.path, func(w io.Writer) error {
+	err = disk.WriteFile(disk.OS{}, f.path, func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the lock of products cannot be saved: %w", err)
+		return err
 	}
-	maps.DeleteFunc(l.added, func(string, lockProducts) bool { return true })
+	clear(f.added)
 	return nil
+}
+
+// MachineLock returns the path of the machine's lock: products.json in the folder that TFC_CACHE names, otherwise in tfc in
+// the user's folder of caches.
+func MachineLock() (string, error) {
+	dir := os.Getenv("TFC_CACHE")
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("the lock of products has no folder: %w; set TFC_CACHE to one", err)
+		}
+		dir = filepath.Join(user, "tfc")
+	}
+	return filepath.Join(dir, "products.json"), nil
 }

@@ -3,6 +3,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unsafe"
 )
 
@@ -30,6 +31,16 @@ type Prepared struct {
 	bias, aux                          Ptr     // those that operation holds
 	algorithm                          algorithm
 	origin                             string
+}
+
+// Timing is how the algorithm of a product was chosen by time. Where there was no memory to time it in, there is the product
+// alone.
+type Timing struct {
+	Product    Product
+	Candidates int           // algorithms that the heuristic proposed
+	Chosen     int           // number of the fastest, counted from 1: the heuristic's order
+	First      time.Duration // of the heuristic's first choice; 0 where it cannot be run
+	Took       time.Duration // of the chosen one
 }
 
 // Origin returns where the algorithm comes from: "lock", "timed" or "heuristic".
@@ -147,37 +158,66 @@ func (p *Prepared) destroy() error {
 
 // choose finds the algorithm.
 func (p *Prepared) choose() error {
-	lock, tune := p.blas.lock, false
-	name := ""
-	if lock != nil && !p.product.Dynamic {
-		name, tune = p.product.String(), lock.Tune
-		if e, ok := lock.find(p.blas.where, name); ok && p.usable(e) {
-			p.algorithm, p.origin = e, "lock"
+	lock := p.blas.lock
+	if lock == nil || p.product.Dynamic {
+		return p.first()
+	}
+	where, name := p.blas.where, p.product.String()
+	known := func() (ok bool) {
+		if !lock.Anew {
+			p.algorithm, ok = lock.find(where, name, p.usable)
+		}
+		if ok {
+			p.origin = "lock"
+		}
+		return ok
+	}
+	if known() {
+		return nil
+	}
+	if lock.Tune {
+		lock.choosing()
+		if known() { // by another process, meanwhile
 			return nil
 		}
+		err := p.time()
+		var full *OutOfMemoryError
+		if err == nil || !errors.As(err, &full) {
+			return err
+		}
+		// Without room to time in, the first is a good choice, but no measured one.
+		p.blas.timings = append(p.blas.timings, Timing{Product: p.product})
 	}
-	most := 1
-	if tune {
-		most = maxCandidates
+	if err := p.first(); err != nil {
+		return err
 	}
-	found, err := p.candidates(most)
+	lock.put(where, name, p.algorithm, 0)
+	return nil
+}
+
+// first takes the heuristic's first choice.
+func (p *Prepared) first() error {
+	found, err := p.candidates(1)
 	if err != nil {
 		return err
 	}
 	p.algorithm, p.origin = found[0].algorithm, "heuristic"
-	if !tune {
-		return nil
-	}
-	best, took, err := p.fastest(found)
+	return nil
+}
+
+// time takes the fastest of the heuristic's choices, for the lock to keep.
+func (p *Prepared) time() error {
+	found, err := p.candidates(maxCandidates)
 	if err != nil {
-		var full *OutOfMemoryError
-		if errors.As(err, &full) {
-			return nil // without room to time in, the first is a good choice, but no measured one
-		}
+		return err
+	}
+	best, first, took, err := p.fastest(found)
+	if err != nil {
 		return err
 	}
 	p.algorithm, p.origin = found[best].algorithm, "timed"
-	lock.put(p.blas.where, name, p.algorithm, took)
+	p.blas.timings = append(p.blas.timings, Timing{Product: p.product, Candidates: len(found), Chosen: best + 1, First: first, Took: took})
+	p.blas.lock.put(p.blas.where, p.product.String(), p.algorithm, took)
 	return nil
 }
 
@@ -191,9 +231,6 @@ func (p *Prepared) usable(a algorithm) bool {
 		uintptr(unsafe.Pointer(&x.algorithm)), uintptr(unsafe.Pointer(&x.result)))
 	return err == nil && x.result.workspace <= uint64(p.blas.bytes)
 }
-
-// maxCandidates is how many algorithms are timed at most.
-const maxCandidates = 8
 
 // candidates asks the heuristic for algorithms, the one it expects to be fastest first: at least one.
 func (p *Prepared) candidates(most int) ([]heuristicResult, error) {

@@ -3,48 +3,110 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
 )
 
 const (
-	timedRuns   = 5                      // of which the median counts
-	timedSpan   = 400 * time.Microsecond // that one run should last, so that the clock's steps do not matter
-	timedRepeat = 20                     // products in a run at most
-	timedMargin = 0.99                   // a later candidate must take less than this of an earlier one's time
+	maxCandidates = 8                      // algorithms that are timed at most
+	minCandidates = 3                      // and at least, however long they take
+	timedScan     = 40 * time.Millisecond  // on the device, after which no further candidate is tried
+	timedBudget   = 60 * time.Millisecond  // and after which no further round is run
+	timedDrop     = 1.1                    // what takes this much longer than the quickest is timed once only
+	timedRounds   = 5                      // of which the median counts
+	timedSpan     = 400 * time.Microsecond // that one timing should last, so that the clock's steps do not matter
+	timedRepeat   = 20                     // products in a timing at most
+	timedMargin   = 0.99                   // a later candidate must take less than this of an earlier one's time
 )
 
-// fastest times algorithms on random operands and returns the fastest and its time. Products are timed as they are in use:
-// in a graph, and each on operands that the level 2 cache no longer holds.
+// contender is an algorithm in a trial.
+type contender struct {
+	number    int // among the candidates
+	algorithm algorithm
+	stream    *Stream // of its own, which an error of another does not stop
+	graph     *Graph  // of repeat products, made for the rounds
+	repeat    int
+	took      time.Duration // of one product
+	rounds    []time.Duration
+}
+
+// fastest times algorithms on random operands and returns the number of the fastest and its time, and that of the first.
+// Products are timed as they are in use: in a graph, and each on operands that the level 2 cache no longer holds. All
+// candidates run once, and those that come close to the quickest then take turns, so that a clock that changes or a device
+// that grows warm is to nobody's advantage.
 // The error is an *OutOfMemoryError where the operands do not fit.
-func (p *Prepared) fastest(candidates []heuristicResult) (best int, took time.Duration, err error) {
+func (p *Prepared) fastest(candidates []heuristicResult) (best int, first, took time.Duration, err error) {
 	t, err := p.newTrial()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
-	best = -1
+	winner, first, err := t.compare(candidates)
+	if closed := t.close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	return winner.number, first, winner.took, nil
+}
+
+// compare returns the fastest of the candidates, and the time of the first: 0 where that cannot be run.
+func (t *trial) compare(candidates []heuristicResult) (winner *contender, first time.Duration, err error) {
+	quickest := time.Duration(math.MaxInt64)
 	var firstErr error
 	for i, r := range candidates {
-		p.algorithm = r.algorithm
-		d, err := t.time()
-		switch {
-		case err == nil && (best < 0 || float64(d) < timedMargin*float64(took)):
-			best, took = i, d
-		case err != nil && firstErr == nil:
-			firstErr = err
-		}
-		if Fault(err) {
+		if len(t.field) >= minCandidates && t.spent > timedScan {
 			break
 		}
+		c := &contender{number: i, algorithm: r.algorithm}
+		if err := t.try(c); err != nil {
+			if firstErr == nil {
+				firstErr = err
+			}
+			if Fault(err) {
+				return nil, 0, err
+			}
+			continue
+		}
+		t.field = append(t.field, c)
+		quickest = min(quickest, c.took)
 	}
-	if err := t.close(); err != nil && (firstErr == nil || Fault(err)) {
-		return 0, 0, errors.Join(err, firstErr)
+	if len(t.field) == 0 {
+		return nil, 0, fmt.Errorf("no algorithm could be timed: %w", firstErr)
 	}
-	if best < 0 || Fault(firstErr) {
-		return 0, 0, fmt.Errorf("no algorithm could be timed: %w", firstErr)
+	var last []*contender
+	for _, c := range t.field {
+		if float64(c.took) <= timedDrop*float64(quickest) {
+			last = append(last, c)
+		}
 	}
-	return best, took, nil
+	for round := 0; len(last) > 1 && round < timedRounds && (round == 0 || t.spent < timedBudget); round++ {
+		for i := 0; i < len(last); i++ {
+			err := t.again(last[i])
+			if Fault(err) {
+				return nil, 0, err
+			}
+			if err != nil {
+				last = slices.Delete(last, i, i+1)
+				i--
+				firstErr = err
+			}
+		}
+	}
+	if len(last) == 0 {
+		return nil, 0, fmt.Errorf("no algorithm could be timed: %w", firstErr)
+	}
+	for _, c := range last {
+		if winner == nil || float64(c.took) < timedMargin*float64(winner.took) {
+			winner = c
+		}
+	}
+	if t.field[0].number == 0 {
+		first = t.field[0].took
+	}
+	return winner, first, nil
 }
 
 // trial is a place to time a product in: sets of operands, one behind the other.
@@ -57,7 +119,9 @@ type trial struct {
 	c      int
 	bias   int
 	aux    int
-	events [2]*Event
+	events [3]*Event
+	field  []*contender  // that ran
+	spent  time.Duration // by the device
 }
 
 func (p *Prepared) newTrial() (*trial, error) {
@@ -86,12 +150,15 @@ func (p *Prepared) newTrial() (*trial, error) {
 	if q.Epilogue.info().aux {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
 	}
-	free, _, err := c.MemInfo()
+	free, total, err := c.MemInfo()
 	if err != nil {
 		return nil, err
 	}
 	t.sets = 1 + 2*c.device.L2/t.set
 	t.sets = max(1, min(t.sets, timedRepeat, int(free/2/uint64(t.set))))
+	if need := uint64(t.sets * t.set); need > free {
+		return nil, &OutOfMemoryError{Device: c.device, What: "timing a product", Asked: need, Free: free, Total: total}
+	}
 	if t.memory, err = c.Alloc(t.sets * t.set); err != nil {
 		return nil, err
 	}
@@ -111,12 +178,23 @@ func (p *Prepared) newTrial() (*trial, error) {
 
 func (t *trial) close() error {
 	var err error
+	for _, c := range t.field {
+		err = errors.Join(err, c.close())
+	}
 	for _, e := range t.events {
 		if e != nil {
 			err = errors.Join(err, e.Close())
 		}
 	}
 	return errors.Join(err, t.p.blas.ctx.Free(t.memory))
+}
+
+func (c *contender) close() error {
+	var err error
+	if c.graph != nil {
+		err = c.graph.Close()
+	}
+	return errors.Join(err, c.stream.Close())
 }
 
 // fill writes random numbers of magnitude 0.5 to 2 to all operands, whatever their type: speed depends on the bits.
@@ -140,8 +218,8 @@ func (t *trial) fill() error {
 	return errors.Join(s.Sync(), s.Close())
 }
 
-// multiply puts the product on s, on the i-th set of operands.
-func (t *trial) multiply(s *Stream, i int) {
+// multiply puts the product by a contender on its stream, on the i-th set of operands.
+func (t *trial) multiply(by *contender, i int) {
 	at := t.memory + Ptr(i%t.sets*t.set)
 	e := t.p.product.Epilogue.info()
 	var bias, aux, c Ptr
@@ -154,55 +232,61 @@ func (t *trial) multiply(s *Stream, i int) {
 	if t.c != 0 {
 		c = at + Ptr(t.c)
 	}
-	s.Multiply(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, 1)
+	t.p.algorithm = by.algorithm
+	by.stream.Multiply(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, 1)
 }
 
-// time returns the time of one product by the algorithm that is set. Every algorithm has its own stream, which an error of
-// another does not stop.
-func (t *trial) time() (took time.Duration, err error) {
-	s, err := t.p.blas.ctx.NewStream()
+// try runs a product twice: the first time loads what is loaded once, the second is timed. Both are put on the stream
+// together, so that the device does not wait for the host between them.
+func (t *trial) try(c *contender) (err error) {
+	if c.stream, err = t.p.blas.ctx.NewStream(); err != nil {
+		return err
+	}
+	c.stream.Record(t.events[0])
+	t.multiply(c, 0)
+	c.stream.Record(t.events[1])
+	t.multiply(c, 1)
+	c.stream.Record(t.events[2])
+	if err = c.stream.Sync(); err == nil {
+		c.took, err = Elapsed(t.events[1], t.events[2])
+	}
+	if err == nil {
+		var all time.Duration
+		all, err = Elapsed(t.events[0], t.events[2])
+		t.spent += all
+	}
 	if err != nil {
-		return 0, err
+		return errors.Join(err, c.stream.Close())
 	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	t.multiply(s, 0) // loads what is loaded once
-	if err := s.Sync(); err != nil {
-		return 0, err
-	}
-	s.Record(t.events[0])
-	t.multiply(s, 1)
-	once, err := t.elapsed(s)
-	if err != nil {
-		return 0, err
-	}
-	repeat := int(max(1, min(timedRepeat, timedSpan/max(once, 1))))
-	g, err := s.Capture(func() {
-		for i := range repeat {
-			t.multiply(s, i)
-		}
-	})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	s.Run(g)
-	times := make([]time.Duration, timedRuns)
-	for i := range times {
-		s.Record(t.events[0])
-		s.Run(g)
-		if times[i], err = t.elapsed(s); err != nil {
-			return 0, err
-		}
-	}
-	slices.Sort(times)
-	return times[timedRuns/2] / time.Duration(repeat), nil
+	return nil
 }
 
-// elapsed returns the time since events[0] was recorded on s.
-func (t *trial) elapsed(s *Stream) (time.Duration, error) {
-	s.Record(t.events[1])
-	if err := s.Sync(); err != nil {
-		return 0, err
+// again times a contender once more, and has it take the median of its rounds.
+func (t *trial) again(c *contender) (err error) {
+	if c.graph == nil {
+		c.repeat = int(max(1, min(timedRepeat, timedSpan/max(c.took, 1))))
+		c.graph, err = c.stream.Capture(func() {
+			for i := range c.repeat {
+				t.multiply(c, i)
+			}
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return Elapsed(t.events[0], t.events[1])
+	c.stream.Record(t.events[0])
+	c.stream.Run(c.graph)
+	c.stream.Record(t.events[1])
+	if err := c.stream.Sync(); err != nil {
+		return err
+	}
+	all, err := Elapsed(t.events[0], t.events[1])
+	if err != nil {
+		return err
+	}
+	t.spent += all
+	c.rounds = append(c.rounds, all/time.Duration(c.repeat))
+	slices.Sort(c.rounds)
+	c.took = c.rounds[len(c.rounds)/2]
+	return nil
 }

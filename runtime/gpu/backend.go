@@ -7,6 +7,7 @@ import (
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
@@ -63,6 +64,8 @@ type device struct {
 	program *Program
 	ctx     *cuda.Context
 	kernels []cuda.Kernel
+	noted   []string // for the user
+	read    int      // of them, so many are read
 }
 
 func (d *device) String() string {
@@ -71,14 +74,6 @@ func (d *device) String() string {
 }
 
 func (d *device) Close() error { return d.ctx.Close() }
-
-// blasWorkspace is the memory that cuBLASLt is given beside its operands; 32 MiB is what NVIDIA advises for Hopper.
-const blasWorkspace = 32 << 20
-
-// align is where buffers start: more than any access needs.
-const align = 256
-
-func roundUp(n int) int { return (n + align - 1) / align * align }
 
 // memory is one allocation on the device, cut into buffers.
 type memory struct {
@@ -91,8 +86,17 @@ type memory struct {
 // take returns the next bytes; while the allocation is not made yet, it only counts them.
 func (m *memory) take(bytes int) Ptr {
 	p := m.base.At(m.used)
-	m.used += roundUp(bytes)
+	m.used += footprint.Round(bytes)
 	return p
+}
+
+// takeAll returns where each buffer of a list lies, by its name.
+func (m *memory) takeAll(list []footprint.Buffer) map[string]Ptr {
+	at := map[string]Ptr{}
+	for _, b := range list {
+		at[b.Name] = m.take(b.Bytes)
+	}
+	return at
 }
 
 // allocate runs cut twice: to count the bytes it takes, and, over memory of that size, to take them.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/cuda/kernelfile"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 )
 
 // imageFile is what the .cu files were compiled to.
@@ -70,6 +71,7 @@ func (p *Program) elsewhere(entry, arch string) bool {
 
 // code is the program ready to run.
 type code struct {
+	d       *device
 	program *Program
 	arch    string // of the device
 	kernels []cuda.Kernel
@@ -77,26 +79,25 @@ type code struct {
 	lock    *cuda.Lock
 }
 
-// newCode makes the program ready. tuned is the lock file that says which algorithms products take; those it does not name
-// take cuBLASLt's first choice, which is always the same. Nothing is timed: two trainings would choose differently, and so
-// differ in their last bits.
+// newCode makes the program ready. tuned is the run's lock of products, "" for none.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
-	c := &code{program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels}
-	if tuned != "" {
-		c.lock = cuda.OpenLock(tuned)
-	}
+	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels}
 	var err error
-	if c.blas, err = d.ctx.NewBLAS(workspace, blasWorkspace, c.lock); err != nil {
+	if c.lock, err = d.openLock(tuned); err != nil {
+		return nil, err
+	}
+	if c.blas, err = d.ctx.NewBLAS(workspace, footprint.Workspace, c.lock); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// product returns product p ready for a call of so many rows.
+// product returns product p ready for a call of so many rows. Of those whose rows change, the ones over a whole chunk of a
+// prompt come again and again, and so have their algorithm chosen as all others.
 func (c *code) product(p, rows int) (*cuda.Prepared, error) {
 	q := c.program.Products[p]
 	if q.Dynamic {
-		q.M = rows
+		q.M, q.Dynamic = rows, rows != c.d.program.MaxPrefill
 	}
 	return c.blas.Prepare(q)
 }

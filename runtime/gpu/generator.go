@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
@@ -28,29 +29,20 @@ type generator struct {
 func (d *device) NewGenerator(weights []float32, slots int, tuned string) (lm.Generator, error) {
 	p := d.program
 	g := &generator{d: d, p: p, slots: slots, decode: map[int]*cuda.Graph{}}
-	size := p.Element.Size()
 	var workspace, tables Ptr
 	var err error
 	g.memory, err = d.allocate("generation", func(m *memory) {
-		g.run.Weights = m.take(4 * p.WeightFloats)
-		g.run.Copies = g.run.Weights
-		if p.Element != F32 {
-			g.run.Copies = m.take(size * p.WeightFloats)
-		}
+		at := m.takeAll(footprint.Generation(p.footprint(), slots))
+		g.run.lay(at)
+		g.run.Slots = at[footprint.Slots]
 		g.run.Keys, g.run.Values = nil, nil
-		for _, w := range p.CacheWidths {
-			g.run.Keys = append(g.run.Keys, m.take(size*slots*p.MaxPositions*w))
-			g.run.Values = append(g.run.Values, m.take(size*slots*p.MaxPositions*w))
+		cache := at[footprint.Cache]
+		for _, n := range footprint.CacheBytes(p.footprint(), slots) {
+			values := cache.At(footprint.Round(n))
+			g.run.Keys, g.run.Values = append(g.run.Keys, cache), append(g.run.Values, values)
+			cache = values.At(footprint.Round(n))
 		}
-		g.run.State = m.take(stateBytes)
-		g.run.scalars = m.take(4 * max(p.Prefill.Scalars, p.Decode.Scalars, p.Logits.Scalars))
-		g.run.Tokens = m.take(4 * p.MaxPositions)
-		g.run.Positions = m.take(4 * p.MaxPositions)
-		g.run.Slots = m.take(4 * p.MaxPositions)
-		tables = m.take(p.tableBytes())
-		workspace = m.take(blasWorkspace)
-		g.run.Arena = m.take(max(p.Prefill.Arena, p.Decode.Arena))
-		g.run.Scratch = m.take(max(p.Prefill.Scratch, p.Decode.Scratch))
+		tables, workspace = at[footprint.Tables], at[footprint.BLASWorkspace]
 	})
 	if err != nil {
 		return nil, err
@@ -113,6 +105,9 @@ func (g *generator) Prefill(tokens []int32, start, slot int) ([]float32, error) 
 	}
 	g.inputs(tokens, positions, slots)
 	g.run.Rows = n
+	if err := g.run.prepare(&g.p.Prefill); err != nil {
+		return nil, err
+	}
 	g.copyIn(n)
 	logits := g.p.Prefill.Enqueue(&g.run)
 	return g.read(logits, 1)
@@ -168,11 +163,11 @@ func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	run := g.run
 	if g.logits == nil {
 		var err error
-		if g.logits, err = g.d.allocate("the logits of whole sequences", func(m *memory) { m.take(p.Logits.Arena); m.take(p.Logits.Scratch) }); err != nil {
+		if g.logits, err = g.d.allocate("the logits of whole sequences", func(m *memory) { m.takeAll(footprint.Sequences(p.footprint())) }); err != nil {
 			return nil, err
 		}
 	}
-	run.Arena, run.Scratch = g.logits.base, g.logits.base.At(roundUp(p.Logits.Arena))
+	run.Arena, run.Scratch = g.logits.base, g.logits.base.At(footprint.Round(p.Logits.Arena))
 	n := len(tokens)
 	positions := make([]int32, n)
 	for i := range positions {
@@ -180,6 +175,9 @@ func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	}
 	g.inputs(tokens, positions, nil)
 	run.Rows = n
+	if err := run.prepare(&p.Logits); err != nil {
+		return nil, err
+	}
 	g.copyIn(n)
 	from := p.Logits.Enqueue(&run)
 	if err := g.stream.Sync(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 	"github.com/tfc-dev/tfc/runtime/mask"
 )
@@ -88,6 +89,22 @@ type Program struct {
 	Train, Eval, Logits, Prefill, Decode           Job
 }
 
+// footprint is what the program's memory depends on.
+func (p *Program) footprint() footprint.Program {
+	job := func(j Job) footprint.Job {
+		return footprint.Job{Arena: j.Arena, Scratch: j.Scratch, Scalars: j.Scalars}
+	}
+	f := footprint.Program{
+		WeightFloats: p.WeightFloats, Element: p.Element.Size(), MicroBatches: p.MicroBatches, MicroBatch: p.MicroBatch, Context: p.Context,
+		MaxPositions: p.MaxPositions, CacheWidths: p.CacheWidths,
+		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits),
+	}
+	for _, t := range p.Tables {
+		f.RotaryTables = append(f.RotaryTables, t.Max*len(t.Freqs))
+	}
+	return f
+}
+
 // Run is one execution of a job: the addresses it works on, and the stream it is put on.
 type Run struct {
 	Arena, Scratch                            Ptr
@@ -107,6 +124,17 @@ type Run struct {
 
 // On says whether the device is of an architecture, as sm_90a.
 func (r *Run) On(arch string) bool { return r.code.arch == arch }
+
+// lay has the run work on buffers by their names: those that training and generation both have.
+func (r *Run) lay(at map[string]Ptr) {
+	r.Weights, r.Copies = at[footprint.Weights], at[footprint.Copies]
+	if r.Copies == 0 { // products read the weights themselves
+		r.Copies = r.Weights
+	}
+	r.State, r.scalars = at[footprint.StateBuffer], at[footprint.Scalars]
+	r.Tokens, r.Positions = at[footprint.Tokens], at[footprint.Positions]
+	r.Arena, r.Scratch = at[footprint.Arena], at[footprint.Scratch]
+}
 
 // Launch starts kernel k.
 func (r *Run) Launch(k int, g Grid, args ...Ptr) {
@@ -152,10 +180,7 @@ func (r *Run) Blocks(per int) int { return (r.Rows + per - 1) / per }
 
 // capture makes a graph of a job. Products are prepared first: they may be timed, which a capture cannot hold.
 func (r *Run) capture(j *Job, before, after func(result Ptr)) (*cuda.Graph, error) {
-	r.dry = true
-	j.Enqueue(r)
-	r.dry = false
-	if err := r.stream.Err(); err != nil {
+	if err := r.prepare(j); err != nil {
 		return nil, err
 	}
 	return r.stream.Capture(func() {

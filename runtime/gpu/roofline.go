@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
@@ -91,7 +92,7 @@ func (d *device) timeProduct(s *cuda.Stream, p Product) (t time.Duration, err er
 	bytes := p.M * p.N * p.A.Size()
 	var c, a, b, workspace Ptr
 	m, err := d.allocate("measuring the speed of products", func(m *memory) {
-		c, a, b, workspace = m.take(bytes), m.take(bytes), m.take(bytes), m.take(blasWorkspace)
+		c, a, b, workspace = m.take(bytes), m.take(bytes), m.take(bytes), m.take(footprint.Workspace)
 	})
 	if err != nil {
 		return 0, err
@@ -110,7 +111,7 @@ func (d *device) timeProduct(s *cuda.Stream, p Product) (t time.Duration, err er
 			return 0, err
 		}
 	}
-	blas, err := d.ctx.NewBLAS(workspace, blasWorkspace, nil)
+	blas, err := d.ctx.NewBLAS(workspace, footprint.Workspace, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -6,13 +6,13 @@ import (
 	"math"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// stateBytes is the size of State in state.cuh; of it the host writes the first stepBytes before each step: the seed, the
-// step and the learning rate.
+// Of State in state.cuh the host writes the first stepBytes before each step: the seed, the step and the learning rate.
 const (
-	stateBytes = 80
+	stateBytes = footprint.State
 	stepBytes  = 16
 
 	lossScaleAt  = 16 // float, then three uint32s: good steps, hysteresis, skipped steps
@@ -53,23 +53,11 @@ func (d *device) NewTrainer(weights []float32, tuned string) (lm.Trainer, error)
 	var workspace, tables Ptr
 	var err error
 	t.memory, err = d.allocate("training", func(m *memory) {
-		t.run.Weights = m.take(4 * p.WeightFloats)
-		t.run.Copies = t.run.Weights
-		if p.Element != F32 {
-			t.run.Copies = m.take(p.Element.Size() * p.WeightFloats)
-		}
-		t.run.Gradients = m.take(4 * p.WeightFloats)
-		t.run.First = m.take(4 * p.WeightFloats)
-		t.run.Second = m.take(4 * p.WeightFloats)
-		t.run.State = m.take(stateBytes)
-		t.run.scalars = m.take(4 * max(p.Train.Scalars, p.Eval.Scalars))
-		t.run.Tokens = m.take(4 * tokens)
-		t.run.Targets = m.take(4 * tokens)
-		t.run.Positions = m.take(4 * p.MicroBatch * p.Context)
-		tables = m.take(p.tableBytes())
-		workspace = m.take(blasWorkspace)
-		t.run.Arena = m.take(max(p.Train.Arena, p.Eval.Arena))
-		t.run.Scratch = m.take(max(p.Train.Scratch, p.Eval.Scratch))
+		at := m.takeAll(footprint.Training(p.footprint()))
+		t.run.lay(at)
+		t.run.Gradients, t.run.First, t.run.Second = at[footprint.Gradients], at[footprint.First], at[footprint.Second]
+		t.run.Targets = at[footprint.Targets]
+		tables, workspace = at[footprint.Tables], at[footprint.BLASWorkspace]
 	})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 )
 
 // transferFloats is how many numbers are converted and moved at once.
@@ -43,15 +44,6 @@ func intBytes(x []int32) []byte {
 	return b
 }
 
-// tableBytes is the size of all tables.
-func (p *Program) tableBytes() int {
-	n := 0
-	for _, t := range p.Tables {
-		n += roundUp(4 * t.Max * len(t.Freqs))
-	}
-	return n
-}
-
 // uploadTables writes the tables one after another, and returns where each lies.
 func (d *device) uploadTables(at Ptr) ([]Ptr, error) {
 	var all []Ptr
@@ -60,7 +52,7 @@ func (d *device) uploadTables(at Ptr) ([]Ptr, error) {
 			return nil, err
 		}
 		all = append(all, at)
-		at = at.At(roundUp(4 * t.Max * len(t.Freqs)))
+		at = at.At(footprint.Round(4 * t.Max * len(t.Freqs)))
 	}
 	return all, nil
 }

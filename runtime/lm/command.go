@@ -30,6 +30,7 @@ const (
 //	eval       measure the loss on held-out text
 //	generate   continue prompts
 //	bench      measure how fast training and generation are on this machine; bench train and bench decode, where the time goes
+//	tune       time the matrix products on the GPU anew, and keep the fastest
 //
 // and -h after any of them lists its flags. Results go to the standard output, with --json as JSON, progress and
 // errors to the standard error.
@@ -61,6 +62,7 @@ var commands = []struct {
 	{"eval", "measure the loss on held-out text", (*call).eval},
 	{"generate", "continue prompts", (*call).generate},
 	{"bench", "measure how fast training and generation are on this machine; bench train and bench decode, where the time goes", (*call).bench},
+	{"tune", "time the matrix products on the GPU anew, and keep the fastest", (*call).tune},
 }
 
 // call is one run of the command.
@@ -72,6 +74,7 @@ type call struct {
 	stdout, stderr io.Writer
 	json           *bool
 	device         *string
+	model          *Model // nil until it is on its device
 }
 
 // errReported is an error whose text the user has seen.
@@ -86,11 +89,18 @@ func command(ctx context.Context, cfg Config, args []string, stdout, stderr io.W
 		for _, c := range commands {
 			if c.name == args[0] {
 				flags := flag.NewFlagSet(cfg.Name+" "+c.name, flag.ContinueOnError)
-				return exitCode(c.run(&call{
+				do := &call{
 					ctx: ctx, cfg: cfg, flags: flags, args: args[1:], stdout: stdout, stderr: stderr,
 					json:   flags.Bool("json", false, "print the result as JSON"),
 					device: flags.String("device", "auto", "`device` to work on: auto, cpu, cuda, or cuda:1 for the second GPU"),
-				}), cfg.Name, stderr)
+				}
+				err := c.run(do)
+				if do.model != nil {
+					for _, n := range do.model.notes() {
+						fmt.Fprintf(stderr, "%s: %s\n", cfg.Name, n)
+					}
+				}
+				return exitCode(err, cfg.Name, stderr)
 			}
 		}
 	}
@@ -195,6 +205,7 @@ func (c *call) use(m *Model, err error) (*Model, error) {
 	if err := m.Use(*c.device); err != nil {
 		return nil, err
 	}
+	c.model = m
 	return m, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Backend is the compiled code of a model for one kind of device beside the CPU.
@@ -20,10 +21,24 @@ type Device interface {
 	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3".
 	String() string
 	// NewTrainer and NewGenerator are those of Config, on the device. tuned is a file that keeps what was measured here
-	// and chosen, such as the algorithms of products; empty for none.
+	// and chosen, the algorithms of products, so that they stay the same; empty for none.
 	NewTrainer(weights []float32, tuned string) (Trainer, error)
 	NewGenerator(weights []float32, slots int, tuned string) (Generator, error)
+	// Tune times the products of the program anew, for this machine and for the file tuned; empty for none.
+	Tune(tuned string) ([]Timing, error)
+	// Notes returns sentences that the user should read, such as that a choice could not be kept, each once.
+	Notes() []string
 	Close() error
+}
+
+// Timing is how the algorithm of a matrix product was chosen.
+type Timing struct {
+	About      string        // the op, and its place in the spec
+	Shape      string        // rows × columns × summed, and the type
+	Candidates int           // algorithms that the library proposed
+	Chosen     int           // number of the fastest among them, counted from 1
+	First      time.Duration // of the first, which is taken where nothing is timed; 0 where it cannot be run
+	Took       time.Duration // of the chosen one; 0 where there was no memory to time it
 }
 
 // Use chooses the device that the model works on: "cpu", "cuda", "cuda:1" (the second GPU that CUDA_VISIBLE_DEVICES
@@ -96,10 +111,21 @@ func (m *Model) leaveDevice() {
 		m.generator = nil
 	}
 	if m.device != nil {
+		m.noted = append(m.noted, m.device.Notes()...)
 		m.device.Close()
 		m.device = nil
 	}
 	m.placed = false
+}
+
+// notes returns what the device has to say to the user, once.
+func (m *Model) notes() []string {
+	notes := m.noted
+	m.noted = nil
+	if m.device != nil {
+		notes = append(notes, m.device.Notes()...)
+	}
+	return notes
 }
 
 // place chooses a device where the user has not.

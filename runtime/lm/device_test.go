@@ -2,10 +2,12 @@ package lm
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeBackend has devices on which the fake program runs, with memory of their own.
@@ -36,12 +38,32 @@ func (fakeDevice) String() string { return "cuda:0, a fake" }
 
 func (d fakeDevice) Close() error { *d.calls = append(*d.calls, "close"); return nil }
 
-func (d fakeDevice) NewTrainer(w []float32, _ string) (Trainer, error) {
+func (d fakeDevice) NewTrainer(w []float32, tuned string) (Trainer, error) {
+	*d.calls = append(*d.calls, "train by "+tuned)
 	return &remoteTrainer{fakeTrainer: newFakeTrainer(slices.Clone(w)), host: w, scale: LossScale{Scale: 8}}, nil
 }
 
-func (d fakeDevice) NewGenerator(w []float32, slots int, _ string) (Generator, error) {
+func (d fakeDevice) NewGenerator(w []float32, slots int, tuned string) (Generator, error) {
+	*d.calls = append(*d.calls, "generate by "+tuned)
 	return newFakeGenerator(slices.Clone(w), slots), nil
+}
+
+func (d fakeDevice) Tune(tuned string) ([]Timing, error) {
+	*d.calls = append(*d.calls, "tune "+tuned)
+	return []Timing{
+		{About: "linear  qkv  m.yaml:3", Shape: "8 × 16 × 4 bf16", Candidates: 3, Chosen: 2, First: 200 * time.Microsecond, Took: 150 * time.Microsecond},
+		{About: "linear  up  m.yaml:4", Shape: "8 × 4 × 16 bf16", Candidates: 2, Chosen: 2, Took: 50 * time.Microsecond},
+		{About: "linear  down  m.yaml:4", Shape: "8 × 4 × 16 f32"},
+	}, nil
+}
+
+// Notes says one thing to the process.
+func (d fakeDevice) Notes() []string {
+	if slices.Contains(*d.calls, "noted") {
+		return nil
+	}
+	*d.calls = append(*d.calls, "noted")
+	return []string{"a sentence"}
 }
 
 // remoteTrainer keeps its weights elsewhere, and scales its loss by a number that every step halves or doubles.
@@ -98,13 +120,16 @@ func TestUse(t *testing.T) {
 		}
 		m.Close()
 	}
-	opens := 0
+	opens, closes := 0, 0
 	for _, call := range calls {
-		if call == "open" {
+		switch call {
+		case "open":
 			opens++
+		case "close":
+			closes++
 		}
 	}
-	if opens != 3 || len(calls) != 2*opens {
+	if opens != 3 || closes != opens {
 		t.Errorf("not every device that was opened is closed: %v", calls)
 	}
 	for device, text := range map[string]string{
@@ -151,6 +176,76 @@ func TestTrainElsewhere(t *testing.T) {
 			if a != b || err1 != nil || err2 != nil {
 				t.Errorf("%q here, %q there: %v, %v", b, a, err1, err2)
 			}
+		}
+	}
+}
+
+// What was measured on a device is kept in the run's folder: training and generation get that file, and generation from
+// another folder where it has one. What the device has to say is said once.
+func TestTunedFile(t *testing.T) {
+	calls := []string{}
+	cfg := fakeConfig(nil)
+	cfg.CUDA = fakeBackend{devices: 1, calls: &calls}
+	run, folder := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "model")
+	tuned := filepath.Join(run, "tuned.json")
+	code, _, errs := runCommand(t.Context(), cfg, "train", "--run", run, "--root", fakeRoot(t), "--steps", "3")
+	if code != 0 || strings.Count(errs, "a sentence\n") != 1 || !slices.Contains(calls, "train by "+tuned) {
+		t.Errorf("train: %d, %q\n%s", code, calls, errs)
+	}
+	m, err := Open(cfg, run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Save(folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ flag, dir, want string }{{"--run", run, tuned}, {"--model", folder, ""}, {"--model", folder, filepath.Join(folder, "tuned.json")}} {
+		calls = nil
+		code, _, errs = runCommand(t.Context(), cfg, "generate", c.flag, c.dir, "--prompt", "The fox")
+		if code != 0 || errs != "fake: a sentence\n" || !slices.Contains(calls, "generate by "+c.want) {
+			t.Errorf("generate %s %s: %d, %q\n%s", c.flag, c.dir, code, calls, errs)
+		}
+		if c.dir == folder {
+			if err := os.WriteFile(filepath.Join(folder, "tuned.json"), nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestTuneCommand(t *testing.T) {
+	calls := []string{}
+	cfg := fakeConfig(nil)
+	run := t.TempDir()
+	for _, c := range []struct {
+		backend Backend
+		args    []string
+		code    int
+		out     string // of the standard output, or of the other where the code is not 0
+		call    string
+	}{
+		{fakeBackend{devices: 1, calls: &calls}, nil, 0, `product                 shape            first choice          chosen  time      ratio
+linear  qkv  m.yaml:3   8 × 16 × 4 bf16  200.0 µs              2 of 3  150.0 µs  0.750
+linear  up  m.yaml:4    8 × 4 × 16 bf16  cannot be run         2 of 2  50.0 µs   
+linear  down  m.yaml:4  8 × 4 × 16 f32   no memory to time it                    
+in all                                   200.0 µs                      150.0 µs  0.750
+2 products timed on cuda:0, a fake in 0.0 s
+`, "tune "},
+		{fakeBackend{devices: 1, calls: &calls}, []string{"--run", run, "--json"}, 0,
+			`{"about":"linear  qkv  m.yaml:3","shape":"8 × 16 × 4 bf16","candidates":3,"chosen":2,"first_us":200,"took_us":150}
+{"about":"linear  up  m.yaml:4","shape":"8 × 4 × 16 bf16","candidates":2,"chosen":2,"first_us":0,"took_us":50}
+{"about":"linear  down  m.yaml:4","shape":"8 × 4 × 16 f32","candidates":0,"chosen":0,"first_us":0,"took_us":0}
+`, "tune " + filepath.Join(run, "tuned.json")},
+		{fakeBackend{devices: 1, calls: &calls}, []string{"--run", filepath.Join(run, "none")}, exitFile, "none is not the folder of a run or a model", ""},
+		{fakeBackend{devices: 1, calls: &calls}, []string{"--device", "cpu"}, exitUsage, "not on the device cpu", ""},
+		{fakeBackend{calls: &calls}, nil, exitFailure, "products are timed on a GPU: no driver", ""},
+		{nil, nil, exitFailure, "products are timed on a GPU: the package has no CUDA code", ""},
+	} {
+		calls = nil
+		cfg.CUDA = c.backend
+		code, out, errs := runCommand(t.Context(), cfg, append([]string{"tune"}, c.args...)...)
+		if code != c.code || code == 0 && out != c.out || code != 0 && !strings.Contains(errs, c.out) || c.call != "" && !slices.Contains(calls, c.call) {
+			t.Errorf("tune %v: %d, %q\n%s\n%s", c.args, code, calls, out, errs)
 		}
 	}
 }

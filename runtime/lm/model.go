@@ -27,6 +27,8 @@ type Model struct {
 	device    Device               // nil for the CPU
 	placed    bool                 // the device is chosen
 	whyCPU    error                // why auto chose the CPU
+	tuned     string               // file as in Device, of the run or folder that the weights are from
+	noted     []string             // by devices that were left, for the user
 	generator Generator            // nil until it is needed, and after a training
 	sampler   *sampler
 	busy      atomic.Bool // stays set once closed
@@ -59,8 +61,12 @@ func New(cfg Config, seed uint64) (*Model, error) {
 // or weights are not those of the program is an error (ErrFile) that names the differences. Without a tokenizer.json
 // the model works on tokens only, until it is trained.
 func Open(cfg Config, dir string) (*Model, error) {
-	if _, err := os.Stat(filepath.Join(dir, configFile)); err == nil {
-		return openFolder(cfg, dir)
+	if fileExists(filepath.Join(dir, configFile)) {
+		m, err := openFolder(cfg, dir)
+		if err == nil && fileExists(filepath.Join(dir, tunedFile)) { // nothing is written into a folder that is not a run's
+			m.tuned = filepath.Join(dir, tunedFile)
+		}
+		return m, err
 	}
 	save, state, err := checkpoint.Latest(dir, nil)
 	return openSave(cfg, dir, save, state, err)
@@ -97,8 +103,13 @@ func openSave(cfg Config, run, save string, state checkpoint.State, err error) (
 	if err != nil {
 		return nil, err
 	}
-	m.seed = s.Seed
+	m.seed, m.tuned = s.Seed, filepath.Join(run, tunedFile)
 	return m, nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // openFolder reads a model folder.
@@ -231,7 +242,7 @@ func (m *Model) generation() (Generator, error) {
 	if m.device == nil {
 		m.generator = m.cfg.NewGenerator(m.weights, slots, 0)
 	} else {
-		g, err := m.device.NewGenerator(m.weights, slots, "")
+		g, err := m.device.NewGenerator(m.weights, slots, m.tuned)
 		if err != nil {
 			return nil, err
 		}

@@ -345,12 +345,13 @@ func drawCurve(dir string) error {
 	})
 }
 
-// tunedFile says, in a run's folder, what was measured on the device and chosen.
+// tunedFile says, in a run's folder or a model's, what was measured on the device and chosen.
 const tunedFile = "tuned.json"
 
 // newTrainer makes the training code, and says where it runs.
 func (r *run) newTrainer() (err error) {
-	if r.trainer, err = r.m.newTrainer(filepath.Join(r.dir, tunedFile)); err != nil {
+	r.m.tuned = filepath.Join(r.dir, tunedFile)
+	if r.trainer, err = r.m.newTrainer(r.m.tuned); err != nil {
 		return err
 	}
 	bytes := r.m.cfg.Memory.Train

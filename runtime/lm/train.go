@@ -103,6 +103,9 @@ func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err
 
 // show brings the progress up to date.
 func (r *run) show() {
+	for _, n := range r.m.notes() {
+		r.say("%s", n)
+	}
 	r.progress.Update(telemetry.Stats{Step: r.step, Steps: r.total, Loss: float64(r.loss), EvalLoss: r.evalLoss(), TokensPerSecond: r.speed()})
 }
 

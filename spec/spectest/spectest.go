@@ -183,7 +183,7 @@ func (g *generator) train() {
 	g.key("micro_batch", "%d", micro)
 	g.key("context", "%d", g.context)
 	g.key("clip", "%g", pick(g, 0, 0.5, 1))
-	g.key("precision", "%s", pick(g, "f32", "bf16", "fp16"))
+	g.key("precision", "%s", pick(g, "f32", "tf32", "bf16", "fp16"))
 	g.key("optimizer", "%q", fmt.Sprintf("adamw(lr: 1e-2, weight_decay: %g, decay_on: %s)", pick(g, 0, 0.1), pick(g, "matrices", "all")))
 	g.key("checkpointing", "%q", pick(g, "none", "none", "full", fmt.Sprintf("every(%d)", g.between(1, g.layers)), "auto(1MiB)"))
 	g.line("generate:")

@@ -34,6 +34,7 @@ struct Product {
     Type aux_type;
     void *workspace;
     int64_t workspace_bytes; // that it overwrites
+    double ms;               // that it takes on the device
 
     int64_t m() const { return d.rows; }
     int64_t n() const { return d.cols; }
