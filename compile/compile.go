@@ -92,7 +92,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 		funcs[job] = f
 	}
 	floats, decayed := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
-	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, WeightFloats: floats, DecayedFloats: decayed})
+	code, err := cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, WeightFloats: floats, DecayedFloats: decayed, Picks: true})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 		}
 		sources = append(slices.Clone(sources), made...)
 	}
-	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
+	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Pick: code.Pick, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
 	for _, f := range sources {
 		c.Files = append(c.Files, gogen.File{Path: f.Name, Data: f.Data})
 	}

@@ -78,6 +78,7 @@ type Program struct {
 	Products                                       []Product
 	Tables                                         []RotaryTable
 	Train, Eval, Logits, Prefill, Decode           Job
+	Pick                                           Job // picks tokens from the logits of Prefill and Decode; zero where the host does
 }
 
 // Run is one execution of a job: the addresses it works on, and the stream it is put on.
@@ -86,6 +87,7 @@ type Run struct {
 	Weights, Copies, Gradients, First, Second Ptr   // as the weight table says: f32, and the copies in the program's element type
 	State                                     Ptr   // state.cuh
 	Tokens, Targets, Positions, Slots         Ptr   // int32s
+	Logits, Options                           Ptr   // of Pick, for each row: VocabSize elements, and SampleOptions (sample.cuh)
 	Keys, Values                              []Ptr // the caches, by layer: [slots, MaxPositions, width]
 	Tables                                    []Ptr
 	Rows                                      int // of this call, where they are known only now

@@ -129,31 +129,23 @@ func (m *Model) benchDecode(steps, batch, prompt int) (benchmark, error) {
 	for s := range batch {
 		slots[s] = int32(s)
 		for at := 0; at < prompt; at += g.MaxPrefill() {
-			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), prompt)], at, s); err != nil {
+			if tokens[s], err = g.PrefillAndPick(first[at:min(at+g.MaxPrefill(), prompt)], at, s, PickOptions{}); err != nil {
 				return benchmark{}, err
 			}
 		}
 	}
 	ready := time.Since(begin)
+	greedy := make([]PickOptions, batch)
 	b, err := measure("decode", m.deviceName(), batch, steps, func(i int) error {
+		if slices.Contains(tokens, noToken) {
+			return errLogits
+		}
 		for s := range tokens {
 			positions[s] = int32(prompt + i)
 		}
-		logits, err := g.Decode(tokens, positions, slots)
-		if err != nil {
-			return err
-		}
-		for s := range tokens {
-			row := logits[s*m.cfg.VocabSize:][:m.cfg.VocabSize]
-			best := 0
-			for i, v := range row {
-				if v > row[best] {
-					best = i
-				}
-			}
-			tokens[s] = int32(best)
-		}
-		return nil
+		picked, err := g.DecodeAndPick(tokens, positions, slots, greedy)
+		copy(tokens, picked)
+		return err
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
 	return b, err

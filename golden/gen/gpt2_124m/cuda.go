@@ -69,6 +69,8 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut1
 	kSmallLinearMmaLogits
@@ -179,6 +181,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, About: "attention_cached  attn  gpt2-124m.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 384, About: "linear  act  gpt2-124m.yaml:3"},
 		{Entry: "small_linear_mma_attn_out1", Threads: 384, About: "linear  attn_out1  gpt2-124m.yaml:6"},
 		{Entry: "small_linear_mma_logits", Threads: 384, About: "linear  logits  gpt2-124m.yaml:5"},
@@ -222,6 +226,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 104499200, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 2359296, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 102080, Scratch: 25344, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -63,6 +63,8 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -166,6 +168,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, About: "rope  q_rot  ladder-100m.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 384, About: "linear  attn_out  ladder-100m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 384, About: "linear  gate_up  ladder-100m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 384, About: "linear  logits  ladder-100m.yaml:5"},
@@ -212,6 +216,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 17563648, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 2883584, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 34304, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

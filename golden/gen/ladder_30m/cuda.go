@@ -63,6 +63,7 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -166,6 +167,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, About: "rope  q_rot  ladder-30m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, About: "rope  q_rot  ladder-30m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, About: "rope  q_rot  ladder-30m.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, About: "linear  attn_out  ladder-30m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 256, About: "linear  gate_up  ladder-30m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 256, About: "linear  logits  ladder-30m.yaml:5"},
@@ -212,6 +214,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 8912896, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1966080, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 17408, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -69,6 +69,8 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -178,6 +180,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, About: "rope  q_rot  llama-1b.yaml:12"},
 		{Entry: "rope_q_rot_3", Threads: 256, About: "rope  q_rot  llama-1b.yaml:12"},
 		{Entry: "rope_q_rot_4", Threads: 256, About: "rope  q_rot  llama-1b.yaml:12"},
+		{Entry: "sample_best_tokens", Threads: 256, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, About: "linear  attn_out  llama-1b.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 256, About: "linear  gate_up  llama-1b.yaml:10"},
 		{Entry: "small_linear_mma_logits", Threads: 256, About: "linear  logits  llama-1b.yaml:5"},
@@ -224,6 +228,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 34158411776, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 10485760, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 260608, Scratch: 278784, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 512, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

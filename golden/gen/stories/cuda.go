@@ -68,6 +68,8 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut1
 	kSmallLinearMmaLogits
@@ -177,6 +179,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, About: "layernorm_grad  d_stream  stories.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, About: "layernorm_grad  d_x3  stories.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, About: "attention_cached  attn  stories.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 256, About: "linear  act  stories.yaml:9"},
 		{Entry: "small_linear_mma_attn_out1", Threads: 256, About: "linear  attn_out1  stories.yaml:6"},
 		{Entry: "small_linear_mma_logits", Threads: 256, About: "linear  logits  stories.yaml:5"},
@@ -220,6 +224,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 10764288, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1572864, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 21056, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

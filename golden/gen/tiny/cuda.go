@@ -53,6 +53,7 @@ const (
 	kRmsnormFinal
 	kRmsnormGradDStream
 	kRmsnormGradDX2
+	kSampleTokens
 	kSmallLinearAttnOut
 	kSmallLinearGateUp
 	kSmallLinearLogits
@@ -142,6 +143,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_final", Threads: 128, About: "rmsnorm  final  tiny.yaml:3"},
 		{Entry: "rmsnorm_grad_d_stream", Threads: 128, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
 		{Entry: "rmsnorm_grad_d_x2", Threads: 128, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, About: "pick  tokens"},
 		{Entry: "small_linear_attn_out", Threads: 128, About: "linear  attn_out  tiny.yaml:6"},
 		{Entry: "small_linear_gate_up", Threads: 128, About: "linear  gate_up  tiny.yaml:9"},
 		{Entry: "small_linear_logits", Threads: 128, About: "linear  logits  tiny.yaml:5"},
@@ -180,6 +182,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 2260992, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1245184, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8832, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.
