@@ -26,13 +26,40 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 				s, text := featureSpec(t, f.model, f.train)
 				p := gotest.Program{Compiled: gotest.Compile(t, s, text, nil), Job: randomJob(s, uint64(i), 2)}
 				gotest.CUDA(t, &p.Compiled, nil)
-				p.Job.CUDA = true
+				p.Job.CUDA, p.Job.Picks = true, picks
 				ps = append(ps, p)
 			}
 		}
 	}
 	for i, got := range gotest.Run(t, ps, libraries.Environ()...) {
-		t.Run(cudaFeatures[i], func(t *testing.T) { check(t, ps[i].Compiled.Spec, ps[i].Job, got) })
+		t.Run(cudaFeatures[i], func(t *testing.T) {
+			check(t, ps[i].Compiled.Spec, ps[i].Job, got)
+			checkPicked(t, got)
+		})
+	}
+}
+
+// picks are ways to pick tokens; some look at a part of the vocabulary only, as if the rest were padding.
+var picks = []gotest.Pick{
+	{}, {Tokens: 33}, {Temperature: 0.8, Seed: 1}, {Temperature: 1.5, TopK: 5, Seed: 2, Tokens: 33}, {Temperature: 1, TopP: 0.7, Seed: 3},
+	{Temperature: 3, TopP: 0.9, TopK: 20, Seed: 1<<40 | 7}, {Temperature: 100, TopK: 1000, TopP: 1, Seed: 5},
+}
+
+// checkPicked holds the tokens that the device picked to those that the host picks from the same logits.
+func checkPicked(t *testing.T, got gotest.Answer) {
+	t.Helper()
+	if len(got.Picked) != len(picks) {
+		t.Fatalf("tokens are picked on the device for %d of %d options", len(got.Picked), len(picks))
+	}
+	different := map[string]bool{}
+	for i, tokens := range got.Picked {
+		if !slices.Equal(tokens, got.OnHost[i]) {
+			t.Errorf("%+v: the device picks %v, the host %v", picks[i], tokens, got.OnHost[i])
+		}
+		different[fmt.Sprint(tokens)] = true
+	}
+	if len(different) < 4 {
+		t.Errorf("the options make no difference: %v", got.Picked)
 	}
 }
 
@@ -56,7 +83,7 @@ func TestCUDAProgramsIn16Bits(t *testing.T) {
 				}
 			}
 			gotest.CUDA(t, &p.Compiled, nil)
-			p.Job.CUDA = true
+			p.Job.CUDA, p.Job.Picks = true, picks
 			ps, names = append(ps, p), append(names, name)
 		}
 	}
@@ -78,6 +105,7 @@ func TestCUDAProgramsIn16Bits(t *testing.T) {
 			for name, w := range want.Final {
 				check16(t, "weight "+name, got.Final[name], w, plain.Final[name])
 			}
+			checkPicked(t, got)
 		})
 	}
 }
