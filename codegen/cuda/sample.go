@@ -6,11 +6,10 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
-// The limits of sample.cuh, and how it is used: rows of up to samplePart logits are one block's, longer ones are first
-// searched for their greatest in parts.
+// How sample.cuh is used.
 const (
-	sampleVocabulary = 1<<20 - 1
-	sampleAlone      = 8192
+	sampleVocabulary = 1<<20 - 1 // its limit
+	sampleAlone      = 8192      // logits that one block looks through for the first token; longer rows are cut into parts, a block each
 	samplePart       = 2048
 )
 
