@@ -77,10 +77,10 @@ func (in *inputs) encode(b []byte, o lm.PickOptions) {
 	binary.LittleEndian.PutUint64(b[32:], uint64(tokens))
 }
 
-// picked is called after a decode step has put the tokens it picked into tokens, here and on the device.
-func (in *inputs) picked(rows int) {
+// advance says that a pick has moved the device's positions of some rows. The stream must be done with it.
+func (in *inputs) advance(from, to int) {
 	positions := in.positions()
-	for i := range rows {
+	for i := from; i < to; i++ {
 		positions[i]++
 	}
 }

@@ -14,13 +14,13 @@ func (g *generator) pick(run Run, logits Ptr) {
 // PrefillAndPick implements lm.Picker.
 func (p picker) PrefillAndPick(tokens []int32, start, slot int, o lm.PickOptions) (int32, error) {
 	logits := p.prefill(tokens, start, slot, o)
-	run := p.run
-	run.Rows, run.Positions = 1, run.Positions.At(4*(len(tokens)-1))
+	last, run := len(tokens)-1, p.run
+	run.Rows, run.Positions = 1, run.Positions.At(4*last)
 	p.pick(run, logits)
-	p.inputs.rows = 0 // the first token is the picked one now, with a position that is another's
 	if err := p.stream.Sync(); err != nil {
 		return 0, err
 	}
+	p.inputs.advance(last, last+1)
 	return p.inputs.tokens()[0], nil
 }
 
@@ -32,7 +32,7 @@ func (p picker) DecodeAndPick(tokens, positions, slots []int32, o []lm.PickOptio
 			return nil, err
 		}
 		copy(p.picked[at:end], p.inputs.tokens())
-		p.inputs.picked(end - at)
+		p.inputs.advance(0, end-at)
 	}
 	return p.picked[:len(tokens)], nil
 }

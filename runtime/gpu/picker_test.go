@@ -1,7 +1,6 @@
 package gpu
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -192,6 +191,37 @@ func TestLogitsThatAreNotFinite(t *testing.T) {
 	}
 }
 
+// TestSlotAlone: a step that differs from the one before in its slot alone reads that slot.
+func TestSlotAlone(t *testing.T) {
+	cudatest.New(t)
+	d, err := Backend(speaker(t)).Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	g, err := d.NewGenerator(make([]float32, 32), 2, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	var logits [4][]float32
+	for slot := range 2 {
+		if _, err := g.Prefill([]int32{int32(slot)}, 0, slot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range logits {
+		row, err := g.Decode([]int32{7}, []int32{1}, []int32{int32(i % 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logits[i] = slices.Clone(row)
+	}
+	if slices.Equal(logits[0], logits[1]) || !slices.Equal(logits[0], logits[2]) || !slices.Equal(logits[1], logits[3]) {
+		t.Errorf("first logits by slot 0, 1, 0, 1: %v, %v, %v, %v", logits[0][0], logits[1][0], logits[2][0], logits[3][0])
+	}
+}
+
 // TestMoreRowsThanPositions: a step may have more sequences than one of them has positions.
 func TestMoreRowsThanPositions(t *testing.T) {
 	cudatest.New(t)
@@ -235,7 +265,7 @@ func TestStepsStayOnTheDevice(t *testing.T) {
 		t.Helper()
 		fake.Record()
 		before := len(fake.Calls())
-		out, err := m.GenerateTokens(context.Background(), [][]int32{{1}}, lm.GenerateOptions{Temperature: 1, MaxNewTokens: 12, Seed: 8})
+		out, err := m.GenerateTokens(t.Context(), [][]int32{{1, 2}}, lm.GenerateOptions{Temperature: 1, MaxNewTokens: 12, Seed: 8})
 		if err != nil || len(out[0].Tokens) != 12 {
 			t.Fatalf("%v, %v", out, err)
 		}
