@@ -36,7 +36,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 		}
 		sources = append(slices.Clone(sources), made...)
 	}
-	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
+	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Pick: code.Pick, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
 	for _, f := range sources {
 		c.Files = append(c.Files, gogen.File{Path: f.Name, Data: f.Data})
 	}
@@ -46,7 +46,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 // lowered is the CUDA side of a program whose functions have all passes behind them.
 func lowered(s *spec.Spec, funcs map[string]*ir.Func) (*cudagen.Code, error) {
 	floats, decayed := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
-	return cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, Archs: s.Target.Arch, WeightFloats: floats, DecayedFloats: decayed})
+	return cudagen.Generate(cudagen.Program{Spec: s.Source.File, Jobs: ir.Jobs, Funcs: funcs, Archs: s.Target.Arch, WeightFloats: floats, DecayedFloats: decayed, Picks: true})
 }
 
 // footprintOf is what the memory of a program depends on.
@@ -59,8 +59,9 @@ func footprintOf(s *spec.Spec, funcs map[string]*ir.Func, code *cudagen.Code) fo
 	floats, _ := ir.WeightFloats(ir.WeightTable(s, funcs["train"]))
 	p := footprint.Program{
 		WeightFloats: floats, Element: code.Element.Bytes(), MicroBatches: ir.MicroBatches(s), MicroBatch: ir.MicroBatch(s), Context: s.Train.Context,
-		MaxPositions: s.Model.MaxPositionEmbeddings, CacheWidths: gogen.CacheWidths(s, funcs["decode"]),
+		MaxPositions: s.Model.MaxPositionEmbeddings, MaxDecode: funcs["decode"].Symbol("N"), CacheWidths: gogen.CacheWidths(s, funcs["decode"]),
 		Train: job("train"), Eval: job("eval"), Prefill: job("prefill"), Decode: job("decode"), Logits: job("logits"),
+		Pick: footprint.Job{Scratch: code.Scratch["pick"]},
 	}
 	for _, t := range code.Tables {
 		p.RotaryTables = append(p.RotaryTables, t.Max*len(t.Freqs))

@@ -58,6 +58,6 @@ func Explain(s *spec.Spec, job string, o passes.Options) (*Report, error) {
 		return nil, err
 	}
 	r.Memory.onGPU(job, footprintOf(s, funcs, code), s.Generate.Batch)
-	r.Launches = launchesOf(f, code)
+	r.Launches = launchesOf(f, code, o.Target.Name)
 	return r, nil
 }

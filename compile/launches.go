@@ -20,11 +20,14 @@ type Launch struct {
 	Clear   int      `json:"clear,omitempty"`   // bytes that are set to zero
 }
 
-// launchesOf lists the launches of f in the order of the program.
-func launchesOf(f *ir.Func, code *cudagen.Code) []Launch {
+// launchesOf lists the launches of f on an architecture, in the order of the program.
+func launchesOf(f *ir.Func, code *cudagen.Code, arch string) []Launch {
 	var list []Launch
 	turns(f.Body, 1, nil, func(op *ir.Op, times float64) {
 		for _, g := range code.Launches[op] {
+			if g.On != "" && g.On != arch || g.Off == arch {
+				continue
+			}
 			for _, l := range g.Launches {
 				x := Launch{Op: opName(op), Times: times * float64(g.Times), Clear: l.Clear}
 				switch {

@@ -33,6 +33,7 @@ type Launch struct {
 	Product *Product
 	Clear   int  // bytes that are set to zero, from Args[0] on
 	Cost    Cost // of a kernel
+	Share   int  // in the op's FLOPs, beside the launches that have one too; 0 for none
 	Args    []Operand
 }
 
@@ -87,7 +88,7 @@ const (
 	OperandScratch                    // workspace of the function, at Offset
 	OperandState                      // the device's state: seed, step, learning rate, loss scale
 	OperandTable                      // table N of the program
-	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second
+	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second; tokens, positions, logits, options
 	OperandNumber                     // the 32-bit integer N
 	OperandRows                       // the rows of the call, a 32-bit integer
 	OperandLayer                      // the layer, a 32-bit integer

@@ -3,6 +3,7 @@ package cudagen
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/spec"
@@ -10,7 +11,8 @@ import (
 
 // What launches cost at least (ir.Cost). Bytes are the sum of the launch's own operands, each moved once, those that a
 // kernel updates twice; workspace that one launch of an op leaves to the next counts with both. An op's FLOPs, by the op
-// table, count with its products; what is left of them counts with the one of its kernels that moves most.
+// table, count with its products; what is left of them is shared out among those of its kernels that say so, or counts with
+// the one that moves most.
 
 // moved is the bytes of an operand that a launch reads or writes: so many, and so many for each row of the call.
 type moved struct{ bytes, perRow int }
@@ -61,54 +63,63 @@ func (k *kernel) cost() ir.Cost {
 	return c
 }
 
-// count gives the kernels of op's launches what they cost.
+// count gives the kernels of op's launches what they cost: those that run on one architecture apart from those that run on the
+// others.
 func (e *emitter) count(op *ir.Op) {
 	groups := e.g.code.Launches[op]
-	products := 0
-	var largest *ir.Launch
-	most, times := -1, 1
-	for i, gr := range groups {
-		for j := range gr.Launches {
-			l := &groups[i].Launches[j]
-			if p := l.Product; p != nil {
-				products += gr.Times * 2 * p.M * p.N * p.K
-			}
-			if l.Kernels == nil {
-				continue
-			}
-			if bytes := e.most(l.Cost); bytes > most {
-				largest, most, times = l, bytes, gr.Times
-			}
-		}
-	}
-	for i, gr := range groups {
-		for j := range gr.Launches {
-			l := &groups[i].Launches[j]
-			for n, k := range l.Kernels {
-				c := l.Cost
-				masks := op.Patterns("mask")
-				switch {
-				case c.KeyFLOPs > 0:
-					c.Keys = &masks[n%len(masks)]
-				case l == largest && !cached(groups):
-					c = e.withFLOPs(c, (flops(op, masks, n, len(l.Kernels))-products)/times)
+	of := func(skip func(ir.Group) bool) (list []*ir.Launch, times []int) {
+		for i, gr := range groups {
+			for j := range gr.Launches {
+				if !skip(gr) {
+					list, times = append(list, &groups[i].Launches[j]), append(times, gr.Times)
 				}
-				l.Kernels[n] = e.g.counted(k, op, c)
 			}
 		}
+		return list, times
+	}
+	list, times := of(func(g ir.Group) bool { return g.Off != "" })
+	if len(list) > 0 {
+		e.countAll(op, list, times)
+	}
+	if list, times = of(func(g ir.Group) bool { return g.On != "" }); slices.ContainsFunc(groups, func(g ir.Group) bool { return g.Off != "" }) {
+		e.countAll(op, list, times)
 	}
 }
 
-// cached says whether the launches attend to a cache: their FLOPs are those of the keys.
-func cached(groups []ir.Group) bool {
-	for _, gr := range groups {
-		for _, l := range gr.Launches {
-			if l.Cost.KeyFLOPs > 0 {
-				return true
-			}
+// countAll is count of launches that run one after another, each so many times.
+func (e *emitter) countAll(op *ir.Op, launches []*ir.Launch, times []int) {
+	products, shares, cached := 0, 0, false
+	largest, most := -1, -1
+	for i, l := range launches {
+		if p := l.Product; p != nil {
+			products += times[i] * 2 * p.M * p.N * p.K
+		}
+		shares += l.Share
+		cached = cached || l.Cost.KeyFLOPs > 0 // attends to a cache: its FLOPs are those of the keys
+		if l.Kernels == nil {
+			continue
+		}
+		if bytes := e.most(l.Cost); bytes > most {
+			largest, most = i, bytes
 		}
 	}
-	return false
+	masks := op.Patterns("mask")
+	for i, l := range launches {
+		for n, k := range l.Kernels {
+			c := l.Cost
+			rest := func() int { return (flops(op, masks, n, len(l.Kernels)) - products) / times[i] }
+			switch {
+			case c.KeyFLOPs > 0:
+				c.Keys = &masks[n%len(masks)]
+			case cached:
+			case shares > 0:
+				c = e.withFLOPs(c, rest()*l.Share/shares)
+			case i == largest:
+				c = e.withFLOPs(c, rest())
+			}
+			l.Kernels[n] = e.g.counted(k, op, c)
+		}
+	}
 }
 
 // most is the bytes of a call of as many rows as there can be.
@@ -144,7 +155,11 @@ func flops(op *ir.Op, masks []spec.Pattern, n, kernels int) int {
 		one.Attrs["mask"] = masks[n : n+1]
 		op = &one
 	}
-	return int(ir.Table[op.Kind].FLOPs(op))
+	row, ok := ir.Table[op.Kind]
+	if !ok { // what picks tokens is no op of the language
+		return 0
+	}
+	return int(row.FLOPs(op))
 }
 
 // counted is a kernel that costs c: k itself at its first use, or another one of the same entry, which is named after op.

@@ -26,6 +26,8 @@ type Program struct {
 	Element       ir.DType // of activations; "" for that of the embedding
 	WeightFloats  int      // elements of the weight buffer, and of the gradients and moments
 	DecayedFloats int      // of these, the first so many are subject to weight decay
+
+	Picks bool // tokens are picked from the logits of prefill and decode
 }
 
 // Code is the CUDA side of a program.
@@ -33,7 +35,8 @@ type Code struct {
 	Sources  []Source              // thin .cu files, by name, then the bodies they include
 	Kernels  []*ir.Kernel          // by name
 	Launches map[*ir.Op][]ir.Group // of every op that does something
-	Scratch  map[string]int        // bytes of workspace, by job; 0 for none
+	Pick     *ir.Op                // what picks tokens, with launches like any op of a job; nil for none
+	Scratch  map[string]int        // bytes of workspace, by job; 0 for none; that of Pick is under its kind
 	Tables   []ir.RotaryTable      // that kernels read
 	Element  ir.DType              // of activations and of the products' copies of the weights
 }
@@ -67,6 +70,11 @@ func Generate(p Program) (*Code, error) {
 			return nil, fmt.Errorf("%s: %w", job, e.err)
 		}
 		g.code.Scratch[job] = e.scratchBytes
+	}
+	if p.Picks {
+		if err := g.pick(); err != nil {
+			return nil, err
+		}
 	}
 	g.name()
 	sort.Slice(g.code.Kernels, func(i, j int) bool { return g.code.Kernels[i].Name < g.code.Kernels[j].Name })

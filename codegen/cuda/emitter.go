@@ -44,7 +44,7 @@ func (e *emitter) emit(op *ir.Op, k kernel) {
 		n = k.items
 	}
 	base := append([]constant{integer("rows", n)}, k.config...)
-	l := ir.Launch{Grid: k.grid, Cost: k.cost()}
+	l := ir.Launch{Grid: k.grid, Cost: k.cost(), Share: k.share}
 	for i := range l.Grid {
 		if l.Grid[i] == (ir.Count{}) {
 			l.Grid[i].N = 1

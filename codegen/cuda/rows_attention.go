@@ -67,12 +67,13 @@ var attentionRows = map[string]lowering{
 				heads   int
 				results []param
 				tile    groupTile
+				share   int // of the products, scores that both compute included
 			}{
-				{"attention_wgmma_dkv", a.kvHeads, []param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, groupKeysTile(a)},
-				{"attention_wgmma_dq", a.heads, []param{e.out(op, 0, "dq")}, groupQueriesTile(a)},
+				{"attention_wgmma_dkv", a.kvHeads, []param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, groupKeysTile(a), 4},
+				{"attention_wgmma_dq", a.heads, []param{e.out(op, 0, "dq")}, groupQueriesTile(a), 3},
 			} {
 				n, t := kernelOf(stats, half.results...), half.tile
-				n.arch, n.file, n.body, n.config = hopper, "attention_wgmma.cuh", half.body, append(config, t.config()...)
+				n.arch, n.share, n.file, n.body, n.config = hopper, half.share, "attention_wgmma.cuh", half.body, append(config, t.config()...)
 				n.blocks, n.threads = t.blocks, 128*t.groups
 				n.shared = t.panels(a.width, 2*64*t.groups+2*t.stages*t.tile) + 8*t.stages*t.tile
 				n.shared = (n.shared + 1023) / 1024 * 1024

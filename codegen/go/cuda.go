@@ -16,7 +16,8 @@ type CUDA struct {
 	Funcs    map[string]*ir.Func // by job
 	Kernels  []*ir.Kernel
 	Launches map[*ir.Op][]ir.Group
-	Scratch  map[string]int // bytes of workspace, by job
+	Pick     *ir.Op         // what picks tokens; nil where the host does
+	Scratch  map[string]int // bytes of workspace, by job, and under its kind that of Pick
 	Tables   []ir.RotaryTable
 	Element  ir.DType // of activations, caches and the products' copies of the weights
 	Files    []File   // of the folder kernels
@@ -36,6 +37,9 @@ func (g *generator) cudaFiles(files map[string]*jen.File) error {
 			return fmt.Errorf("%s on CUDA: %w", job, err)
 		}
 		files["cuda_"+job+".go"] = f
+	}
+	if c.Pick != nil {
+		files["cuda_pick.go"] = c.pick()
 	}
 	files["cuda.go"] = c.program()
 	return nil
@@ -163,6 +167,9 @@ func (c *cudaGenerator) program() *jen.File {
 		}
 		j.add("Enqueue", raw("cuda%s", title(job)))
 		lines.add(title(job), gpu("Job").Values(j.list()...))
+	}
+	if c.Pick != nil {
+		lines.add("Pick", gpu("Job").Values(jen.Id("Scratch").Op(":").Lit(c.Scratch[c.Pick.Kind]), jen.Id("Enqueue").Op(":").Id("cudaPick")))
 	}
 	f.Var().Id("cudaProgram").Op("=").Op("&").Add(gpu("Program")).Values(jen.Add(lines.lines()...))
 	f.Line()
@@ -340,6 +347,19 @@ func (c *cudaGenerator) function(f *ir.Func) (*jen.File, error) {
 	return file, e.err()
 }
 
+// pick writes the Go function that puts the picking of tokens on a stream.
+func (c *cudaGenerator) pick() *jen.File {
+	e := &cudaEmitter{cudaGenerator: c, emitter: &emitter{g: c.generator}}
+	file := c.file()
+	file.Comment("cudaPick puts the picking of tokens on a stream: from each of the r.Rows rows of r.Logits it draws the next one, as r.Options says.")
+	file.Comment("Tokens and positions go where the next decode step reads them.")
+	file.Func().Id("cudaPick").Params(jen.Id("r").Op("*").Add(gpu("Run"))).Add(gpu("Ptr")).BlockFunc(func(b *jen.Group) {
+		e.launches(b, c.Pick)
+		b.Return(raw("r.Tokens"))
+	})
+	return file
+}
+
 // declareCUDA writes the struct of a function's values as addresses, and the function that lays it over an arena.
 func (m *memory) declareCUDA(file *jen.File, job string) {
 	typeName := "cuda" + title(job) + "Values"
@@ -401,28 +421,33 @@ func (e *cudaEmitter) walk(b *jen.Group, block *ir.Block) {
 			e.loop(b, op)
 			continue
 		}
-		groups := e.Launches[op]
-		if len(groups) == 0 {
-			continue
+		e.launches(b, op)
+	}
+}
+
+// launches writes those of an op.
+func (e *cudaEmitter) launches(b *jen.Group, op *ir.Op) {
+	groups := e.Launches[op]
+	if len(groups) == 0 {
+		return
+	}
+	e.comment(b, op)
+	for len(groups) > 0 {
+		on, off := groups[0].On, groups[0].Off
+		n := slices.IndexFunc(groups, func(g ir.Group) bool { return g.On != on || g.Off != off })
+		if n < 0 {
+			n = len(groups)
 		}
-		e.comment(b, op)
-		for len(groups) > 0 {
-			on, off := groups[0].On, groups[0].Off
-			n := slices.IndexFunc(groups, func(g ir.Group) bool { return g.On != on || g.Off != off })
-			if n < 0 {
-				n = len(groups)
-			}
-			body := func(b *jen.Group) { e.groups(b, op, groups[:n]) }
-			switch {
-			case on != "":
-				b.If(raw("r.On(%q)", on)).BlockFunc(body)
-			case off != "":
-				b.If(raw("!r.On(%q)", off)).BlockFunc(body)
-			default:
-				body(b)
-			}
-			groups = groups[n:]
+		body := func(b *jen.Group) { e.groups(b, op, groups[:n]) }
+		switch {
+		case on != "":
+			b.If(raw("r.On(%q)", on)).BlockFunc(body)
+		case off != "":
+			b.If(raw("!r.On(%q)", off)).BlockFunc(body)
+		default:
+			body(b)
 		}
+		groups = groups[n:]
 	}
 }
 

@@ -32,6 +32,30 @@ func TestCUDAProgramsAgreeWithEval(t *testing.T) {
 	runCUDA(t, names, func(t *testing.T, s *spec.Spec, _ string, j gotest.Job, got gotest.Answer) { check(t, s, j, got) })
 }
 
+// picks are ways to pick tokens; some look at a part of the vocabulary only, as if the rest were padding.
+var picks = []gotest.Pick{
+	{}, {Tokens: 33}, {Temperature: 0.8, Seed: 1}, {Temperature: 1.5, TopK: 5, Seed: 2, Tokens: 33}, {Temperature: 1, TopP: 0.7, Seed: 3},
+	{Temperature: 3, TopP: 0.9, TopK: 20, Seed: 1<<40 | 7}, {Temperature: 100, TopK: 1000, TopP: 1, Seed: 5},
+}
+
+// checkPicked holds the tokens that the device picked to those that the host picks from the same logits.
+func checkPicked(t *testing.T, got gotest.Answer) {
+	t.Helper()
+	if len(got.Picked) != len(picks) {
+		t.Fatalf("tokens are picked on the device for %d of %d options", len(got.Picked), len(picks))
+	}
+	different := map[string]bool{}
+	for i, tokens := range got.Picked {
+		if !slices.Equal(tokens, got.OnHost[i]) {
+			t.Errorf("%+v: the device picks %v, the host %v", picks[i], tokens, got.OnHost[i])
+		}
+		different[fmt.Sprint(tokens)] = true
+	}
+	if len(different) < 4 {
+		t.Errorf("the options make no difference: %v", got.Picked)
+	}
+}
+
 // TestCUDAProgramsRounded holds programs in bf16, f16 and tf32 to ir.Eval: each of their answers may be off twice as far as a
 // plain computation in the same type is, op by op and with every result, or the products' operands, rounded. A short test runs
 // one of them.
@@ -68,7 +92,7 @@ func runCUDA(t *testing.T, names []string, check func(t *testing.T, s *spec.Spec
 			}
 		}
 		gotest.CUDA(t, &p.Compiled, nil)
-		p.Job.CUDA = true
+		p.Job.CUDA, p.Job.Picks = true, picks
 		ps = append(ps, p)
 	}
 	for i, got := range gotest.Run(t, ps, libraries...) {
@@ -76,6 +100,7 @@ func runCUDA(t *testing.T, names []string, check func(t *testing.T, s *spec.Spec
 			_, precision, _ := strings.Cut(names[i], " ")
 			check(t, ps[i].Compiled.Spec, precision, ps[i].Job, got)
 			checkHeld(t, ps[i].Compiled.Spec, got)
+			checkPicked(t, got)
 		})
 	}
 }

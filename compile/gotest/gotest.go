@@ -29,7 +29,16 @@ type Job struct {
 	Seed     uint64
 	Sequence []int32 // for logits, prefill and decode
 	Prompt   int     // tokens of the sequence that are prefilled; the rest is decoded
+	Picks    []Pick  // how tokens are picked to go on after the prompt
 	CUDA     bool    // run the code for GPUs, on the first one
+}
+
+// Pick is lm.PickOptions.
+type Pick struct {
+	Temperature, TopP float64
+	TopK              int
+	Seed              uint64
+	Tokens            int
 }
 
 // Batch is what one step learns from.
@@ -43,6 +52,8 @@ type Answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32   // of the sequence, with the first weights
 	Cached         [][]float32 // after the prompt, and after each token that follows
+	Picked         [][]int32   // how the prompt goes on, for each of Picks, by a generator that picks on its device
+	OnHost         [][]int32   // the same, picked on the host
 	Held           int64       // bytes that the trainer holds on a GPU
 	Err            string      // why there is none of these
 }
@@ -285,6 +296,7 @@ type job struct {
 	Seed     uint64
 	Sequence []int32
 	Prompt   int
+	Picks    []lm.PickOptions
 	CUDA     bool
 }
 
@@ -294,6 +306,7 @@ type answer struct {
 	EvalSum, EvalN float64
 	Logits         []float32
 	Cached         [][]float32
+	Picked, OnHost [][]int32
 	Held           int64
 	Err            string
 }
@@ -357,6 +370,13 @@ func run(p program, j job) (a answer) {
 	for ; at < len(j.Sequence); at++ {
 		a.Cached = append(a.Cached, append([]float32(nil), must(g.Decode(j.Sequence[at:at+1], []int32{int32(at)}, []int32{1}))...))
 	}
+	if picker, ok := g.(lm.Picker); ok {
+		vocabulary := len(a.Logits) / len(j.Sequence)
+		for _, o := range j.Picks {
+			a.Picked = append(a.Picked, write(picker, j, o))
+			a.OnHost = append(a.OnHost, write(lm.NewPicker(struct{ lm.Generator }{g}, vocabulary), j, o))
+		}
+	}
 	g.Close()
 	t := newTrainer(w, 2)
 	if s, ok := t.(lm.Sized); ok {
@@ -381,6 +401,35 @@ func run(p program, j job) (a answer) {
 }
 
 type failure struct{ error }
+
+// write lets two slots go on after the prompt, up to the last position, which only the second gets to.
+func write(p lm.Picker, j job, o lm.PickOptions) (all []int32) {
+	options := []lm.PickOptions{o, o}
+	tokens, positions, slots := make([]int32, 2), make([]int32, 2), []int32{0, 1}
+	for s := range options {
+		options[s].Sequence = s
+		for at := 0; at < j.Prompt; {
+			n := min(p.MaxPrefill(), j.Prompt-at)
+			token, err := p.PrefillAndPick(j.Sequence[at:at+n], at, s, options[s])
+			check(err)
+			tokens[s] = token
+			at += n
+		}
+	}
+	all = append(all, tokens...)
+	for at := j.Prompt; at < len(j.Sequence); at++ {
+		from := 0
+		if at == len(j.Sequence)-1 {
+			from = 1
+		}
+		positions[0], positions[1] = int32(at), int32(at)
+		picked, err := p.DecodeAndPick(tokens[from:], positions[from:], slots[from:], options[from:])
+		check(err)
+		copy(tokens[from:], picked)
+		all = append(all, picked...)
+	}
+	return all
+}
 
 func check(err error) {
 	if err != nil {

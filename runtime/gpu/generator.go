@@ -8,7 +8,7 @@ import (
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// generator is lm.Generator on a device.
+// generator is lm.Generator on a device, and with the methods of picker lm.Picker.
 type generator struct {
 	d      *device
 	p      *Program
@@ -19,22 +19,29 @@ type generator struct {
 	run    Run
 	slots  int
 
-	decode map[int]*cuda.Graph // by rows
+	decode map[decodeStep]*cuda.Graph
 
-	input  *cuda.Pinned // tokens, positions and slots, of MaxPositions each
+	inputs inputs
 	output *cuda.Pinned // logits of a call, in the program's element type
 	floats []float32
+	picked []int32 // tokens of a call
+}
+
+// decodeStep is what a graph of a decode step depends on.
+type decodeStep struct {
+	rows int
+	pick bool
 }
 
 func (d *device) NewGenerator(weights []float32, slots int, tuned string) (lm.Generator, error) {
 	p := d.program
-	g := &generator{d: d, p: p, slots: slots, decode: map[int]*cuda.Graph{}}
+	g := &generator{d: d, p: p, slots: slots, decode: map[decodeStep]*cuda.Graph{}, picked: make([]int32, slots)}
 	var workspace, tables Ptr
 	var err error
 	g.memory, err = d.allocate("generation", func(m *memory) {
 		at := m.takeAll(footprint.Generation(p.footprint(), slots))
 		g.run.lay(at)
-		g.run.Slots = at[footprint.Slots]
+		g.run.Slots, g.run.Options = at[footprint.Slots], at[footprint.Options]
 		g.run.Keys, g.run.Values = nil, nil
 		cache := at[footprint.Cache]
 		for _, n := range footprint.CacheBytes(p.footprint(), slots) {
@@ -49,6 +56,9 @@ func (d *device) NewGenerator(weights []float32, slots int, tuned string) (lm.Ge
 	}
 	if err := g.start(weights, workspace, tables, tuned); err != nil {
 		return nil, errors.Join(err, g.close())
+	}
+	if p.Pick.Enqueue != nil {
+		return picker{g}, nil
 	}
 	return g, nil
 }
@@ -66,7 +76,7 @@ func (g *generator) start(weights []float32, workspace, tables Ptr, tuned string
 		return err
 	}
 	g.run.code = g.code
-	if g.input, err = ctx.Pinned(3 * 4 * p.MaxPositions); err != nil {
+	if err := g.inputs.allocate(ctx, p); err != nil {
 		return err
 	}
 	if g.output, err = ctx.Pinned(p.Element.Size() * g.slots * p.VocabSize); err != nil {
@@ -82,35 +92,25 @@ func (g *generator) start(weights []float32, workspace, tables Ptr, tuned string
 	return nil
 }
 
-// inputs writes tokens, positions and slots where copyIn finds them.
-func (g *generator) inputs(tokens, positions, slots []int32) {
-	ints := g.input.Int32s()
-	copy(ints, tokens)
-	copy(ints[g.p.MaxPositions:], positions)
-	copy(ints[2*g.p.MaxPositions:], slots)
-}
-
-func (g *generator) copyIn(n int) {
-	for i, to := range []Ptr{g.run.Tokens, g.run.Positions, g.run.Slots} {
-		g.stream.CopyIn(to, g.input, 4*i*g.p.MaxPositions, 4*n)
-	}
-}
-
 // Prefill implements lm.Generator.
 func (g *generator) Prefill(tokens []int32, start, slot int) ([]float32, error) {
+	return g.read(g.prefill(tokens, start, slot), 1)
+}
+
+// prefill puts a prefill on the stream, with options for what picks from its logits, and gives their address.
+func (g *generator) prefill(tokens []int32, start, slot int, options ...lm.PickOptions) Ptr {
 	n := len(tokens)
 	positions, slots := make([]int32, n), make([]int32, n)
 	for i := range n {
 		positions[i], slots[i] = int32(start+i), int32(slot)
 	}
-	g.inputs(tokens, positions, slots)
+	g.inputs.put(&g.run, tokens, positions, slots, options)
 	g.run.Rows = n
 	if err := g.run.prepare(&g.p.Prefill); err != nil {
-		return nil, err
+		g.stream.Fail(err)
+		return 0
 	}
-	g.copyIn(n)
-	logits := g.p.Prefill.Enqueue(&g.run)
-	return g.read(logits, 1)
+	return g.p.Prefill.Enqueue(&g.run)
 }
 
 // read returns rows of logits that lie one after another on the device.
@@ -128,33 +128,39 @@ func (g *generator) read(from Ptr, rows int) ([]float32, error) {
 func (g *generator) Decode(tokens, positions, slots []int32) ([]float32, error) {
 	for at := 0; at < len(tokens); at += g.p.MaxDecode {
 		end := min(at+g.p.MaxDecode, len(tokens))
-		if err := g.step(tokens[at:end], positions[at:end], slots[at:end], g.floats[at*g.p.VocabSize:]); err != nil {
+		if err := g.step(tokens[at:end], positions[at:end], slots[at:end], nil); err != nil {
 			return nil, err
 		}
+		decode(g.floats[at*g.p.VocabSize:end*g.p.VocabSize], g.output.Bytes(), g.p.Element)
 	}
 	return g.floats[:len(tokens)*g.p.VocabSize], nil
 }
 
-// step replays the graph of a decode step of so many rows, made at its first use.
-func (g *generator) step(tokens, positions, slots []int32, logits []float32) (err error) {
-	n := len(tokens)
-	g.inputs(tokens, positions, slots)
-	graph := g.decode[n]
-	bytes := n * g.p.VocabSize * g.p.Element.Size()
+// step replays the graph of a decode step of so many rows, made at its first use: with options it picks tokens, without
+// any it gives logits, which output has afterwards.
+func (g *generator) step(tokens, positions, slots []int32, options []lm.PickOptions) (err error) {
+	s := decodeStep{len(tokens), options != nil}
+	g.inputs.put(&g.run, tokens, positions, slots, options)
+	graph := g.decode[s]
 	if graph == nil {
-		g.run.Rows = n
-		graph, err = g.run.capture(&g.p.Decode, func(Ptr) { g.copyIn(n) }, func(result Ptr) { g.stream.CopyOut(g.output, 0, result, bytes) })
+		g.run.Rows = s.rows
+		graph, err = g.run.capture(&g.p.Decode, func(Ptr) {}, func(result Ptr) { g.after(s, result) })
 		if err != nil {
 			return err
 		}
-		g.decode[n] = graph
+		g.decode[s] = graph
 	}
 	g.stream.Run(graph)
-	if err := g.stream.Sync(); err != nil {
-		return err
+	return g.stream.Sync()
+}
+
+// after puts what follows a decode step's logits on the stream: picking, or their way to the host.
+func (g *generator) after(s decodeStep, logits Ptr) {
+	if s.pick {
+		g.pick(g.run, logits)
+	} else {
+		g.stream.CopyOut(g.output, 0, logits, s.rows*g.p.VocabSize*g.p.Element.Size())
 	}
-	decode(logits[:n*g.p.VocabSize], g.output.Bytes(), g.p.Element)
-	return nil
 }
 
 // Logits implements lm.Generator.
@@ -173,12 +179,11 @@ func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	for i := range positions {
 		positions[i] = int32(i)
 	}
-	g.inputs(tokens, positions, nil)
+	g.inputs.put(&run, tokens, positions, nil, nil)
 	run.Rows = n
 	if err := run.prepare(&p.Logits); err != nil {
 		return nil, err
 	}
-	g.copyIn(n)
 	from := p.Logits.Enqueue(&run)
 	if err := g.stream.Sync(); err != nil {
 		return nil, err
@@ -207,7 +212,7 @@ func (g *generator) close() error {
 	if g.code != nil {
 		errs = append(errs, g.code.blas.Close())
 	}
-	for _, p := range []*cuda.Pinned{g.input, g.output} {
+	for _, p := range []*cuda.Pinned{g.inputs.ints, g.inputs.options, g.output} {
 		if p != nil {
 			errs = append(errs, p.Free())
 		}

@@ -60,14 +60,27 @@ func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (
 }
 
 func (g *generator) profileStep(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
-	if _, err := g.Decode(tokens, positions, slots); err != nil { // which captures the step, and leaves it what it works on
+	step := decodeStep{len(tokens), g.p.Pick.Enqueue != nil}
+	var options []lm.PickOptions
+	if step.pick { // and each replay goes to the next position: the last one comes to those given, or close
+		options = make([]lm.PickOptions, step.rows)
+		times = max(1, min(times, g.p.MaxPositions/2-2))
+		positions = slices.Clone(positions)
+		for i := range positions {
+			positions[i] = max(0, positions[i]-int32(2*times+2))
+		}
+		defer func() { g.inputs.rows = 0 }() // where they are now is not what inputs knows
+	}
+	if err := g.step(tokens, positions, slots, options); err != nil { // which captures the step, and leaves it what it works on
 		return nil, err
 	}
-	n := len(tokens)
-	bytes := n * g.p.VocabSize * g.p.Element.Size()
-	g.run.Rows = n
-	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[n], edge{func(Ptr) { g.copyIn(n) }, 3 * 4 * n},
-		edge{func(result Ptr) { g.stream.CopyOut(g.output, 0, result, bytes) }, bytes}, times)
+	g.run.Rows = step.rows
+	back := 4 * step.rows
+	if !step.pick {
+		back = step.rows * g.p.VocabSize * g.p.Element.Size()
+	}
+	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[step], edge{func(Ptr) {}, 0},
+		edge{func(result Ptr) { g.after(step, result) }, back}, times)
 }
 
 // edge is what a graph does before its job, or after it: copies of so many bytes from the host, or to it.

@@ -87,6 +87,7 @@ type Program struct {
 	Products                                       []Product
 	Tables                                         []RotaryTable
 	Train, Eval, Logits, Prefill, Decode           Job
+	Pick                                           Job // picks tokens from the logits of Prefill and Decode; zero where the host does
 }
 
 // footprint is what the program's memory depends on.
@@ -96,8 +97,8 @@ func (p *Program) footprint() footprint.Program {
 	}
 	f := footprint.Program{
 		WeightFloats: p.WeightFloats, Element: p.Element.Size(), MicroBatches: p.MicroBatches, MicroBatch: p.MicroBatch, Context: p.Context,
-		MaxPositions: p.MaxPositions, CacheWidths: p.CacheWidths,
-		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits),
+		MaxPositions: p.MaxPositions, MaxDecode: p.MaxDecode, CacheWidths: p.CacheWidths,
+		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits), Pick: job(p.Pick),
 	}
 	for _, t := range p.Tables {
 		f.RotaryTables = append(f.RotaryTables, t.Max*len(t.Freqs))
@@ -111,6 +112,7 @@ type Run struct {
 	Weights, Copies, Gradients, First, Second Ptr   // as the weight table says: f32, and the copies in the program's element type
 	State                                     Ptr   // state.cuh
 	Tokens, Targets, Positions, Slots         Ptr   // int32s
+	Logits, Options                           Ptr   // of Pick, for each row: VocabSize elements, and SampleOptions (sample.cuh)
 	Keys, Values                              []Ptr // the caches, by layer: [slots, MaxPositions, width]
 	Tables                                    []Ptr
 	Rows                                      int // of this call, where they are known only now

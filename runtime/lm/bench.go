@@ -194,31 +194,23 @@ func (m *Model) timeDecoding(ctx context.Context, steps int, shape decodeShape, 
 	for s := range slots {
 		slots[s] = int32(s)
 		for at := 0; at < len(first); at += g.MaxPrefill() {
-			if _, err := g.Prefill(first[at:min(at+g.MaxPrefill(), len(first))], at, s); err != nil {
+			if tokens[s], err = g.PrefillAndPick(first[at:min(at+g.MaxPrefill(), len(first))], at, s, PickOptions{}); err != nil {
 				return benchmark{}, err
 			}
 		}
 	}
 	ready := time.Since(begin)
+	greedy := make([]PickOptions, len(tokens))
 	b, err := measure(ctx, "decode", m.deviceName(), len(tokens), steps, func(i int) error {
+		if slices.Contains(tokens, noToken) {
+			return errLogits
+		}
 		for s := range tokens {
 			positions[s] = int32(shape.prompt + i)
 		}
-		logits, err := g.Decode(tokens, positions, slots)
-		if err != nil {
-			return err
-		}
-		for s := range tokens {
-			row := logits[s*m.cfg.VocabSize:][:m.cfg.VocabSize]
-			best := 0
-			for i, v := range row {
-				if v > row[best] {
-					best = i
-				}
-			}
-			tokens[s] = int32(best)
-		}
-		return nil
+		picked, err := g.DecodeAndPick(tokens, positions, slots, greedy)
+		copy(tokens, picked)
+		return err
 	})
 	b.First += float64(ready.Nanoseconds()) / 1e6
 	if err == nil && after != nil {

@@ -21,7 +21,7 @@ type Device interface {
 	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3".
 	String() string
 	// NewTrainer and NewGenerator are those of Config, on the device. tuned is a file that keeps what was measured here
-	// and chosen, the algorithms of products, so that they stay the same; empty for none.
+	// and chosen, the algorithms of products, so that they stay the same; empty for none. The Generator may be a Picker.
 	NewTrainer(weights []float32, tuned string) (Trainer, error)
 	NewGenerator(weights []float32, slots int, tuned string) (Generator, error)
 	// Tune times the products of the program anew, for this machine and for the file tuned; empty for none.

@@ -2,6 +2,7 @@ package lm
 
 import (
 	"context"
+	"errors"
 	"iter"
 
 	"github.com/tfc-dev/tfc/runtime/tokenizer"
@@ -162,6 +163,7 @@ type writer struct {
 	position int   // of the token that comes next
 	token    int32 // the newest, not in the cache yet
 	left     int   // tokens it may still write
+	options  PickOptions
 	decoder  *tokenizer.Decoder
 	text     []byte
 	out      *Completion
@@ -191,6 +193,7 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 		free[i] = i
 	}
 	tokens, positions, slots := make([]int32, g.Slots()), make([]int32, g.Slots()), make([]int32, g.Slots())
+	options := make([]PickOptions, g.Slots())
 	defer func() { // an error leaves what was written
 		for _, w := range active {
 			w.out.Text = string(w.text)
@@ -201,11 +204,11 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 			w := m.newWriter(next, free[len(active)], prompts[next], o, &out[next])
 			next++
 			active = append(active, w)
-			logits, err := m.prefill(ctx, prompts[w.index], w.slot)
+			token, err := m.prefill(ctx, g, prompts[w.index], w)
 			if err != nil {
 				return out, err
 			}
-			if more, err := m.advance(w, logits, o, emit); !more {
+			if more, err := m.advance(w, token, o, emit); !more {
 				return out, err
 			}
 			active = retire(active, free)
@@ -217,15 +220,15 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 			return out, err
 		}
 		for i, w := range active {
-			tokens[i], positions[i], slots[i] = w.token, int32(w.position-1), int32(w.slot)
+			tokens[i], positions[i], slots[i], options[i] = w.token, int32(w.position-1), int32(w.slot), w.options
 		}
 		n := len(active)
-		logits, err := g.Decode(tokens[:n], positions[:n], slots[:n])
+		picked, err := g.DecodeAndPick(tokens[:n], positions[:n], slots[:n], options[:n])
 		if err != nil {
 			return out, err
 		}
 		for i, w := range active {
-			if more, err := m.advance(w, logits[i*m.cfg.VocabSize:][:m.cfg.VocabSize], o, emit); !more {
+			if more, err := m.advance(w, picked[i], o, emit); !more {
 				return out, err
 			}
 		}
@@ -235,12 +238,14 @@ func (m *Model) write(ctx context.Context, prompts [][]int32, o GenerateOptions,
 
 func (m *Model) newWriter(index, slot int, prompt []int32, o GenerateOptions, out *Completion) *writer {
 	w := &writer{index: index, slot: slot, position: len(prompt), left: m.cfg.Context - len(prompt), out: out}
+	w.options = PickOptions{Temperature: o.Temperature, TopP: o.TopP, TopK: o.TopK, Seed: o.Seed, Sequence: o.Sequence + index}
 	if o.MaxNewTokens > 0 {
 		w.left = min(w.left, o.MaxNewTokens)
 	}
 	w.out.Tokens = make([]int32, 0, w.left)
 	if m.tokenizer != nil {
 		w.decoder = m.tokenizer.NewDecoder()
+		w.options.Tokens = m.tokenizer.VocabSize() // the vocabulary may be padded with rows that are no tokens
 	}
 	return w
 }
@@ -261,34 +266,30 @@ func retire(active []*writer, slots []int) []*writer {
 	return active[:kept]
 }
 
-// prefill brings a prompt into the cache, in chunks where it is long, and returns the logits after it.
-func (m *Model) prefill(ctx context.Context, prompt []int32, slot int) (logits []float32, err error) {
-	g, err := m.generation()
-	if err != nil {
-		return nil, err
-	}
+// prefill brings a prompt into the cache, in chunks where it is long, and returns the token picked after it.
+func (m *Model) prefill(ctx context.Context, g Picker, prompt []int32, w *writer) (token int32, err error) {
 	for start := 0; start < len(prompt); start += g.MaxPrefill() {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return 0, err
 		}
-		if logits, err = g.Prefill(prompt[start:min(start+g.MaxPrefill(), len(prompt))], start, slot); err != nil {
-			return nil, err
+		if token, err = g.PrefillAndPick(prompt[start:min(start+g.MaxPrefill(), len(prompt))], start, w.slot, w.options); err != nil {
+			return 0, err
 		}
 	}
-	return logits, nil
+	return token, nil
 }
 
-// advance picks the next token of a sequence. It reports whether the writing goes on: false after an error, and where
+var errLogits = errors.New("the model's logits are not finite: its weights are damaged, or its training diverged")
+
+// advance appends the token that was picked to a sequence. It reports whether the writing goes on: false after an error, and where
 // emit wants no more.
-func (m *Model) advance(w *writer, logits []float32, o GenerateOptions, emit func(string) bool) (bool, error) {
+func (m *Model) advance(w *writer, token int32, o GenerateOptions, emit func(string) bool) (bool, error) {
 	end, ends := int32(0), false
 	if m.tokenizer != nil {
 		end, ends = m.tokenizer.EndOfText()
-		logits = logits[:min(len(logits), m.tokenizer.VocabSize())] // the vocabulary may be padded with rows that are no tokens
 	}
-	token, err := m.sampler.pick(logits, o, o.Sequence+w.index, w.position)
-	if err != nil {
-		return false, err
+	if token == noToken {
+		return false, errLogits
 	}
 	piece := ""
 	if ends && token == end {

@@ -24,7 +24,7 @@ func trained(t *testing.T, cfg Config) *Model {
 	return m
 }
 
-func calls(m *Model) []string { return m.generator.(*fakeGenerator).calls }
+func calls(m *Model) []string { return m.generator.(*hostPicker).Generator.(*fakeGenerator).calls }
 
 func TestStreamIsGenerate(t *testing.T) {
 	m := trained(t, fakeConfig(nil))

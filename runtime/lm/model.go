@@ -29,9 +29,8 @@ type Model struct {
 	whyCPU    error                // why auto chose the CPU
 	tuned     string               // file as in Device, of the run or folder that the weights are from
 	noted     []string             // by devices that were left, for the user
-	generator Generator            // nil until it is needed, and after a training
-	sampler   *sampler
-	busy      atomic.Bool // stays set once closed
+	generator Picker               // nil until it is needed, and after a training
+	busy      atomic.Bool          // stays set once closed
 	closed    atomic.Bool
 }
 
@@ -215,7 +214,7 @@ func (m *Model) Close() {
 		return // closed already
 	}
 	m.leaveDevice()
-	m.sampler, m.weights = nil, nil
+	m.weights = nil
 	m.closed.Store(true)
 }
 
@@ -231,7 +230,7 @@ func (m *Model) acquire() (release func(), err error) {
 }
 
 // generation returns the generator, made at its first use.
-func (m *Model) generation() (Generator, error) {
+func (m *Model) generation() (Picker, error) {
 	if m.generator != nil {
 		return m.generator, nil
 	}
@@ -239,15 +238,15 @@ func (m *Model) generation() (Generator, error) {
 		return nil, err
 	}
 	slots := max(m.cfg.Generate.Batch, 1)
+	var g Generator
 	if m.device == nil {
-		m.generator = m.cfg.NewGenerator(m.weights, slots, 0)
+		g = m.cfg.NewGenerator(m.weights, slots, 0)
 	} else {
-		g, err := m.device.NewGenerator(m.weights, slots, m.tuned)
-		if err != nil {
+		var err error
+		if g, err = m.device.NewGenerator(m.weights, slots, m.tuned); err != nil {
 			return nil, err
 		}
-		m.generator = g
 	}
-	m.sampler = newSampler(m.cfg.VocabSize)
+	m.generator = NewPicker(g, m.cfg.VocabSize)
 	return m.generator, nil
 }

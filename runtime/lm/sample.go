@@ -1,7 +1,6 @@
 package lm
 
 import (
-	"errors"
 	"math"
 
 	"github.com/tfc-dev/tfc/runtime/rng"
@@ -17,27 +16,31 @@ func newSampler(vocabulary int) *sampler {
 	return &sampler{weight: make([]float64, vocabulary), heap: make([]int32, vocabulary)}
 }
 
-var errLogits = errors.New("the model's logits are not finite: its weights are damaged, or its training diverged")
+// noToken is picked where logits are not finite.
+const noToken = -1
 
-// pick returns the next token of a sequence at a position. A token of higher logit, or of lower id among equals, ranks
+// pick returns the next token of a sequence, which stands at a position, or noToken. A token of higher logit, or of lower id among equals, ranks
 // first. In order: the logits are divided by the temperature; the TopK first tokens stay; of these, the fewest first ones
 // that hold TopP of the probability (Holtzman et al., arXiv 1904.09751); one is drawn. Temperature 0 takes the first.
 // The draw depends on the seed, the sequence and the position alone. A logit of -Inf is a token that is never picked.
-func (s *sampler) pick(logits []float32, o GenerateOptions, sequence, position int) (int32, error) {
+func (s *sampler) pick(logits []float32, o PickOptions, position int) int32 {
+	if 0 < o.Tokens && o.Tokens < len(logits) {
+		logits = logits[:o.Tokens]
+	}
 	first := 0
 	for i, v := range logits {
 		if v != v || v > math.MaxFloat32 {
-			return 0, errLogits
+			return noToken
 		}
 		if v > logits[first] {
 			first = i
 		}
 	}
 	if logits[first] < -math.MaxFloat32 {
-		return 0, errLogits
+		return noToken
 	}
 	if o.Temperature == 0 {
-		return int32(first), nil
+		return int32(first)
 	}
 	sum := 0.0
 	highest := float64(logits[first])
@@ -45,11 +48,11 @@ func (s *sampler) pick(logits []float32, o GenerateOptions, sequence, position i
 		s.weight[i] = math.Exp((float64(v) - highest) / o.Temperature)
 		sum += s.weight[i]
 	}
-	u := uniform(o.Seed, sequence, position)
+	u := uniform(o.Seed, o.Sequence, position)
 	if p := o.TopP; o.TopK > 0 && o.TopK < len(logits) || p > 0 && p < 1 {
-		return s.drawFirst(logits, o, u, sum), nil
+		return s.drawFirst(logits, o, u, sum)
 	}
-	return s.drawAny(len(logits), u*sum), nil
+	return s.drawAny(len(logits), u*sum)
 }
 
 // drawAny returns the token in which the running sum of the weights passes the mark.
@@ -67,7 +70,7 @@ func (s *sampler) drawAny(n int, mark float64) int32 {
 }
 
 // drawFirst draws among the first tokens that TopK and TopP leave. u is uniform in [0, 1), sum that of all weights.
-func (s *sampler) drawFirst(logits []float32, o GenerateOptions, u, sum float64) int32 {
+func (s *sampler) drawFirst(logits []float32, o PickOptions, u, sum float64) int32 {
 	p := o.TopP
 	if p == 0 {
 		p = 1

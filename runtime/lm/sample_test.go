@@ -8,17 +8,18 @@ import (
 	"testing"
 )
 
-func pick(t *testing.T, s *sampler, logits []float32, o GenerateOptions, sequence, position int) int {
+func pick(t *testing.T, s *sampler, logits []float32, o PickOptions, sequence, position int) int {
 	t.Helper()
-	id, err := s.pick(logits, o, sequence, position)
-	if err != nil {
-		t.Fatal(err)
+	o.Sequence = sequence
+	id := s.pick(logits, o, position)
+	if id == noToken {
+		t.Fatalf("no token of %v", logits)
 	}
 	return int(id)
 }
 
 // want returns the probabilities that pick's documentation promises, by a full sort.
-func want(logits []float32, o GenerateOptions) []float64 {
+func want(logits []float32, o PickOptions) []float64 {
 	order := make([]int, len(logits))
 	for i := range order {
 		order[i] = i
@@ -58,7 +59,7 @@ func want(logits []float32, o GenerateOptions) []float64 {
 func TestSamplesFollowTheDistribution(t *testing.T) {
 	logits := []float32{1, 3, -2, 3, 0.5, 2.5, float32(math.Inf(-1)), 2, 1.5, -1}
 	const n = 40_000
-	for _, o := range []GenerateOptions{
+	for _, o := range []PickOptions{
 		{Temperature: 1},
 		{Temperature: 0.7, Seed: 2},
 		{Temperature: 3, Seed: 3},
@@ -102,7 +103,7 @@ func TestCutsAgainstASort(t *testing.T) {
 		for i := range logits {
 			logits[i] = float32(r.IntN(8)) / 2 // many ties
 		}
-		o := GenerateOptions{Temperature: 0.25 + 2*r.Float64(), TopK: r.IntN(n + 3), TopP: float64(r.IntN(11)) / 10, Seed: r.Uint64()}
+		o := PickOptions{Temperature: 0.25 + 2*r.Float64(), TopK: r.IntN(n + 3), TopP: float64(r.IntN(11)) / 10, Seed: r.Uint64()}
 		p := want(logits, o)
 		var allowed, got []int
 		for i, v := range p {
@@ -130,23 +131,25 @@ func TestCutsAgainstASort(t *testing.T) {
 }
 
 func TestGreedyAndEdges(t *testing.T) {
-	inf := float32(math.Inf(1))
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	s := newSampler(8)
 	for _, c := range []struct {
 		name   string
 		logits []float32
-		o      GenerateOptions
+		o      PickOptions
 		want   int
 	}{
-		{"ties go to the lowest id", []float32{1, 5, 5, 5}, GenerateOptions{}, 1},
-		{"one token", []float32{-3}, GenerateOptions{Temperature: 1}, 0},
-		{"top-k 1", []float32{0, 1, 1}, GenerateOptions{Temperature: 100, TopK: 1}, 1},
-		{"top-p next to nothing", []float32{0, 1, 1}, GenerateOptions{Temperature: 100, TopP: 1e-300}, 1},
-		{"temperature next to nothing", []float32{0, 1, 0.5}, GenerateOptions{Temperature: 5e-324}, 1},
-		{"all but one forbidden", []float32{-inf, -inf, 2, -inf}, GenerateOptions{Temperature: 1, TopK: 3}, 2},
-		{"all but one forbidden, top-p", []float32{-inf, -inf, 2, -inf}, GenerateOptions{Temperature: 1, TopP: 0.99}, 2},
-		{"all but one forbidden, no cut", []float32{-inf, -inf, 2, -inf}, GenerateOptions{Temperature: 1}, 2},
-		{"the largest numbers", []float32{-math.MaxFloat32, math.MaxFloat32}, GenerateOptions{Temperature: 1}, 1},
+		{"ties go to the lowest id", []float32{1, 5, 5, 5}, PickOptions{}, 1},
+		{"one token", []float32{-3}, PickOptions{Temperature: 1}, 0},
+		{"top-k 1", []float32{0, 1, 1}, PickOptions{Temperature: 100, TopK: 1}, 1},
+		{"top-p next to nothing", []float32{0, 1, 1}, PickOptions{Temperature: 100, TopP: 1e-300}, 1},
+		{"temperature next to nothing", []float32{0, 1, 0.5}, PickOptions{Temperature: 5e-324}, 1},
+		{"all but one forbidden", []float32{-inf, -inf, 2, -inf}, PickOptions{Temperature: 1, TopK: 3}, 2},
+		{"all but one forbidden, top-p", []float32{-inf, -inf, 2, -inf}, PickOptions{Temperature: 1, TopP: 0.99}, 2},
+		{"all but one forbidden, no cut", []float32{-inf, -inf, 2, -inf}, PickOptions{Temperature: 1}, 2},
+		{"the rest is padding", []float32{1, 2, nan, 5}, PickOptions{Tokens: 2}, 1},
+		{"no more tokens than logits", []float32{1, 2, 3}, PickOptions{Tokens: 9, Temperature: 1e-3}, 2},
+		{"the largest numbers", []float32{-math.MaxFloat32, math.MaxFloat32}, PickOptions{Temperature: 1}, 1},
 	} {
 		for position := range 50 {
 			if got := pick(t, s, c.logits, c.o, 0, position); got != c.want {
@@ -155,11 +158,10 @@ func TestGreedyAndEdges(t *testing.T) {
 			}
 		}
 	}
-	nan := float32(math.NaN())
 	for _, logits := range [][]float32{{nan, 1}, {1, nan}, {1, inf}, {inf, nan}, {-inf, -inf}, {nan, nan}} {
 		for _, temperature := range []float64{0, 1} {
-			if _, err := s.pick(logits, GenerateOptions{Temperature: temperature}, 0, 0); err != errLogits {
-				t.Errorf("%v: error %v", logits, err)
+			if id := s.pick(logits, PickOptions{Temperature: temperature}, 0); id != noToken {
+				t.Errorf("%v: token %d", logits, id)
 			}
 		}
 	}
@@ -170,7 +172,7 @@ func TestDrawsAreCounted(t *testing.T) {
 	s := newSampler(len(logits))
 	draws := func(seed uint64, sequence int) (out []int) {
 		for position := range 20 {
-			out = append(out, pick(t, s, logits, GenerateOptions{Temperature: 1, Seed: seed}, sequence, position))
+			out = append(out, pick(t, s, logits, PickOptions{Temperature: 1, Seed: seed}, sequence, position))
 		}
 		return
 	}
@@ -191,7 +193,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 		logits[i] = float32(i % 97)
 	}
 	s := newSampler(len(logits))
-	for _, o := range []GenerateOptions{{}, {Temperature: 1}, {Temperature: 1, TopK: 50, TopP: 0.9}, {Temperature: 1, TopP: 0.9}} {
+	for _, o := range []PickOptions{{}, {Temperature: 1}, {Temperature: 1, TopK: 50, TopP: 0.9}, {Temperature: 1, TopP: 0.9}} {
 		if n := testing.AllocsPerRun(20, func() { pick(t, s, logits, o, 0, 0) }); n != 0 {
 			t.Errorf("%+v: %v allocations a token", o, n)
 		}
@@ -205,14 +207,12 @@ func BenchmarkPick(b *testing.B) {
 		logits[i] = float32(3 * r.NormFloat64())
 	}
 	s := newSampler(len(logits))
-	for name, o := range map[string]GenerateOptions{
+	for name, o := range map[string]PickOptions{
 		"greedy": {}, "all": {Temperature: 1}, "top-k=50": {Temperature: 1, TopK: 50}, "top-p=0.9": {Temperature: 1, TopP: 0.9},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for i := range b.N {
-				if _, err := s.pick(logits, o, 0, i); err != nil {
-					b.Fatal(err)
-				}
+				s.pick(logits, o, i)
 			}
 		})
 	}

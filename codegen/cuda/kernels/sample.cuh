@@ -11,32 +11,30 @@
 // from a threshold. Where they are more, histograms over the ranks find the few around the token in question.
 //
 //   Config  T            type of the logits
-//           vocab        columns of a row of logits, 2^18 at most
+//           vocab        columns of a row of logits, less than 2^20
 //           stride       elements from row to row of the logits
 //           vec          elements of an access to them: divides vocab and stride
 //           parts, part  a row is cut into `parts` of `part` tokens, where sample_best runs before; part is a multiple of vec
-//   tokens is how many ids there are, vocab at most: those behind are padding, which is not looked at.
 #pragma once
 #include "device.cuh"
 #include "rng.cuh"
 
-// SampleOptions are those of a row, as lm.GenerateOptions says. The offsets are a contract with the Go code that writes them.
+// SampleOptions are those of a row, as lm.PickOptions says. The offsets are a contract with the Go code that writes them.
 struct SampleOptions {
     double temperature;      //  0  0: the first token
     double top_p;            //  8  0 or 1: no limit
     unsigned long long seed; // 16
     int top_k;               // 24  0: no limit
     int sequence;            // 28  the number of the sequence, from 0
+    int tokens;              // 32  ids there are, 1 to vocab: those behind are padding, which is not looked at
+    int unused;
 };
-static_assert(sizeof(SampleOptions) == 32, "the offsets of SampleOptions are known to the Go code");
-
-// What sample leaves in the status of a row.
-constexpr int sample_ok = 0, sample_not_finite = 1;
+static_assert(sizeof(SampleOptions) == 40, "the offsets of SampleOptions are known to the Go code");
 
 // Whole is a probability, or a rank.
 using Whole = unsigned long long;
 
-constexpr int id_bits = 18;
+constexpr int id_bits = 28;
 constexpr uint32_t sample_stream = 0x5A3B1E00; // keeps the numbers drawn here apart from those of dropout
 
 // rank_of orders tokens: less is earlier. NaN comes first, then +infinity.
@@ -87,9 +85,10 @@ template <class C, int Threads> __device__ inline Whole best_of(const typename C
 //   Config    threads   of a block
 //   grid      x: parts   y: rows     threads: threads     shared: static, 8*threads/32 bytes
 //   bytes     the logits
-template <class C> __device__ void sample_best(int rows, Whole *best, const typename C::T *logits, int tokens) {
+template <class C> __device__ void sample_best(int rows, Whole *best, const typename C::T *logits, const SampleOptions *options) {
     const int row = blockIdx.y, from = blockIdx.x * C::part;
-    const Whole mine = best_of<C, C::threads>(logits + static_cast<size_t>(row) * C::stride, from, min(from + C::part, tokens));
+    if (row >= rows) return; // the whole block
+    const Whole mine = best_of<C, C::threads>(logits + static_cast<size_t>(row) * C::stride, from, min(from + C::part, options[row].tokens));
     if (threadIdx.x == 0) best[static_cast<size_t>(row) * C::parts + blockIdx.x] = mine;
 }
 
@@ -97,9 +96,8 @@ template <class C> __device__ void sample_best(int rows, Whole *best, const type
 template <class C> struct Sampler {
     using T = typename C::T;
     static constexpr int threads = C::threads, warps = threads / warp_size, items = 2 * threads;
-    static constexpr int segment = 8 * warp_size; // tokens whose mass a warp sums up
-    static constexpr int segments = ceil_div(C::vocab, segment);
-    static_assert(C::vocab <= 1 << id_bits && segments <= items, "the vocabulary is too large for so many threads");
+    static constexpr int segment = round_up(ceil_div(C::vocab, items), 8 * warp_size); // tokens whose mass a warp sums up
+    static_assert(C::vocab < 1 << 20 && segment <= items, "the vocabulary is too large: sums of masses must fit 64 bits, and a segment the items");
 
     // Found is the item of a sequence at which the sum over the sequence reaches a mark.
     struct Found {
@@ -371,32 +369,29 @@ template <class C> struct Sampler {
 
 // sample draws the next token of each row.
 //
-//   token           gets the token, 0 where status is not sample_ok; the next decode step reads it
-//   next_positions  gets positions[row]+1, where the token stands; may be positions, or null
-//   status          gets sample_ok, or sample_not_finite where a logit is NaN or +infinity, or all are -infinity
-//   positions       of the tokens whose logits these are
+//   token      gets the token, which the next decode step reads; -1 where a logit is NaN or +infinity, or all are -infinity
+//   positions  of the tokens whose logits these are; gets where the new ones stand, which is one further
 //   best            what sample_best found; not read where parts is 1
 //
-//   Config    threads   of a block: 512 or 1024, with which the vocabulary may have 2^18
+//   Config    threads   of a block: 512 or 1024
 //   grid      x: rows     threads: threads     shared: static, 40*threads bytes and some
 //   bytes     the logits once; with a temperature two or three times, from the cache
 template <class C>
-__device__ void sample(int rows, int *token, int *next_positions, int *status, const typename C::T *logits, const SampleOptions *options,
-                       const int *positions, const Whole *best, int tokens) {
+__device__ void sample(int rows, int *token, int *positions, const typename C::T *logits, const SampleOptions *options, const Whole *best) {
     using S = Sampler<C>;
     const int row = blockIdx.x;
     if (row >= rows) return; // the whole block
     logits += static_cast<size_t>(row) * C::stride;
+    const SampleOptions o = options[row];
+    const int position = positions[row] + 1;
     Whole first = ~0ull;
     if constexpr (C::parts == 1) {
-        first = best_of<C, C::threads>(logits, 0, tokens);
+        first = best_of<C, C::threads>(logits, 0, o.tokens);
     } else {
         for (int p = lane_index(); p < C::parts; p += warp_size) first = least(first, best[static_cast<size_t>(row) * C::parts + p]);
 #pragma unroll
         for (int m = 1; m < warp_size; m *= 2) first = least(first, shuffle_xor(first, m));
     }
-    const SampleOptions o = options[row];
-    const int position = positions[row] + 1;
     const bool finite = first_is_finite(first);
     int id = id_of(first);
     if (finite && o.temperature != 0) {
@@ -408,11 +403,10 @@ __device__ void sample(int rows, int *token, int *next_positions, int *status, c
         const Whole u = (static_cast<Whole>(w.w[0]) << 21 | w.w[1] >> 11) << 11; // 53 bits
         double steepness = 1.4426950408889634 / o.temperature; // kept where 0 and infinity stay what they are, times it
         steepness = steepness < 1e-30 ? 1e-30 : steepness > 1e30 ? 1e30 : steepness;
-        id = S{shared, logits, tokens, logit_of(first), static_cast<float>(steepness)}.draw(o, u);
+        id = S{shared, logits, o.tokens, logit_of(first), static_cast<float>(steepness)}.draw(o, u);
     }
     if (threadIdx.x == 0) {
-        token[row] = finite ? id : 0;
-        status[row] = finite ? sample_ok : sample_not_finite;
-        if (next_positions) next_positions[row] = position;
+        token[row] = finite ? id : -1;
+        positions[row] = position;
     }
 }

@@ -8,6 +8,9 @@ const Align = 256
 // Workspace is the bytes that cuBLASLt is given beside its operands: what NVIDIA advises for Hopper.
 const Workspace = 32 << 20
 
+// PickOptions is the bytes of what picks the next token of a row is told (SampleOptions in sample.cuh).
+const PickOptions = 40
+
 // State is the bytes of the device's state: seed, step, learning rate, loss scale (State in state.cuh).
 const State = 80
 
@@ -19,12 +22,14 @@ type Program struct {
 	MicroBatch   int // sequences of one
 	Context      int // tokens of a sequence of training
 	MaxPositions int
+	MaxDecode    int   // rows of a decode step
 	CacheWidths  []int // elements of a key, all heads together, by layer
 	RotaryTables []int // floats of each
 	Train, Eval  Job
 	Prefill      Job
 	Decode       Job
 	Logits       Job
+	Pick         Job
 }
 
 // Job is what a function of the program works in.
@@ -54,6 +59,7 @@ const (
 	Targets        = "targets"
 	Positions      = "positions"
 	Slots          = "slots"
+	Options        = "options of picking"
 	Tables         = "rotary tables"
 	BLASWorkspace  = "cuBLASLt's workspace"
 	Arena          = "arena"
@@ -90,12 +96,16 @@ func Generation(p Program, slots int) []Buffer {
 		Buffer{Cache, cache},
 		Buffer{StateBuffer, State},
 		Buffer{Scalars, 4 * max(p.Prefill.Scalars, p.Decode.Scalars, p.Logits.Scalars)},
-		Buffer{Tokens, 4 * p.MaxPositions},
-		Buffer{Positions, 4 * p.MaxPositions},
-		Buffer{Slots, 4 * p.MaxPositions},
+		Buffer{Tokens, 4 * p.InputRows()},
+		Buffer{Positions, 4 * p.InputRows()},
+		Buffer{Slots, 4 * p.InputRows()},
+		Buffer{Options, PickOptions * p.MaxDecode},
 	)
-	return append(list, p.work(p.Prefill, p.Decode)...)
+	return append(list, p.work(p.Prefill, p.Decode, p.Pick)...)
 }
+
+// InputRows is the most rows that a call of generation has.
+func (p Program) InputRows() int { return max(p.MaxPositions, p.MaxDecode) }
 
 // CacheBytes is the size of the keys of each layer, and of the values.
 func CacheBytes(p Program, slots int) []int {
@@ -119,13 +129,17 @@ func (p Program) weights() []Buffer {
 	return list
 }
 
-// work lists what two functions work in, which never run at once.
-func (p Program) work(a, b Job) []Buffer {
-	tables := 0
+// work lists what some functions work in: their workspace is one, for they run one after another, and so is the arena, of
+// which what picks tokens needs none.
+func (p Program) work(jobs ...Job) []Buffer {
+	arena, scratch, tables := 0, 0, 0
+	for _, j := range jobs {
+		arena, scratch = max(arena, j.Arena), max(scratch, j.Scratch)
+	}
 	for _, n := range p.RotaryTables {
 		tables += Round(4 * n)
 	}
-	return []Buffer{{Tables, tables}, {BLASWorkspace, Workspace}, {Arena, max(a.Arena, b.Arena)}, {Scratch, max(a.Scratch, b.Scratch)}}
+	return []Buffer{{Tables, tables}, {BLASWorkspace, Workspace}, {Arena, arena}, {Scratch, scratch}}
 }
 
 // Round is where the buffer behind one of so many bytes starts.
