@@ -45,6 +45,7 @@ type run struct {
 
 	runState
 	step      int
+	ahead     bool // the step after it is under way
 	resumed   int
 	loss      float32 // of the step
 	firstStep time.Duration

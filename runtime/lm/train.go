@@ -73,12 +73,13 @@ func (m *Model) Train(ctx context.Context, o TrainOptions) (TrainResult, error) 
 }
 
 // train takes the steps that are left. What follows a step (evaluation, log, save) is done before the next one; a run
-// that was stopped in between starts with it.
+// that was stopped in between starts with it. Where a step is under way already, nothing but a line of the log follows the
+// one before, and that is written though ctx has ended.
 func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err error) {
 	r.clock = time.Now()
 	r.logged = r.clock
 	for {
-		if r.Pending && ctx.Err() == nil {
+		if r.Pending && (ctx.Err() == nil || r.ahead || r.step == r.total && !r.evaluates(r.step)) {
 			if err := r.report(ctx); err != nil && ctx.Err() == nil {
 				return false, err
 			}
@@ -86,10 +87,10 @@ func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err
 		if r.step >= r.total && !r.Pending {
 			return false, r.saveFailed
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !r.ahead {
 			return true, r.interrupt()
 		}
-		if err := r.learn(); err != nil {
+		if err := r.learn(ctx); err != nil {
 			return false, err
 		}
 		if r.firstStep == 0 {
@@ -107,15 +108,16 @@ func (r *run) show() {
 }
 
 // learn takes one step. It allocates nothing.
-func (r *run) learn() error {
+func (r *run) learn(ctx context.Context) error {
 	step := r.step + 1
-	t := &r.m.cfg.Train
-	micro := t.MicroBatch * t.Context
-	for i := range t.Batch / t.MicroBatch {
-		r.loader.Batch(step, i, r.tokens[i*micro:][:micro], r.targets[i*micro:][:micro])
+	var loss, norm float32
+	var err error
+	if p, ok := r.trainer.(Pipelined); ok {
+		loss, norm, err = r.overlap(ctx, p, step)
+	} else {
+		r.draw(step)
+		loss, norm, err = r.trainer.Step(r.tokens, r.targets, r.params(step))
 	}
-	lr := t.LR * rate(t.Schedule, step, r.total)
-	loss, norm, err := r.trainer.Step(r.tokens, r.targets, StepParams{LR: float32(lr), Step: step, Seed: r.m.seed})
 	if err != nil {
 		return fmt.Errorf("step %d: %w", step, err)
 	}
@@ -128,11 +130,58 @@ func (r *run) learn() error {
 			"Lower train.optimizer's lr, lengthen the warm-up or set train.clip", step, loss, norm, from)
 	}
 	r.step, r.loss = step, loss
-	r.GradNorm, r.LR = norm, lr
+	r.GradNorm, r.LR = norm, r.rate(step)
 	r.LossSum += float64(loss)
 	r.LossCount++
 	r.Pending = true
 	return nil
+}
+
+// overlap finishes a step, and lets the next one start before: so the device has work while the host draws a batch and
+// reads a loss. What an evaluation, a save or an interruption finds must be the step that it follows, so nothing runs ahead
+// of those.
+func (r *run) overlap(ctx context.Context, p Pipelined, step int) (loss, norm float32, err error) {
+	if !r.ahead {
+		r.draw(step)
+		if err := p.Start(r.tokens, r.targets, r.params(step)); err != nil {
+			return 0, 0, err
+		}
+	}
+	r.ahead = !r.evaluates(step) && !r.saves(step) && ctx.Err() == nil
+	if r.ahead {
+		r.draw(step + 1)
+		if err := p.Start(r.tokens, r.targets, r.params(step+1)); err != nil {
+			return 0, 0, fmt.Errorf("starting the next one: %w", err)
+		}
+	}
+	return p.Finish()
+}
+
+// draw fills in the batch of a step.
+func (r *run) draw(step int) {
+	t := &r.m.cfg.Train
+	micro := t.MicroBatch * t.Context
+	for i := range t.Batch / t.MicroBatch {
+		r.loader.Batch(step, i, r.tokens[i*micro:][:micro], r.targets[i*micro:][:micro])
+	}
+}
+
+func (r *run) params(step int) StepParams {
+	return StepParams{LR: float32(r.rate(step)), Step: step, Seed: r.m.seed}
+}
+
+// rate is the learning rate of a step.
+func (r *run) rate(step int) float64 {
+	t := &r.m.cfg.Train
+	return t.LR * rate(t.Schedule, step, r.total)
+}
+
+// saves and evaluates tell what follows a step.
+func (r *run) saves(step int) bool { return step == r.total || step%r.m.cfg.Train.Save.Every == 0 }
+
+func (r *run) evaluates(step int) bool {
+	t := &r.m.cfg.Train
+	return r.eval != nil && (step == r.total || step%t.Eval.Every == 0 || t.Save.Best && r.saves(step))
 }
 
 func finite(v float32) bool { return v-v == 0 }
@@ -140,9 +189,7 @@ func finite(v float32) bool { return v-v == 0 }
 // report does what follows a step. Where ctx ends while it evaluates, nothing is done and the step stays pending.
 func (r *run) report(ctx context.Context) error {
 	t := &r.m.cfg.Train
-	last := r.step == r.total
-	save := last || r.step%t.Save.Every == 0
-	evaluated := r.eval != nil && (last || r.step%t.Eval.Every == 0 || save && t.Save.Best)
+	save, evaluated := r.saves(r.step), r.evaluates(r.step)
 	if evaluated {
 		e, err := evaluate(ctx, r.trainer, r.eval, t.Eval.Batches)
 		if err != nil {
@@ -153,7 +200,7 @@ func (r *run) report(ctx context.Context) error {
 			r.show()
 		}
 	}
-	if evaluated || last || r.step == 1 || r.step%t.LogEvery == 0 {
+	if evaluated || r.step == r.total || r.step == 1 || r.step%t.LogEvery == 0 {
 		r.writeLog(evaluated)
 	}
 	r.Pending = false

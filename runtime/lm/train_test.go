@@ -558,22 +558,30 @@ func TestLearns(t *testing.T) {
 }
 
 func TestStepAllocatesNothing(t *testing.T) {
-	cfg := fakeConfig(nil)
-	cfg.Train.Steps = 1000
-	m := fakeModel(t, cfg, 1)
-	r, err := m.openRun(t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: fakeRoot(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.close()
-	step := func() {
-		if err := r.learn(); err != nil {
-			t.Error(err)
+	var made *aheadTrainer
+	for name, cfg := range map[string]Config{"one by one": fakeConfig(nil), "ahead": aheadConfig(t, nil, nil, &made)} {
+		cfg.Train.Steps, cfg.Train.Save.Every, cfg.Train.Eval.Every = 1000, 1000, 1000
+		m := fakeModel(t, cfg, 1)
+		r, err := m.openRun(t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: fakeRoot(t)})
+		if err != nil {
+			t.Fatal(err)
 		}
+		step := func() {
+			if err := r.learn(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		step()
+		if n := testing.AllocsPerRun(20, step); n != 0 {
+			t.Errorf("%s: %v allocations a step", name, n)
+		}
+		if p, ok := r.trainer.(Pipelined); ok {
+			p.Finish()
+		}
+		r.close()
 	}
-	step()
-	if n := testing.AllocsPerRun(20, step); n != 0 {
-		t.Errorf("%v allocations a step", n)
+	if made.overlaps < 20 {
+		t.Errorf("%d steps were started ahead", made.overlaps)
 	}
 }
 
