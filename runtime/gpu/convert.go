@@ -5,15 +5,15 @@ import (
 	"math"
 	"runtime"
 	"sync"
+
+	"github.com/tfc-dev/tfc/runtime/cuda"
 )
 
 // encode writes x as elements of type d, rounded to nearest even.
 func encode(dst []byte, x []float32, d DType) {
 	switch d {
 	case F32:
-		for i, v := range x {
-			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
-		}
+		copy(dst, cuda.Bytes(x)) // hosts of GPUs are little-endian, too
 	case BF16:
 		for i, v := range x {
 			binary.LittleEndian.PutUint16(dst[2*i:], bf16(v))
@@ -29,9 +29,7 @@ func encode(dst []byte, x []float32, d DType) {
 func decode(x []float32, src []byte, d DType) {
 	switch d {
 	case F32:
-		for i := range x {
-			x[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-		}
+		copy(cuda.Bytes(x), src)
 	case BF16:
 		for i := range x {
 			x[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)

@@ -1,46 +1,138 @@
 package gpu
 
 import (
-	"encoding/binary"
+	"errors"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 )
 
-// transferFloats is how many numbers are converted and moved at once.
-const transferFloats = 4 << 20
+// transferFloats is how many numbers are converted and copied at once: enough for the bus's full speed, and few enough for a
+// processor's caches.
+const transferFloats = 2 << 20
 
-// upload writes x to the device as elements of type d.
-func upload(ctx *cuda.Context, to Ptr, x []float32, d DType) error {
-	buffer := make([]byte, min(len(x), transferFloats)*d.Size())
-	for at := 0; at < len(x); at += transferFloats {
-		part := x[at:min(at+transferFloats, len(x))]
-		inParallel(len(part), func(from, end int) { encode(buffer[from*d.Size():], part[from:end], d) })
-		if err := ctx.Upload(to.At(at*d.Size()), buffer[:len(part)*d.Size()]); err != nil {
+// transfer moves numbers between host and device through two page-locked buffers: while one is copied, all cores fill or
+// empty the other. It begins when all work of the device is done, and other streams do not wait for it.
+type transfer struct {
+	ctx     *cuda.Context
+	stream  *cuda.Stream
+	buffers [2]*cuda.Pinned
+	copied  [2]*cuda.Event
+	next    int // copies begun by up
+}
+
+// newTransfer makes a transfer, for no more than so many numbers at once.
+func (d *device) newTransfer(floats int) (*transfer, error) {
+	t := &transfer{ctx: d.ctx}
+	if err := t.start(4 * min(floats, transferFloats)); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *transfer) start(bytes int) (err error) {
+	if err := t.ctx.Sync(); err != nil {
+		return err
+	}
+	if t.stream, err = t.ctx.NewStream(); err != nil {
+		return err
+	}
+	for i := range t.buffers {
+		if t.buffers[i], err = t.ctx.Pinned(bytes); err != nil {
+			return err
+		}
+		if t.copied[i], err = t.ctx.NewEvent(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// download reads float32s from the device.
-func download(ctx *cuda.Context, x []float32, from Ptr) error {
-	buffer := make([]byte, 4*min(len(x), transferFloats))
-	for at := 0; at < len(x); at += transferFloats {
-		part := x[at:min(at+transferFloats, len(x))]
-		if err := ctx.Download(buffer[:4*len(part)], from.At(4*at)); err != nil {
-			return err
-		}
-		inParallel(len(part), func(begin, end int) { decode(part[begin:end], buffer[4*begin:], F32) })
-	}
-	return nil
+// target is where numbers go on the device, and as what.
+type target struct {
+	at Ptr
+	as DType
 }
 
-func intBytes(x []int32) []byte {
-	b := make([]byte, 4*len(x))
-	for i, v := range x {
-		binary.LittleEndian.PutUint32(b[4*i:], uint32(v))
+// up writes x to the device, to each of the targets. It is there after the stream's Sync, which has the error.
+func (t *transfer) up(x []float32, to ...target) {
+	for at := 0; at < len(x); at += transferFloats {
+		part := x[at:min(at+transferFloats, len(x))]
+		for _, to := range to {
+			size, i := to.as.Size(), t.next%len(t.buffers)
+			t.next++
+			if t.stream.Await(t.copied[i]) != nil {
+				return
+			}
+			inParallel(len(part), func(from, end int) { encode(t.buffers[i].Bytes()[from*size:], part[from:end], to.as) })
+			t.stream.CopyIn(to.at.At(at*size), t.buffers[i], 0, len(part)*size)
+			t.stream.Record(t.copied[i])
+		}
 	}
-	return b
+}
+
+// down reads float32s from the device.
+func (t *transfer) down(x []float32, from Ptr) error {
+	read := func(at int) []float32 { return x[at:min(at+transferFloats, len(x))] }
+	begin := func(at int) {
+		i := at / transferFloats % len(t.buffers)
+		t.stream.CopyOut(t.buffers[i], 0, from.At(4*at), 4*len(read(at)))
+		t.stream.Record(t.copied[i])
+	}
+	if len(x) > 0 {
+		begin(0)
+	}
+	for at := 0; at < len(x); at += transferFloats {
+		if at+transferFloats < len(x) {
+			begin(at + transferFloats) // beside the decoding below
+		}
+		i := at / transferFloats % len(t.buffers)
+		if err := t.stream.Await(t.copied[i]); err != nil {
+			return err
+		}
+		part := read(at)
+		inParallel(len(part), func(begin, end int) { decode(part[begin:end], t.buffers[i].Bytes()[4*begin:], F32) })
+	}
+	return t.stream.Err()
+}
+
+// close gives everything back. Copies must be done, unless one failed.
+func (t *transfer) close() error {
+	var errs []error
+	if t.stream != nil {
+		if t.stream.Err() != nil {
+			t.ctx.Sync() // what began before; the error is told already
+		}
+		errs = append(errs, t.stream.Close())
+	}
+	for i := range t.buffers {
+		if t.copied[i] != nil {
+			errs = append(errs, t.copied[i].Close())
+		}
+		if t.buffers[i] != nil {
+			errs = append(errs, t.buffers[i].Free())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// upload writes weights to the device, and where the program's elements are others, a copy in their type.
+func (d *device) upload(weights []float32, to, copies Ptr) (err error) {
+	t, err := d.newTransfer(len(weights))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	t.weights(weights, to, copies, d.program.Element)
+	return t.stream.Sync()
+}
+
+// weights is up for weights and their copies.
+func (t *transfer) weights(x []float32, to, copies Ptr, element DType) {
+	targets := []target{{to, F32}}
+	if element != F32 {
+		targets = append(targets, target{copies, element})
+	}
+	t.up(x, targets...)
 }
 
 // tableBytes is the size of all tables.
@@ -56,7 +148,7 @@ func (p *Program) tableBytes() int {
 func (d *device) uploadTables(at Ptr) ([]Ptr, error) {
 	var all []Ptr
 	for _, t := range d.program.Tables {
-		if err := upload(d.ctx, at, t.values(), F32); err != nil {
+		if err := d.ctx.Upload(at, cuda.Bytes(t.values())); err != nil {
 			return nil, err
 		}
 		all = append(all, at)

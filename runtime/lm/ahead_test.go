@@ -26,6 +26,7 @@ func aheadConfig(t testing.TB, h hook, finishing func(step int), made **aheadTra
 // A run whose steps start ahead of time leaves what one does that takes them one by one: with the steps that something
 // follows (4, 5, 8, 10 and 12) not overtaken, and wherever it is stopped.
 func TestRunningAheadIsExact(t *testing.T) {
+	t.Parallel()
 	root := fakeRoot(t)
 	want := unbroken(t, root)
 	var made *aheadTrainer
@@ -68,6 +69,7 @@ func TestRunningAheadIsExact(t *testing.T) {
 
 // Of a step that diverges, and of the one that was under way behind it, nothing is kept.
 func TestDivergedAhead(t *testing.T) {
+	t.Parallel()
 	root := fakeRoot(t)
 	want := unbroken(t, root)
 	short := fakeConfig(nil)
