@@ -124,11 +124,11 @@ func (m *Model) newTrainer(tuned string) (Trainer, error) {
 		return nil, err
 	}
 	if m.device == nil {
-		return m.cfg.NewTrainer(m.weights, 0), nil
+		return m.cfg.NewTrainer(m.values(), 0), nil
 	}
 	if m.generator != nil { // its memory is for the training
 		m.generator.Close()
 		m.generator = nil
 	}
-	return m.device.NewTrainer(m.weights, tuned)
+	return m.device.NewTrainer(m.values(), tuned)
 }

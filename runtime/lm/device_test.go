@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tfc-dev/tfc/runtime/weights"
 )
 
 // fakeBackend has devices on which the fake program runs, with memory of their own.
@@ -152,5 +154,46 @@ func TestTrainElsewhere(t *testing.T) {
 				t.Errorf("%q here, %q there: %v, %v", b, a, err1, err2)
 			}
 		}
+	}
+}
+
+// TestFreshWeights: whatever a fresh model does first, its weights are drawn by then.
+func TestFreshWeights(t *testing.T) {
+	const floats = 1 << 21
+	cfg := fakeConfig(nil)
+	cfg.WeightFloats = floats
+	cfg.Weights = []weights.Info{{Name: "w", Shape: []int{floats}, Init: weights.Init{Kind: "normal", Scale: 1}, File: "w"}}
+	want := make([]float32, floats)
+	if err := weights.Initialise(cfg.Weights, want, 3); err != nil {
+		t.Fatal(err)
+	}
+	var got []float32
+	cfg.NewTrainer = func(w []float32, _ int) Trainer { got = slices.Clone(w); return newFakeTrainer(w) }
+	cfg.NewGenerator = func(w []float32, slots, _ int) Generator { got = slices.Clone(w); return newFakeGenerator(w, slots) }
+	dir := filepath.Join(t.TempDir(), "model")
+	for name, use := range map[string]func(m *Model) error{
+		"training":   func(m *Model) error { _, err := m.newTrainer(""); return err },
+		"generation": func(m *Model) error { _, err := m.generation(); return err },
+		"saving": func(m *Model) error {
+			if err := m.Save(dir); err != nil {
+				return err
+			}
+			got = make([]float32, floats)
+			return weights.Load(dir, cfg.Weights, got)
+		},
+		"closing": func(m *Model) error { got = m.weights; m.Close(); return nil },
+	} {
+		m, err := New(cfg, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := use(m); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: other weights, or %v", name, err)
+		}
+		m.Close()
+	}
+	cfg.Weights[0].Init.Kind = "other"
+	if _, err := New(cfg, 3); err == nil || !strings.Contains(err.Error(), "draw the first weights: weight w") {
+		t.Errorf("an unknown kind: %v", err)
 	}
 }

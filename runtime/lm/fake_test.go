@@ -327,5 +327,6 @@ func fakeModel(t *testing.T, cfg Config, seed uint64) *Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
+	m.values()
 	return m
 }

@@ -22,7 +22,8 @@ import (
 type Model struct {
 	cfg       Config
 	seed      uint64
-	weights   []float32
+	weights   []float32            // by values; until then they may still be drawn
+	drawing   func()               // waits until they are drawn; nil once it has
 	tokenizer *tokenizer.Tokenizer // nil until the first training of a fresh model
 	device    Device               // nil for the CPU
 	placed    bool                 // the device is chosen
@@ -45,13 +46,24 @@ var (
 )
 
 // New returns a fresh model, its weights drawn from the seed. Training it draws the order of the data and dropout from
-// the same seed. The model gets its tokenizer when it is trained.
+// the same seed. The model gets its tokenizer when it is trained. Drawing goes on while a device is taken into use and the
+// data is read: what needs the weights waits for it.
 func New(cfg Config, seed uint64) (*Model, error) {
 	m := &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats)}
-	if err := weights.Initialise(cfg.Weights, m.weights, seed); err != nil {
+	var err error
+	if m.drawing, err = weights.Begin(cfg.Weights, m.weights, seed); err != nil {
 		return nil, fmt.Errorf("draw the first weights: %w", err)
 	}
 	return m, nil
+}
+
+// values returns the weights, which are drawn by then.
+func (m *Model) values() []float32 {
+	if m.drawing != nil {
+		m.drawing()
+		m.drawing = nil
+	}
+	return m.weights
 }
 
 // Open returns a trained model: the newest save of a run, given the run's folder, or a Hugging Face folder with
@@ -156,7 +168,7 @@ func (m *Model) Save(dir string) error {
 }
 
 func (m *Model) writeFolder(dir string) error {
-	if err := weights.Save(dir, m.cfg.Weights, m.weights, []byte(m.cfg.HFConfig)); err != nil {
+	if err := weights.Save(dir, m.cfg.Weights, m.values(), []byte(m.cfg.HFConfig)); err != nil {
 		return err
 	}
 	o := m.cfg.Generate.Options
@@ -204,6 +216,7 @@ func (m *Model) Close() {
 		return // closed already
 	}
 	m.leaveDevice()
+	m.values() // nobody may draw into what is given back
 	m.sampler, m.weights = nil, nil
 	m.closed.Store(true)
 }
@@ -229,9 +242,9 @@ func (m *Model) generation() (Generator, error) {
 	}
 	slots := max(m.cfg.Generate.Batch, 1)
 	if m.device == nil {
-		m.generator = m.cfg.NewGenerator(m.weights, slots, 0)
+		m.generator = m.cfg.NewGenerator(m.values(), slots, 0)
 	} else {
-		g, err := m.device.NewGenerator(m.weights, slots, "")
+		g, err := m.device.NewGenerator(m.values(), slots, "")
 		if err != nil {
 			return nil, err
 		}

@@ -173,7 +173,7 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 		return r.mismatch([]string{fmt.Sprintf("data: %s in the run, %s now: the texts or how they are held out have changed",
 			state.DataHash, r.dataHash)})
 	}
-	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
+	if err := weights.Load(save, m.cfg.Weights, m.values()); err != nil {
 		return fileError("%w", err)
 	}
 	if err := r.newTrainer(); err != nil {

@@ -26,7 +26,7 @@ type TrainResult struct {
 	Step        int           // steps learned, over all calls
 	Steps       int           // steps that the run is to have
 	Resumed     int           // step that this call went on from; 0 for a new run
-	Interrupted bool          // ctx ended first: what was learned is saved, and the next Train goes on from there
+	Interrupted bool          // ctx ended first: what was learned is saved, and the next Train goes on from there, if only with the last evaluation
 	Loss        float64       // of the last step; NaN where this call took none
 	EvalLoss    float64       // newest evaluation; NaN where there was none
 	Tokens      int64         // learned from, over all calls
@@ -73,8 +73,8 @@ func (m *Model) Train(ctx context.Context, o TrainOptions) (TrainResult, error) 
 }
 
 // train takes the steps that are left. What follows a step (evaluation, log, save) is done before the next one; a run
-// that was stopped in between starts with it. Where a step is under way already, nothing but a line of the log follows the
-// one before, and that is written though ctx has ended.
+// that was stopped in between starts with it. A line of the log is written, and the last save made, though ctx has ended
+// where that is all that follows: while a step is under way already, and after the last one.
 func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err error) {
 	r.clock = time.Now()
 	r.logged = r.clock

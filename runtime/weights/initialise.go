@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
@@ -18,34 +19,66 @@ import (
 // with 24 bits to a number no value lies further than 5.77 deviations out. uniform lies in [-Scale, Scale). constant is
 // Scale.
 func Initialise(table []Info, dst []float32, seed uint64) error {
+	wait, err := Begin(table, dst, seed)
+	if err == nil {
+		wait()
+	}
+	return err
+}
+
+// Begin is Initialise on all cores, beside what its caller does meanwhile: the values are there once wait has returned. An
+// error comes before anything is drawn.
+func Begin(table []Info, dst []float32, seed uint64) (wait func(), err error) {
+	const chunk = 1 << 16 // a multiple of 4
+	var work []func()
 	for _, w := range table {
 		if w.Offset < 0 || w.Size() > len(dst)-w.Offset {
-			return fmt.Errorf("weight %s: elements %d to %d lie outside the buffer of %d", w.Name, w.Offset, w.Offset+w.Size(), len(dst))
+			return nil, fmt.Errorf("weight %s: elements %d to %d lie outside the buffer of %d", w.Name, w.Offset, w.Offset+w.Size(), len(dst))
 		}
-		values := dst[w.Offset : w.Offset+w.Size()]
-		switch w.Init.Kind {
-		case "constant":
-			for i := range values {
-				values[i] = float32(w.Init.Scale)
-			}
-		case "normal":
-			fill(values, weightKey(w.Name, seed), func(words [4]uint32) [4]float64 {
-				a, b := normalPair(words[0], words[1])
-				c, d := normalPair(words[2], words[3])
-				return [4]float64{a, b, c, d}
-			}, w.Init.Scale)
-		case "uniform":
-			fill(values, weightKey(w.Name, seed), func(words [4]uint32) (u [4]float64) {
-				for i, word := range words {
-					u[i] = 2*float64(rng.Uniform(word)) - 1
+		draw := draws[w.Init.Kind]
+		if draw == nil {
+			return nil, fmt.Errorf("weight %s: unknown initialisation %q; normal, uniform and constant exist", w.Name, w.Init.Kind)
+		}
+		values, key, scale := dst[w.Offset:w.Offset+w.Size()], weightKey(w.Name, seed), w.Init.Scale
+		for start := 0; start < len(values); start += chunk {
+			work = append(work, func() {
+				part := values[start:min(start+chunk, len(values))]
+				for i := 0; i < len(part); i += 4 {
+					four := draw(key, uint64(start+i)/4)
+					for j := range min(4, len(part)-i) {
+						part[i+j] = float32(scale * four[j])
+					}
 				}
-				return u
-			}, w.Init.Scale)
-		default:
-			return fmt.Errorf("weight %s: unknown initialisation %q; normal, uniform and constant exist", w.Name, w.Init.Kind)
+			})
 		}
 	}
-	return nil
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(work)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(work)); i = next.Add(1) - 1 {
+				work[i]()
+			}
+		})
+	}
+	return wg.Wait, nil
+}
+
+// draws are the kinds of values: a function from a key and a block of it to four of scale 1.
+var draws = map[string]func(key rng.Key, block uint64) [4]float64{
+	"constant": func(rng.Key, uint64) [4]float64 { return [4]float64{1, 1, 1, 1} },
+	"normal": func(key rng.Key, block uint64) (v [4]float64) {
+		words := key.Block(block)
+		v[0], v[1] = normalPair(words[0], words[1])
+		v[2], v[3] = normalPair(words[2], words[3])
+		return v
+	},
+	"uniform": func(key rng.Key, block uint64) (v [4]float64) {
+		for i, word := range key.Block(block) {
+			v[i] = 2*float64(rng.Uniform(word)) - 1
+		}
+		return v
+	},
 }
 
 // weightKey spreads the hash of a name over the fields of a key. Its step is 0, which training, counting from 1, never
@@ -57,32 +90,6 @@ func weightKey(name string, seed uint64) rng.Key {
 	return rng.Key{Seed: seed, Stream: uint32(sum), Micro: uint16(sum >> 32), Layer: uint16(sum >> 48)}
 }
 
-// fill draws values four at a time, on all cores.
-func fill(values []float32, key rng.Key, draw func([4]uint32) [4]float64, scale float64) {
-	const chunk = 1 << 16 // a multiple of 4
-	parts := make(chan int)
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), (len(values)+chunk-1)/chunk) {
-		wg.Go(func() {
-			for start := range parts {
-				end := min(start+chunk, len(values))
-				for i := start; i < end; i += 4 {
-					for j, v := range draw(key.Block(uint64(i / 4))) {
-						if i+j < end {
-							values[i+j] = float32(scale * v)
-						}
-					}
-				}
-			}
-		})
-	}
-	for start := 0; start < len(values); start += chunk {
-		parts <- start
-	}
-	close(parts)
-	wg.Wait()
-}
-
 // normalPair turns two words into two independent standard normal numbers.
 func normalPair(a, b uint32) (float64, float64) {
 	radius := math.Sqrt(-2 * logUnit(1-float64(rng.Uniform(a)))) // of (0, 1]
@@ -91,15 +98,16 @@ func normalPair(a, b uint32) (float64, float64) {
 }
 
 // The logarithm and the sine of package math differ in their last bit between processors. These two use nothing but
-// single rounded operations (the conversions keep the compiler from fusing a product with a sum), which do not.
+// single rounded operations (the conversions keep the compiler from fusing a product with a sum), which do not. They have
+// no branches: a processor could not guess them.
 
 // logUnit returns ln x for a normal x in (0, 1], as e*ln 2 + 2*atanh((m-1)/(m+1)) with m in [sqrt(1/2), sqrt 2).
 // Its relative error is below 1e-13.
 func logUnit(x float64) float64 {
-	m, e := math.Frexp(x)
-	if m < math.Sqrt2/2 {
-		m, e = 2*m, e-1
-	}
+	const rootHalf = 0x3fe6a09e667f3bcd // the bits of sqrt(1/2)
+	bits := math.Float64bits(x)
+	e := int64(bits-rootHalf) >> 52
+	m := math.Float64frombits(bits - uint64(e)<<52)
 	s := (m - 1) / (m + 1)
 	return float64(float64(e)*math.Ln2) + float64(2*s*horner(&atanhSeries, s*s))
 }
@@ -107,18 +115,11 @@ func logUnit(x float64) float64 {
 // sincosTurn returns the sine and cosine of u turns, u in [0, 1), by their Taylor series within a quarter turn.
 // Its error is below 1e-14.
 func sincosTurn(u float64) (sin, cos float64) {
-	quarter := math.Floor(4 * u)
-	x := (4*u - quarter) * (math.Pi / 2)
+	quarter := int(4 * u)
+	x := (4*u - float64(quarter)) * (math.Pi / 2)
 	sin, cos = x*horner(&sinSeries, x*x), horner(&cosSeries, x*x)
-	switch quarter {
-	case 1:
-		return cos, -sin
-	case 2:
-		return -sin, -cos
-	case 3:
-		return -cos, sin
-	}
-	return sin, cos
+	turned := [4]float64{sin, cos, -sin, -cos}
+	return turned[quarter&3], turned[(quarter+1)&3]
 }
 
 // The coefficients of atanh(s)/s in s², and of sin(x)/x and cos(x) in x².
@@ -132,10 +133,15 @@ var atanhSeries, sinSeries, cosSeries = func() (a, s, c [11]float64) {
 }()
 
 // horner evaluates a polynomial, constant term first.
-func horner(coefficients *[11]float64, x float64) float64 {
-	sum := 0.0
-	for i := len(coefficients) - 1; i >= 0; i-- {
-		sum = float64(sum*x) + coefficients[i]
-	}
-	return sum
+func horner(c *[11]float64, x float64) float64 {
+	sum := float64(c[10]*x) + c[9]
+	sum = float64(sum*x) + c[8]
+	sum = float64(sum*x) + c[7]
+	sum = float64(sum*x) + c[6]
+	sum = float64(sum*x) + c[5]
+	sum = float64(sum*x) + c[4]
+	sum = float64(sum*x) + c[3]
+	sum = float64(sum*x) + c[2]
+	sum = float64(sum*x) + c[1]
+	return float64(sum*x) + c[0]
 }
