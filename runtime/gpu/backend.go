@@ -61,14 +61,15 @@ type device struct {
 	program *Program
 	ctx     *cuda.Context
 	kernels []cuda.Kernel
+	monitor monitor
 }
 
 func (d *device) String() string {
 	at := d.ctx.Device()
-	return fmt.Sprintf("cuda:%d, %s", at.Index, at.Name)
+	return fmt.Sprintf("cuda:%d, %s, compute capability %s, %.1f GiB", at.Index, at.Name, capability(at), float64(at.Memory)/(1<<30))
 }
 
-func (d *device) Close() error { return d.ctx.Close() }
+func (d *device) Close() error { return errors.Join(d.monitor.close(), d.ctx.Close()) }
 
 // blasWorkspace is the memory that cuBLASLt is given beside its operands; 32 MiB is what NVIDIA advises for Hopper.
 const blasWorkspace = 32 << 20

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/tfc-dev/tfc/runtime/telemetry"
 )
 
 // Backend is the compiled code of a model for one kind of device beside the CPU.
@@ -17,13 +19,19 @@ type Backend interface {
 
 // Device is a device in use.
 type Device interface {
-	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3".
+	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3, compute capability 9.0, 79.2 GiB".
 	String() string
 	// NewTrainer and NewGenerator are those of Config, on the device. tuned is a file that keeps what was measured here
 	// and chosen, such as the algorithms of products; empty for none.
 	NewTrainer(weights []float32, tuned string) (Trainer, error)
 	NewGenerator(weights []float32, slots int, tuned string) (Generator, error)
 	Close() error
+}
+
+// Monitored is a Device that tells how it does, for the log of a run.
+type Monitored interface {
+	// Figures returns what can be read beside the work that is under way. What costs time may be from a second ago.
+	Figures() telemetry.GPU
 }
 
 // Use chooses the device that the model works on: "cpu", "cuda", "cuda:1" (the second GPU that CUDA_VISIBLE_DEVICES

@@ -1,12 +1,16 @@
 package lm
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/tfc-dev/tfc/runtime/telemetry"
 	"github.com/tfc-dev/tfc/runtime/weights"
 )
 
@@ -153,6 +157,61 @@ func TestTrainElsewhere(t *testing.T) {
 			if a != b || err1 != nil || err2 != nil {
 				t.Errorf("%q here, %q there: %v, %v", b, a, err1, err2)
 			}
+		}
+	}
+}
+
+// monitoredDevice is a fakeDevice that tells how warm it is: a degree more each time.
+type monitoredDevice struct {
+	fakeDevice
+	asked *int
+}
+
+func (d monitoredDevice) Figures() telemetry.GPU {
+	*d.asked++
+	warm := 30 + *d.asked
+	return telemetry.GPU{Name: "a fake", Capability: "9.0", MemoryUsed: 1, MemoryTotal: 2, Temperature: &warm, Throttle: []string{}}
+}
+
+type monitoredBackend struct{ fakeBackend }
+
+func (b monitoredBackend) Open(i int) (Device, error) {
+	d, err := b.fakeBackend.Open(i)
+	if err != nil {
+		return nil, err
+	}
+	return monitoredDevice{d.(fakeDevice), new(int)}, nil
+}
+
+// TestMonitored: each line of the log says how the device does, where it tells.
+func TestMonitored(t *testing.T) {
+	root := fakeRoot(t)
+	calls := []string{}
+	for _, monitored := range []bool{true, false} {
+		cfg := fakeConfig(nil)
+		cfg.CUDA = fakeBackend{devices: 1, calls: &calls}
+		if monitored {
+			cfg.CUDA = monitoredBackend{fakeBackend{devices: 1, calls: &calls}}
+		}
+		run := filepath.Join(t.TempDir(), "run")
+		var out bytes.Buffer
+		mustTrain(t, fakeModel(t, cfg, 1), t.Context(), TrainOptions{Run: run, Root: root, Progress: &out})
+		if !strings.Contains(out.String(), "device: cuda:0, a fake") {
+			t.Errorf("no device:\n%s", &out)
+		}
+		text, err := os.ReadFile(filepath.Join(run, logFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		for i, line := range lines {
+			want := fmt.Sprintf(`,"gpu":{"name":"a fake","compute_capability":"9.0","memory_used":1,"memory_total":2,"temperature_celsius":%d,"throttle":[]}}`, 31+i)
+			if strings.HasSuffix(line, want) != monitored || strings.Contains(line, "gpu") != monitored {
+				t.Errorf("line %d is %s", i, line)
+			}
+		}
+		if records, err := telemetry.ReadLog(filepath.Join(run, logFile)); err != nil || len(records) != len(lines) {
+			t.Errorf("%d of %d lines are read: %v", len(records), len(lines), err)
 		}
 	}
 }

@@ -222,6 +222,10 @@ func (r *run) writeLog(evaluated bool) {
 	if evaluated {
 		rec.EvalLoss = r.EvalLoss
 	}
+	if d, ok := r.m.device.(Monitored); ok {
+		figures := d.Figures()
+		rec.GPU = &figures
+	}
 	if err := r.log.Write(rec); err != nil && !r.logFailed {
 		r.logFailed = true
 		r.say("warning: %v; training goes on", err)
