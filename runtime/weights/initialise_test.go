@@ -98,26 +98,26 @@ func TestInitialiseKnownBits(t *testing.T) {
 	}
 }
 
-func TestOwnMathAgainstPackageMath(t *testing.T) {
-	for i := 1; i <= 1<<24; i += 997 {
-		x := float64(i) / (1 << 24)
-		if got, want := logUnit(x), math.Log(x); math.Abs(got-want) > 1e-13*math.Abs(want) {
-			t.Fatalf("ln %v = %v, want %v", x, got, want)
-		}
-		u := float64(i-1) / (1 << 24)
-		sin, cos := sincosTurn(u)
-		wantSin, wantCos := math.Sincos(2 * math.Pi * u)
-		if math.Abs(sin-wantSin) > 2e-15*4 || math.Abs(cos-wantCos) > 2e-15*4 {
-			t.Fatalf("sin, cos of %v turns = %v, %v, want %v, %v", u, sin, cos, wantSin, wantCos)
-		}
-	}
-}
-
 func TestInitialiseRefuses(t *testing.T) {
 	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Init: Init{"xavier", 1}}}, make([]float32, 4), 0); err == nil {
 		t.Error("an unknown kind is accepted")
 	}
 	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Offset: 1, Init: Init{"normal", 1}}}, make([]float32, 4), 0); err == nil {
 		t.Error("a weight outside of the buffer is accepted")
+	}
+}
+
+func BenchmarkInitialise(b *testing.B) {
+	const n = 1 << 24
+	values := make([]float32, n)
+	for _, kind := range []string{"normal", "uniform"} {
+		b.Run(kind, func(b *testing.B) {
+			b.SetBytes(4 * n)
+			for b.Loop() {
+				if err := Initialise([]Info{{Name: "w", Shape: []int{n}, Init: Init{kind, 0.02}}}, values, 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
