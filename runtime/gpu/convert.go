@@ -15,8 +15,12 @@ func encode(dst []byte, x []float32, d DType) {
 	case F32:
 		copy(dst, cuda.Bytes(x)) // hosts of GPUs are little-endian, too
 	case BF16:
-		for i, v := range x {
-			binary.LittleEndian.PutUint16(dst[2*i:], bf16(v))
+		dst = dst[:2*len(x)]
+		for ; len(x) >= 2 && len(dst) >= 4; x, dst = x[2:], dst[4:] {
+			binary.LittleEndian.PutUint32(dst, uint32(bf16(x[0]))|uint32(bf16(x[1]))<<16)
+		}
+		if len(x) > 0 {
+			binary.LittleEndian.PutUint16(dst, bf16(x[0]))
 		}
 	case F16:
 		for i, v := range x {
@@ -44,8 +48,8 @@ func decode(x []float32, src []byte, d DType) {
 // bf16 rounds to the nearest bfloat16, ties to even.
 func bf16(v float32) uint16 {
 	b := math.Float32bits(v)
-	if v != v {
-		return uint16(b>>16) | 0x40 // quiet
+	if b&0x7fffffff > 0x7f800000 {
+		return uint16(b>>16) | 0x40 // a quiet NaN
 	}
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ extern "C" __global__ void learn(float *w, float *m, float *scalars, const int *
     __syncthreads();
     if (threadIdx.x > 0) return;
     scalars[0] = diverges ? 0.0f / 0.0f : tokens[0] + state->step;
-    scalars[1] = 2;
+    scalars[1] = tokens[0] == 99 ? 1.0f / 0.0f : 2; // the gradients overflow
     if (diverges && state->diverged == 0) state->diverged = state->step;
 }
 `
@@ -317,6 +318,39 @@ func TestDivergedStep(t *testing.T) {
 	}
 }
 
+// TestOverflow: in f16 a gradient that overflows is a step left out; elsewhere, and once the run has diverged, it is told.
+func TestOverflow(t *testing.T) {
+	cudatest.New(t)
+	infinite := float32(math.Inf(1))
+	for _, c := range []struct {
+		element DType
+		tokens  []int32 // the first of each step
+		norms   []float32
+	}{
+		{F16, []int32{99, 1, -1, 99}, []float32{0, 2, 2, infinite}},
+		{BF16, []int32{99, 1}, []float32{infinite, 2}},
+	} {
+		p := *program(t)
+		p.Element = c.element
+		tr, _ := newTrainer(t, &p)
+		start := func(step int) {
+			if step < len(c.tokens) {
+				batch := []int32{c.tokens[step], 1, 0, 0, 0, 0, 0, 0}
+				if err := tr.Start(batch, batch, lm.StepParams{LR: 1, Step: step + 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		start(0)
+		for step, want := range c.norms {
+			start(step + 1)
+			if _, norm, err := tr.Finish(); norm != want || err != nil {
+				t.Errorf("%v: the norm of step %d is %v, want %v; %v", c.element, step+1, norm, want, err)
+			}
+		}
+	}
+}
+
 // TestMomentsOnTheHost: a fresh trainer keeps no copies of gradients and moments, and takes those it is given.
 func TestMomentsOnTheHost(t *testing.T) {
 	cudatest.New(t)
@@ -430,11 +464,33 @@ func TestConversions(t *testing.T) {
 			if h&0x7fff == 0x7fff || x[1]-x[0] != x[1]-x[0] || x[1] != x[1] || x[1]-x[1] != 0 || x[0]-x[0] != 0 {
 				continue
 			}
+			var three [6]byte
+			encode(three[:], []float32{x[0], x[0], x[0]}, d)
+			if [2]byte(three[2:4]) != bytes || [2]byte(three[4:]) != bytes {
+				t.Fatalf("%v: three times %g is %#x", d, x[0], three)
+			}
 			middle := []float32{x[0] + (x[1]-x[0])/2}
 			encode(back[:], middle, d)
 			if even := h + h&1; int(back[0])|int(back[1])<<8 != even {
 				t.Fatalf("%v: %g, between %#x and the next, is %#x", d, middle[0], h, back)
 			}
 		}
+	}
+}
+
+// BenchmarkEncode is what the host does to weights on their way to the device, on all cores.
+func BenchmarkEncode(b *testing.B) {
+	x := make([]float32, transferFloats)
+	for i := range x {
+		x[i] = float32(i%4097) - 2000.5
+	}
+	dst := make([]byte, 4*len(x))
+	for _, d := range []DType{F32, BF16, F16} {
+		b.Run(d.String(), func(b *testing.B) {
+			b.SetBytes(int64(4 * len(x)))
+			for b.Loop() {
+				inParallel(len(x), func(from, end int) { encode(dst[from*d.Size():], x[from:end], d) })
+			}
+		})
 	}
 }
