@@ -9,11 +9,9 @@ import (
 	"github.com/tfc-dev/tfc/runtime/cuda"
 )
 
-// encode writes x as elements of type d, rounded to nearest even.
+// encode writes x as elements of type d, one of 16 bits, rounded to nearest even.
 func encode(dst []byte, x []float32, d DType) {
 	switch d {
-	case F32:
-		copy(dst, cuda.Bytes(x)) // hosts of GPUs are little-endian, too
 	case BF16:
 		dst = dst[:2*len(x)]
 		for ; len(x) >= 2 && len(dst) >= 4; x, dst = x[2:], dst[4:] {
@@ -33,7 +31,7 @@ func encode(dst []byte, x []float32, d DType) {
 func decode(x []float32, src []byte, d DType) {
 	switch d {
 	case F32:
-		copy(cuda.Bytes(x), src)
+		copy(cuda.Bytes(x), src) // hosts of GPUs are little-endian, too
 	case BF16:
 		for i := range x {
 			x[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)

@@ -375,6 +375,53 @@ func TestMomentsOnTheHost(t *testing.T) {
 	}
 }
 
+// TestDrawnTrainer: weights that are drawn on their way are the device's, their copies too, and the host's once they are
+// pulled, with or without a step before.
+func TestDrawnTrainer(t *testing.T) {
+	cudatest.New(t)
+	p := *program(t)
+	p.Element = BF16
+	draw := func(dst []float32, from int) {
+		for i := range dst {
+			dst[i] = float32(from+i) + 1
+		}
+	}
+	for steps := range 2 {
+		tr, weights := newTrainer(t, &p)
+		made, err := tr.d.NewDrawnTrainer(weights, draw, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		drawn := made.(*trainer)
+		if weights[31] != 0 {
+			t.Error("the host's weights are there already")
+		}
+		got, want := make([]byte, 2*32), make([]byte, 2*32)
+		if err := tr.d.ctx.Download(got, drawn.run.Copies); err != nil {
+			t.Fatal(err)
+		}
+		first := make([]float32, 32)
+		draw(first, 0)
+		if encode(want, first, BF16); !slices.Equal(got, want) {
+			t.Errorf("the copies are %v, want %v", got, want)
+		}
+		for range steps {
+			batch := []int32{3, 1, 0, 0, 0, 0, 0, 0}
+			if _, _, err := drawn.Step(batch, batch, lm.StepParams{Step: 1, LR: 2}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := drawn.Pull(); err != nil || weights[31] != float32(32+2*steps) || weights[0] != float32(1+2*steps) {
+			t.Errorf("after %d steps the weights are %v, %v", steps, weights, err)
+		}
+		weights[0] = 50
+		if err := errors.Join(drawn.Push(), drawn.Pull()); err != nil || weights[0] != 50 {
+			t.Errorf("a weight that was set is %v, %v", weights[0], err)
+		}
+		drawn.Close()
+	}
+}
+
 // TestTransfer: what is longer than both buffers, and no multiple of one, arrives, as what it is to be.
 func TestTransfer(t *testing.T) {
 	cudatest.New(t)
@@ -393,7 +440,7 @@ func TestTransfer(t *testing.T) {
 		t.Fatal(err)
 	}
 	halves := at.At(4 * len(x))
-	m.weights(x, at, halves, BF16)
+	m.up(len(x), held(x), at, halves, BF16)
 	if err := m.stream.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -485,7 +532,7 @@ func BenchmarkEncode(b *testing.B) {
 		x[i] = float32(i%4097) - 2000.5
 	}
 	dst := make([]byte, 4*len(x))
-	for _, d := range []DType{F32, BF16, F16} {
+	for _, d := range []DType{BF16, F16} {
 		b.Run(d.String(), func(b *testing.B) {
 			b.SetBytes(int64(4 * len(x)))
 			for b.Loop() {

@@ -48,6 +48,7 @@ type trainer struct {
 	started, finished int     // steps and evaluations; number n is in slot n%2
 	stepScale         float32 // factor on the gradients of the newest step finished
 
+	draw          source    // of the first weights, while the host does not hold them
 	weights       []float32 // on the host
 	gradients     []float32 // nil until they are asked for, as are the moments: zeros, if no step was taken
 	first, second []float32
@@ -64,8 +65,17 @@ type slot struct {
 }
 
 func (d *device) NewTrainer(weights []float32, tuned string) (lm.Trainer, error) {
+	return d.newTrainer(&trainer{d: d, p: d.program, weights: weights}, tuned)
+}
+
+// NewDrawnTrainer implements lm.Drawer.
+func (d *device) NewDrawnTrainer(weights []float32, draw func(dst []float32, from int), tuned string) (lm.Trainer, error) {
+	return d.newTrainer(&trainer{d: d, p: d.program, weights: weights, draw: draw}, tuned)
+}
+
+// newTrainer makes a trainer ready.
+func (d *device) newTrainer(t *trainer, tuned string) (lm.Trainer, error) {
 	p := d.program
-	t := &trainer{d: d, p: p, weights: weights}
 	tokens := p.MicroBatches * p.MicroBatch * p.Context
 	var workspace, tables Ptr
 	var err error
@@ -326,7 +336,7 @@ func (t *trainer) Pull() (err error) {
 			t.gradients[i] /= t.stepScale
 		}
 	}
-	t.fresh = true
+	t.fresh, t.draw = true, nil
 	return nil
 }
 
@@ -352,7 +362,8 @@ func (t *trainer) SetLossScale(s lm.LossScale) error {
 	return t.d.ctx.Upload(t.run.State.At(lossScaleAt), state)
 }
 
-// Push implements lm.Trainer. What the host has no copy of is zero.
+// Push implements lm.Trainer. Gradients and moments that the host has no copies of are zeros, and weights that it does not
+// hold are drawn.
 func (t *trainer) Push() (err error) {
 	if err := t.idle(); err != nil {
 		return err
@@ -369,11 +380,15 @@ func (t *trainer) Push() (err error) {
 		if b.from == nil {
 			m.stream.Zero(b.to, 4*t.p.WeightFloats)
 		} else {
-			m.up(b.from, target{b.to, F32})
+			m.up(len(b.from), held(b.from), b.to, 0, F32)
 		}
 	}
-	m.weights(t.weights, t.run.Weights, t.run.Copies, t.p.Element)
-	t.fresh = true
+	read := t.draw
+	if read == nil {
+		read = held(t.weights)
+	}
+	m.up(t.p.WeightFloats, read, t.run.Weights, t.run.Copies, t.p.Element)
+	t.fresh = t.draw == nil
 	return m.stream.Sync()
 }
 

@@ -17,7 +17,7 @@ type transfer struct {
 	stream  *cuda.Stream
 	buffers [2]*cuda.Pinned
 	copied  [2]*cuda.Event
-	next    int // copies begun by up
+	next    int // buffers taken by up
 }
 
 // newTransfer makes a transfer, for no more than so many numbers at once.
@@ -47,27 +47,50 @@ func (t *transfer) start(bytes int) (err error) {
 	return nil
 }
 
-// target is where numbers go on the device, and as what.
-type target struct {
-	at Ptr
-	as DType
+// source fills in len(dst) of some numbers, from an index on.
+type source func(dst []float32, from int)
+
+// held is numbers that the host holds.
+func held(x []float32) source {
+	return func(dst []float32, from int) {
+		inParallel(len(dst), func(begin, end int) { copy(dst[begin:end], x[from+begin:]) })
+	}
 }
 
-// up writes x to the device, to each of the targets. It is there after the stream's Sync, which has the error.
-func (t *transfer) up(x []float32, to ...target) {
-	for at := 0; at < len(x); at += transferFloats {
-		part := x[at:min(at+transferFloats, len(x))]
-		for _, to := range to {
-			size, i := to.as.Size(), t.next%len(t.buffers)
-			t.next++
-			if t.stream.Await(t.copied[i]) != nil {
-				return
-			}
-			inParallel(len(part), func(from, end int) { encode(t.buffers[i].Bytes()[from*size:], part[from:end], to.as) })
-			t.stream.CopyIn(to.at.At(at*size), t.buffers[i], 0, len(part)*size)
-			t.stream.Record(t.copied[i])
+// up writes n numbers to the device and, where their type is not f32, copies of them in that type. They are there after the
+// stream's Sync, which has the error.
+func (t *transfer) up(n int, read source, to, copies Ptr, d DType) {
+	for at := 0; at < n; at += transferFloats {
+		i, err := t.take()
+		if err != nil {
+			return
 		}
+		part := t.buffers[i].Float32s()[:min(n-at, transferFloats)]
+		read(part, at)
+		t.put(i, to.At(4*at), 4*len(part))
+		if d == F32 {
+			continue
+		}
+		j, err := t.take()
+		if err != nil {
+			return
+		}
+		inParallel(len(part), func(from, end int) { encode(t.buffers[j].Bytes()[from*d.Size():], part[from:end], d) })
+		t.put(j, copies.At(at*d.Size()), len(part)*d.Size())
 	}
+}
+
+// take returns the next buffer, once what it held is copied.
+func (t *transfer) take() (i int, err error) {
+	i = t.next % len(t.buffers)
+	t.next++
+	return i, t.stream.Await(t.copied[i])
+}
+
+// put begins the copy of a buffer to the device.
+func (t *transfer) put(i int, to Ptr, bytes int) {
+	t.stream.CopyIn(to, t.buffers[i], 0, bytes)
+	t.stream.Record(t.copied[i])
 }
 
 // down reads float32s from the device.
@@ -122,17 +145,8 @@ func (d *device) upload(weights []float32, to, copies Ptr) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	t.weights(weights, to, copies, d.program.Element)
+	t.up(len(weights), held(weights), to, copies, d.program.Element)
 	return t.stream.Sync()
-}
-
-// weights is up for weights and their copies.
-func (t *transfer) weights(x []float32, to, copies Ptr, element DType) {
-	targets := []target{{to, F32}}
-	if element != F32 {
-		targets = append(targets, target{copies, element})
-	}
-	t.up(x, targets...)
 }
 
 // tableBytes is the size of all tables.

@@ -28,6 +28,13 @@ type Device interface {
 	Close() error
 }
 
+// Drawer is a Device that takes the first weights of a fresh model as they are drawn, so that the host need not hold them.
+type Drawer interface {
+	// NewDrawnTrainer is NewTrainer for weights that are still to be drawn: draw fills in len(dst) of them from an index on.
+	// The buffer gets its values by the first Pull.
+	NewDrawnTrainer(weights []float32, draw func(dst []float32, from int), tuned string) (Trainer, error)
+}
+
 // Monitored is a Device that tells how it does, for the log of a run.
 type Monitored interface {
 	// Figures returns what can be read beside the work that is under way. What costs time may be from a second ago.
@@ -137,6 +144,9 @@ func (m *Model) newTrainer(tuned string) (Trainer, error) {
 	if m.generator != nil { // its memory is for the training
 		m.generator.Close()
 		m.generator = nil
+	}
+	if d, ok := m.device.(Drawer); ok && m.first != nil {
+		return d.NewDrawnTrainer(m.weights, m.first.Fill, tuned)
 	}
 	return m.device.NewTrainer(m.values(), tuned)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -216,6 +217,81 @@ func TestMonitored(t *testing.T) {
 	}
 }
 
+// drawnDevice is a fakeDevice whose trainers draw a fresh model's weights themselves, in parts.
+type drawnDevice struct {
+	fakeDevice
+	host *[]float32 // the buffer that it was given
+}
+
+func (d drawnDevice) NewDrawnTrainer(w []float32, draw func(dst []float32, from int), tuned string) (Trainer, error) {
+	there := make([]float32, len(w))
+	for from := 0; from < len(w); from += 999 {
+		draw(there[from:min(from+999, len(w))], from)
+	}
+	*d.host = w
+	return &remoteTrainer{fakeTrainer: newFakeTrainer(there), host: w, scale: LossScale{Scale: 8}}, nil
+}
+
+type drawnBackend struct {
+	fakeBackend
+	host *[]float32
+}
+
+func (b drawnBackend) Open(i int) (Device, error) {
+	d, err := b.fakeBackend.Open(i)
+	if err != nil {
+		return nil, err
+	}
+	return drawnDevice{d.(fakeDevice), b.host}, nil
+}
+
+// TestDrawnOnTheDevice: a fresh model's host holds no weights until they are read back, and a run is the same.
+func TestDrawnOnTheDevice(t *testing.T) {
+	root := fakeRoot(t)
+	want := unbroken(t, root)
+	calls, host := []string{}, []float32(nil)
+	cfg := fakeConfig(nil)
+	cfg.CUDA = drawnBackend{fakeBackend{devices: 1, calls: &calls}, &host}
+	fresh := func() *Model {
+		t.Helper()
+		m, err := New(cfg, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(m.Close)
+		return m
+	}
+	m := fresh()
+	trainer, err := m.newTrainer("")
+	if err != nil || slices.ContainsFunc(host, func(v float32) bool { return v != 0 }) {
+		t.Fatalf("the host has weights already, or %v", err)
+	}
+	trainer.Close()
+	if first := fakeModel(t, fakeConfig(nil), 1).weights; !slices.Equal(m.values(), first) {
+		t.Error("a trainer that nothing was read back from leaves other weights")
+	}
+	run := filepath.Join(t.TempDir(), "run")
+	for _, steps := range []int{0, 14} { // 14: on from the save, whose weights are the host's
+		m := fresh()
+		mustTrain(t, m, t.Context(), TrainOptions{Run: run, Root: root, Steps: steps})
+		if steps == 0 {
+			if got := outcomeOf(t, m, run); !slices.Equal(got.weights, want.weights) || !reflect.DeepEqual(got.moments, want.moments) || !reflect.DeepEqual(got.log, want.log) {
+				t.Errorf("log %v, want %v", got.log, want.log)
+			}
+		}
+	}
+	cpu := filepath.Join(t.TempDir(), "run")
+	var last *Model
+	for _, steps := range []int{0, 14} {
+		last = fakeModel(t, fakeConfig(nil), 1)
+		mustTrain(t, last, t.Context(), TrainOptions{Run: cpu, Root: root, Steps: steps})
+	}
+	opened, err := Open(cfg, run)
+	if err != nil || !slices.Equal(opened.weights, last.weights) {
+		t.Errorf("a run that went on has other weights, or %v", err)
+	}
+}
+
 // TestFreshWeights: whatever a fresh model does first, its weights are drawn by then.
 func TestFreshWeights(t *testing.T) {
 	const floats = 1 << 21
@@ -240,7 +316,6 @@ func TestFreshWeights(t *testing.T) {
 			got = make([]float32, floats)
 			return weights.Load(dir, cfg.Weights, got)
 		},
-		"closing": func(m *Model) error { got = m.weights; m.Close(); return nil },
 	} {
 		m, err := New(cfg, 3)
 		if err != nil {

@@ -22,8 +22,8 @@ import (
 type Model struct {
 	cfg       Config
 	seed      uint64
-	weights   []float32            // by values; until then they may still be drawn
-	drawing   func()               // waits until they are drawn; nil once it has
+	weights   []float32            // by values; until then they may not be there yet
+	first     *weights.Drawing     // what they are to be; nil once they are there
 	tokenizer *tokenizer.Tokenizer // nil until the first training of a fresh model
 	device    Device               // nil for the CPU
 	placed    bool                 // the device is chosen
@@ -46,24 +46,32 @@ var (
 )
 
 // New returns a fresh model, its weights drawn from the seed. Training it draws the order of the data and dropout from
-// the same seed. The model gets its tokenizer when it is trained. Drawing goes on while a device is taken into use and the
-// data is read: what needs the weights waits for it.
+// the same seed. The model gets its tokenizer when it is trained. The weights are drawn when something needs them, on a
+// device while they go there: until then they take no memory.
 func New(cfg Config, seed uint64) (*Model, error) {
-	m := &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats)}
-	var err error
-	if m.drawing, err = weights.Begin(cfg.Weights, m.weights, seed); err != nil {
+	first, err := weights.NewDrawing(cfg.Weights, cfg.WeightFloats, seed)
+	if err != nil {
 		return nil, fmt.Errorf("draw the first weights: %w", err)
 	}
-	return m, nil
+	return &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats), first: first}, nil
 }
 
-// values returns the weights, which are drawn by then.
+// values returns the weights.
 func (m *Model) values() []float32 {
-	if m.drawing != nil {
-		m.drawing()
-		m.drawing = nil
+	if m.first != nil {
+		m.first.Fill(m.weights, 0)
+		m.first = nil
 	}
 	return m.weights
+}
+
+// pull brings the weights up to date with a trainer's.
+func (m *Model) pull(t Trainer) error {
+	if err := t.Pull(); err != nil {
+		return err
+	}
+	m.first = nil
+	return nil
 }
 
 // Open returns a trained model: the newest save of a run, given the run's folder, or a Hugging Face folder with
@@ -216,7 +224,6 @@ func (m *Model) Close() {
 		return // closed already
 	}
 	m.leaveDevice()
-	m.values() // nobody may draw into what is given back
 	m.sampler, m.weights = nil, nil
 	m.closed.Store(true)
 }

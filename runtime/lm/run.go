@@ -173,9 +173,10 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 		return r.mismatch([]string{fmt.Sprintf("data: %s in the run, %s now: the texts or how they are held out have changed",
 			state.DataHash, r.dataHash)})
 	}
-	if err := weights.Load(save, m.cfg.Weights, m.values()); err != nil {
+	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
 		return fileError("%w", err)
 	}
+	m.first = nil
 	if err := r.newTrainer(); err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func (r *run) close() {
 		}
 	}
 	if r.trainer != nil {
-		if err := r.trainer.Pull(); err != nil { // the model has what was learned, also after an error
+		if err := r.m.pull(r.trainer); err != nil { // the model has what was learned, also after an error
 			r.say("warning: %v", err)
 		}
 		r.trainer.Close()
@@ -283,7 +284,7 @@ func (r *run) trySave(evaluated bool) error {
 	if evaluated && r.m.cfg.Train.Save.Best {
 		s.Metric, s.HasMetric = *r.EvalLoss, true
 	}
-	if err := r.trainer.Pull(); err != nil {
+	if err := r.m.pull(r.trainer); err != nil {
 		return err
 	}
 	err = checkpoint.Save(r.dir, s, func(dir string) error {

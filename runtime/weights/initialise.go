@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"runtime"
+	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -11,47 +13,79 @@ import (
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
 
-// Initialise draws the first values of a model's weights into dst. Value i of a weight depends on nothing but the seed,
-// the weight's name and i, so that a model which shares weights with another starts them alike, and so that neither the
-// number of threads nor the machine matters.
-//
-// normal has standard deviation Scale (see cpu.Normal). uniform lies in [-Scale, Scale). constant is Scale.
+// Initialise draws the first values of a model's weights into dst, as a Drawing does.
 func Initialise(table []Info, dst []float32, seed uint64) error {
-	wait, err := Begin(table, dst, seed)
+	d, err := NewDrawing(table, len(dst), seed)
 	if err == nil {
-		wait()
+		d.Fill(dst, 0)
 	}
 	return err
 }
 
-// Begin is Initialise on all cores, beside what its caller does meanwhile: the values are there once wait has returned. An
-// error comes before anything is drawn.
-func Begin(table []Info, dst []float32, seed uint64) (wait func(), err error) {
-	const chunk = 1 << 16 // a multiple of 4
-	var work []func()
+// Drawing is the first values of a model's weights, which are drawn where they are needed. Value i of a weight depends on
+// nothing but the seed, the weight's name and i, so that a model which shares weights with another starts them alike, and so
+// that neither the number of threads nor the machine matters, nor in which parts they are drawn.
+//
+// normal has standard deviation Scale (see cpu.Normal). uniform lies in [-Scale, Scale). constant is Scale.
+type Drawing struct {
+	table []Info // by offset
+	seed  uint64
+}
+
+// NewDrawing describes the weights of a buffer of so many floats.
+func NewDrawing(table []Info, floats int, seed uint64) (*Drawing, error) {
 	for _, w := range table {
-		if w.Offset < 0 || w.Size() > len(dst)-w.Offset {
-			return nil, fmt.Errorf("weight %s: elements %d to %d lie outside the buffer of %d", w.Name, w.Offset, w.Offset+w.Size(), len(dst))
+		if w.Offset < 0 || w.Size() > floats-w.Offset {
+			return nil, fmt.Errorf("weight %s: elements %d to %d lie outside the buffer of %d", w.Name, w.Offset, w.Offset+w.Size(), floats)
 		}
-		draw := draws[w.Init.Kind]
-		if draw == nil {
+		if draws[w.Init.Kind] == nil {
 			return nil, fmt.Errorf("weight %s: unknown initialisation %q; normal, uniform and constant exist", w.Name, w.Init.Kind)
 		}
-		values, key, scale := dst[w.Offset:w.Offset+w.Size()], weightKey(w.Name, seed), w.Init.Scale
-		for start := 0; start < len(values); start += chunk {
-			work = append(work, func() { draw(values[start:min(start+chunk, len(values))], key, uint64(start/4), scale) })
-		}
 	}
+	sorted := slices.Clone(table)
+	slices.SortFunc(sorted, func(a, b Info) int { return a.Offset - b.Offset })
+	return &Drawing{sorted, seed}, nil
+}
+
+// Fill draws the values of the buffer from an element on, len(dst) of them, on all cores. What belongs to no weight is 0.
+func (d *Drawing) Fill(dst []float32, from int) {
+	const chunk = 1 << 16
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(work)) {
+	for range min(runtime.GOMAXPROCS(0), (len(dst)+chunk-1)/chunk) {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(work)); i = next.Add(1) - 1 {
-				work[i]()
+			for {
+				start := int(next.Add(chunk)) - chunk
+				if start >= len(dst) {
+					return
+				}
+				d.fill(dst[start:min(start+chunk, len(dst))], from+start)
 			}
 		})
 	}
-	return wg.Wait, nil
+	wg.Wait()
+}
+
+// fill is Fill on one core.
+func (d *Drawing) fill(dst []float32, from int) {
+	clear(dst)
+	end := from + len(dst)
+	first := sort.Search(len(d.table), func(i int) bool { return d.table[i].Offset+d.table[i].Size() > from })
+	for _, w := range d.table[first:] {
+		if w.Offset >= end {
+			return
+		}
+		start := max(from-w.Offset, 0) // in the weight
+		values := dst[w.Offset+start-from : min(w.Offset+w.Size(), end)-from]
+		draw, key := draws[w.Init.Kind], weightKey(w.Name, d.seed)
+		if skip := start % 4; skip > 0 {
+			var four [4]float32
+			draw(four[:], key, uint64(start/4), w.Init.Scale)
+			n := copy(values, four[skip:])
+			values, start = values[n:], start+n
+		}
+		draw(values, key, uint64(start/4), w.Init.Scale)
+	}
 }
 
 // draws are the kinds of values. They draw from the blocks of the key from first on.

@@ -82,6 +82,38 @@ func TestInitialiseDependsOnNameIndexAndSeedAlone(t *testing.T) {
 	}
 }
 
+// Parts of a buffer are those of the whole, wherever they begin, and what lies between weights is 0.
+func TestDrawingInParts(t *testing.T) {
+	table := []Info{
+		{Name: "c", Shape: []int{70_001}, Offset: 100_000, Init: Init{"uniform", 1}},
+		{Name: "a", Shape: []int{7}, Offset: 3, Init: Init{"constant", 2}},
+		{Name: "b", Shape: []int{99_001}, Offset: 12, Init: Init{"normal", 1}},
+		{Name: "none", Shape: []int{0}, Offset: 99_500, Init: Init{"normal", 1}},
+	}
+	const floats = 170_050
+	d, err := NewDrawing(table, floats, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := make([]float32, floats)
+	if err := Initialise(table, whole, 5); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range whole {
+		if between := i < 3 || i >= 10 && i < 12 || i >= 99_013 && i < 100_000 || i >= 170_001; (v == 0) != between {
+			t.Fatalf("element %d is %v", i, v)
+		}
+	}
+	for _, size := range []int{1001, 65_536, 70_002, floats} {
+		for from := 0; from < floats; from += size {
+			part := slices.Repeat([]float32{9}, min(size, floats-from))
+			if d.Fill(part, from); !slices.Equal(part, whole[from:from+len(part)]) {
+				t.Errorf("%d elements from %d on are others", size, from)
+			}
+		}
+	}
+}
+
 // Known bits: a change to them changes every training run.
 func TestInitialiseKnownBits(t *testing.T) {
 	sum := crc32.NewIEEE()
