@@ -2,6 +2,7 @@ package lm
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -245,6 +246,19 @@ func (b drawnBackend) Open(i int) (Device, error) {
 	return drawnDevice{d.(fakeDevice), b.host}, nil
 }
 
+// stopAt is a Progress that calls stop when a text shows.
+type stopAt struct {
+	text string
+	stop func()
+}
+
+func (s stopAt) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), s.text) {
+		s.stop()
+	}
+	return len(p), nil
+}
+
 // TestDrawnOnTheDevice: a fresh model's host holds no weights until they are read back, and a run is the same.
 func TestDrawnOnTheDevice(t *testing.T) {
 	root := fakeRoot(t)
@@ -270,7 +284,12 @@ func TestDrawnOnTheDevice(t *testing.T) {
 	if first := fakeModel(t, fakeConfig(nil), 1).weights; !slices.Equal(m.values(), first) {
 		t.Error("a trainer that nothing was read back from leaves other weights")
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	m = fresh()
 	run := filepath.Join(t.TempDir(), "run")
+	if res := mustTrain(t, m, ctx, TrainOptions{Run: run, Root: root, Progress: stopAt{"device:", cancel}}); !res.Interrupted || res.Step != 0 || m.first == nil {
+		t.Errorf("stopped before the first step: %+v, and the weights were read back: %v", res, m.first == nil)
+	}
 	for _, steps := range []int{0, 14} { // 14: on from the save, whose weights are the host's
 		m := fresh()
 		mustTrain(t, m, t.Context(), TrainOptions{Run: run, Root: root, Steps: steps})

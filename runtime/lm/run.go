@@ -213,8 +213,10 @@ func (r *run) close() {
 		}
 	}
 	if r.trainer != nil {
-		if err := r.m.pull(r.trainer); err != nil { // the model has what was learned, also after an error
-			r.say("warning: %v", err)
+		if r.step > r.resumed { // the model has what was learned, also after an error
+			if err := r.m.pull(r.trainer); err != nil {
+				r.say("warning: %v", err)
+			}
 		}
 		r.trainer.Close()
 	}

@@ -40,8 +40,8 @@ const maxFailedSaves = 3
 // Train learns from the data until the run has all its steps. A run that has saves goes on from the newest, whatever the
 // model held before, and comes to the same weights bit for bit as one that was never stopped; it must be the same
 // program on the same data with the same tokenizer and seed, otherwise the error (ErrFile) names what differs. Only the
-// number of steps may change. Where ctx ends, the step at hand is finished and saved, and the result says so; that is
-// not an error.
+// number of steps may change. Where ctx ends, the step at hand (and the one that a device has begun behind it) is finished
+// and saved, and the result says so; that is not an error.
 //
 // The folder gets a save every Save.Every steps (see package checkpoint), log.jsonl with a line every LogEvery steps, and
 // curve.svg. One process at a time may train in it. A step whose loss or gradient is not finite ends the run with an
