@@ -10,6 +10,7 @@ import (
 
 	"github.com/tfc-dev/tfc/cmd/tfc/internal/folder"
 	"github.com/tfc-dev/tfc/cmd/tfc/internal/gomod"
+	gogen "github.com/tfc-dev/tfc/codegen/go"
 	"github.com/tfc-dev/tfc/compile"
 
 	// So that a module that has tfc as a tool requires, by that alone, all that packages import.
@@ -51,20 +52,34 @@ overwrites them.`,
 		if err != nil {
 			return &exit{exitFile, err}
 		}
+		var module []gogen.File
+		if place.Root == "" {
+			if _, module, err = tool.Standalone(s.Name); err != nil {
+				return err
+			}
+		}
+		generate := func(fatbin compile.Fatbin) ([]gogen.File, error) {
+			files, err := compile.Package(s, place.ImportPath, tool.Version, fatbin)
+			if err != nil {
+				return nil, packageError(args[0], err)
+			}
+			return append(files, module...), nil
+		}
 		kept := ""
 		if *only {
 			kept = *dir
-		}
-		files, err := compile.Package(s, place.ImportPath, tool.Version, withNVCC(c, kept))
-		if err != nil {
-			return packageError(args[0], err)
-		}
-		if place.Root == "" {
-			_, module, err := tool.Standalone(s.Name)
+		} else { // that the folder takes the package is known before nvcc works for a minute
+			files, err := generate(held(*dir))
+			if err == nil {
+				err = folder.Check(*dir, s.Name, files, *force)
+			}
 			if err != nil {
 				return err
 			}
-			files = append(files, module...)
+		}
+		files, err := generate(withNVCC(c, kept))
+		if err != nil {
+			return err
 		}
 		if *only {
 			differ, err := folder.Differences(*dir, s.Name, files)

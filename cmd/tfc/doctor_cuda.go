@@ -29,7 +29,7 @@ type cudaMachine struct {
 }
 
 func examineCUDA(ctx context.Context) cudaMachine {
-	m := cudaMachine{GPUs: []nvml.Device{}, Driver: driver("/proc/driver/nvidia/version")}
+	m := cudaMachine{GPUs: []nvml.Device{}, Driver: driverVersion(driverFile)}
 	if err := m.examineNVCC(ctx); err != nil {
 		m.NVCCProblem = err.Error()
 	}
@@ -205,9 +205,9 @@ func major(version string) int {
 	return n
 }
 
-// driver reads the version line of NVIDIA's kernel module, which is there without NVML.
-func driver(version string) string {
-	text, err := os.ReadFile(version)
+// driverVersion reads the version line of NVIDIA's kernel module, which is there without NVML.
+func driverVersion(file string) string {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}

@@ -82,13 +82,13 @@ gpu 3: of an unknown name
 
 func TestDriver(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "version")
-	if got := driver(file); got != "" {
+	if got := driverVersion(file); got != "" {
 		t.Errorf("of no file: %q", got)
 	}
 	if err := os.WriteFile(file, []byte("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06\nGCC version:\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if got := driver(file); got != "NVIDIA UNIX Open Kernel Module for x86_64  580.65.06" {
+	if got := driverVersion(file); got != "NVIDIA UNIX Open Kernel Module for x86_64  580.65.06" {
 		t.Errorf("%q", got)
 	}
 }

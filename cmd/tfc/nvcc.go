@@ -18,6 +18,17 @@ import (
 // fatbinFile is what the .cu files of a package are compiled to, in its folder kernels.
 const fatbinFile = "kernels.fatbin"
 
+// held gives a package the fatbin that a folder holds, from an earlier build.
+func held(dir string) compile.Fatbin {
+	return func([]cudagen.Source, []string) ([]cudagen.Source, error) {
+		data, err := os.ReadFile(filepath.Join(dir, "kernels", fatbinFile))
+		if err != nil {
+			return nil, nil // none
+		}
+		return []cudagen.Source{{Name: fatbinFile, Data: data}}, nil
+	}
+}
+
 // withNVCC compiles CUDA sources by nvcc. Where there is none that will do, the package gets the sources alone, and the
 // user one warning; if kept is not empty, it keeps the fatbin that this folder of an earlier build holds instead.
 func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
@@ -27,8 +38,8 @@ func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 		toolkit, err := nvcc.Find(ctx)
 		if errors.Is(err, nvcc.ErrNotFound) || errors.Is(err, nvcc.ErrTooOld) {
 			if kept != "" {
-				if data, err := os.ReadFile(filepath.Join(kept, "kernels", fatbinFile)); err == nil {
-					return []cudagen.Source{{Name: fatbinFile, Data: data}}, nil
+				if fatbin, _ := held(kept)(sources, arch); fatbin != nil {
+					return fatbin, nil
 				}
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "tfc: warning: the package runs on the CPU only: %v\n", err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -111,21 +110,16 @@ func buildProgram(c *cobra.Command, s *spec.Spec, file, dir string) (program str
 	if _, err := folder.Write(dir, s.Name, append(files, module...), true); err != nil {
 		return "", err
 	}
-	goCommand, err := exec.LookPath("go")
-	if err != nil {
-		return "", errNoGo
-	}
 	program, err = filepath.Abs(filepath.Join(dir, "bin", s.Name))
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command(goCommand, "build", "-mod=readonly", "-o", program, "./cmd/"+s.Name)
-	build.Dir = dir
-	build.Env = append(os.Environ(), "GOWORK=off") // a workspace does not list it
-	var said bytes.Buffer
-	build.Stdout, build.Stderr = &said, &said
-	if err := build.Run(); err != nil {
-		return "", fmt.Errorf("go build of the package in %s: %w\n%s", dir, err, said.String())
+	note, err := goBuild(dir, "./cmd/"+s.Name, program, driverFile)
+	if err != nil {
+		return "", err
+	}
+	if note != "" {
+		fmt.Fprintln(c.ErrOrStderr(), "tfc:", note)
 	}
 	return program, nil
 }

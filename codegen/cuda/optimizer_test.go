@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
@@ -25,8 +26,9 @@ func f(%lr f32[], %step i32[], %given f32[]) {
 }
 `
 
-// optimizerStep runs one update with gradients that carry the loss scale, of which one may be replaced by bad.
-func optimizerStep(t *testing.T, d ir.DType, step int, scale, hysteresis, bad float64) (got, want map[string]*ir.Tensor, norm, wantNorm float64, copies map[string]*ir.Tensor, state []byte) {
+// optimizerStep runs one update with gradients that carry the loss scale, of which one may be replaced by bad. diverged is the
+// step that diverged before it, 0 for none.
+func optimizerStep(t *testing.T, d ir.DType, step int, scale, hysteresis, bad, diverged float64) (got, want map[string]*ir.Tensor, norm, wantNorm float64, copies map[string]*ir.Tensor, state []byte) {
 	t.Helper()
 	f, err := parser.IR("optimizer", optimizerText)
 	if err != nil {
@@ -57,6 +59,7 @@ func optimizerStep(t *testing.T, d ir.DType, step int, scale, hysteresis, bad fl
 		scaled.Grads["w"].Data[60] = bad
 	}
 	in["loss_scale"], in["hysteresis"] = ir.Scalar(scale), ir.Scalar(hysteresis)
+	in["diverged"] = ir.Scalar(diverged)
 	a, err := device.Run(f, code, image, in, scaled, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +83,7 @@ func TestOptimizer(t *testing.T) {
 		scale float64
 	}{{ir.F32, 1}, {ir.BF16, 1}, {ir.F16, 1024}} {
 		t.Run(string(c.d), func(t *testing.T) {
-			got, want, norm, wantNorm, copies, state := optimizerStep(t, c.d, 3, c.scale, 2, 0)
+			got, want, norm, wantNorm, copies, state := optimizerStep(t, c.d, 3, c.scale, 2, 0, 0)
 			if math.Abs(norm-wantNorm) > 1e-5*wantNorm {
 				t.Errorf("norm %v, want %v", norm, wantNorm)
 			}
@@ -116,7 +119,7 @@ func TestOptimizerLeavesNoTrace(t *testing.T) {
 		{ir.F16, 1, 1, math.Inf(1), 1, 0, 0, 5},
 	} {
 		t.Run(fmt.Sprint(c.d, c.scale, c.hysteresis), func(t *testing.T) {
-			got, before, norm, _, _, state := optimizerStep(t, c.d, 5, c.scale, c.hysteresis, c.bad)
+			got, before, norm, _, _, state := optimizerStep(t, c.d, 5, c.scale, c.hysteresis, c.bad, 0)
 			if norm-norm == 0 {
 				t.Errorf("norm %v", norm)
 			}
@@ -129,6 +132,28 @@ func TestOptimizerLeavesNoTrace(t *testing.T) {
 			}
 			if s := float(state, 16); s != c.afterScale || word(state, 24) != c.afterHysteresis || word(state, 28) != c.skip || word(state, 32) != c.diverged || float(state, 76) != c.scale {
 				t.Errorf("scale %v, of the step %v, hysteresis %d, skipped %d, diverged %d", s, float(state, 76), word(state, 24), word(state, 28), word(state, 32))
+			}
+		})
+	}
+}
+
+// TestOptimizerAfterDivergence: a step behind one that diverged, under way before anybody could see it, changes nothing,
+// however good its gradients and whatever they did to the loss scale else.
+func TestOptimizerAfterDivergence(t *testing.T) {
+	for _, c := range []struct {
+		d          ir.DType
+		scale, bad float64
+	}{{ir.F32, 1, 0}, {ir.BF16, 1, 0}, {ir.BF16, 1, math.NaN()}, {ir.F16, 1024, 0}, {ir.F16, 1024, math.Inf(1)}} {
+		t.Run(fmt.Sprint(c.d, c.bad), func(t *testing.T) {
+			got, _, _, _, _, state := optimizerStep(t, c.d, 6, c.scale, 1, c.bad, 5)
+			_, before, _, _, _, _ := optimizerStep(t, c.d, 6, c.scale, 1, math.NaN(), 5)
+			for name, w := range before {
+				if !slices.Equal(got[name].Data, w.Data) {
+					t.Errorf("%s has changed", name)
+				}
+			}
+			if word(state, 32) != 5 || word(state, 36) != 0 || float(state, 16) != c.scale || word(state, 24) != 1 || word(state, 28) != 0 {
+				t.Errorf("diverged %d, update %d, scale %v, hysteresis %d, skipped %d", word(state, 32), word(state, 36), float(state, 16), word(state, 24), word(state, 28))
 			}
 		})
 	}

@@ -385,8 +385,23 @@ func run(p program, j job) (a answer) {
 	sum, n, err := t.Loss(j.Steps[0].Tokens[:p.eval], j.Steps[0].Targets[:p.eval])
 	check(err)
 	a.EvalSum, a.EvalN = sum, float64(n)
+	ahead, _ := t.(lm.Pipelined)
+	start := func(s int) {
+		if s < len(j.Steps) {
+			check(ahead.Start(j.Steps[s].Tokens, j.Steps[s].Targets, lm.StepParams{LR: j.LRs[s], Step: s + 1, Seed: j.Seed}))
+		}
+	}
+	if ahead != nil {
+		start(0)
+	}
 	for s, b := range j.Steps {
-		loss, norm, err := t.Step(b.Tokens, b.Targets, lm.StepParams{LR: j.LRs[s], Step: s + 1, Seed: j.Seed})
+		var loss, norm float32
+		if ahead != nil { // as in a run: the next one is under way
+			start(s + 1)
+			loss, norm, err = ahead.Finish()
+		} else {
+			loss, norm, err = t.Step(b.Tokens, b.Targets, lm.StepParams{LR: j.LRs[s], Step: s + 1, Seed: j.Seed})
+		}
 		check(err)
 		a.Losses, a.Norms = append(a.Losses, loss), append(a.Norms, norm)
 	}

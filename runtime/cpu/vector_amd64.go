@@ -160,6 +160,12 @@ func maxAVX512(x *float32, n int, tops *[16]float32)
 //go:noescape
 func keepAVX512(dst *float32, n int, c *[8]uint32)
 
+// normalAVX512 writes n normal numbers times scale, a multiple of 32. c holds the first block, the other three words
+// of the counter and the two words of the key.
+//
+//go:noescape
+func normalAVX512(dst *float32, n int, c *[6]uint32, scale float64)
+
 // tile6x16AVX2 computes 6 rows of a product tile; ldb and ldc count bytes.
 func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
@@ -311,6 +317,12 @@ func maxAVX2(x *float32, n int, tops *[16]float32)
 //
 //go:noescape
 func keepAVX2(dst *float32, n int, c *[8]uint32)
+
+// normalAVX2 writes n normal numbers times scale, a multiple of 32. c holds the first block, the other three words
+// of the counter and the two words of the key.
+//
+//go:noescape
+func normalAVX2(dst *float32, n int, c *[6]uint32, scale float64)
 
 // transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
 func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)

@@ -2532,6 +2532,388 @@ stepTest:
 	VZEROUPPER
 	RET
 
+DATA normalBlocksAVX512<>+0(SB)/8, $0x0000000000000000
+DATA normalBlocksAVX512<>+8(SB)/8, $0x0000000000000002
+DATA normalBlocksAVX512<>+16(SB)/8, $0x0000000000000004
+DATA normalBlocksAVX512<>+24(SB)/8, $0x0000000000000006
+DATA normalBlocksAVX512<>+32(SB)/8, $0x0000000000000001
+DATA normalBlocksAVX512<>+40(SB)/8, $0x0000000000000003
+DATA normalBlocksAVX512<>+48(SB)/8, $0x0000000000000005
+DATA normalBlocksAVX512<>+56(SB)/8, $0x0000000000000007
+GLOBL normalBlocksAVX512<>(SB), RODATA|NOPTR, $64
+
+// func normalAVX512(dst *float32, n int, c *[6]uint32, scale float64)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·normalAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         c+16(FP), DX
+	VBROADCASTSD scale+24(FP), Z0
+	VPBROADCASTD (DX), Z1
+	VPADDD       normalBlocksAVX512<>+0(SB), Z1, Z1
+	JMP          stepTest
+
+step:
+	VMOVUPS      Z1, Z2
+	VPBROADCASTD 4(DX), Z3
+	VPBROADCASTD 8(DX), Z4
+	VPBROADCASTD 12(DX), Z5
+	VPBROADCASTD 16(DX), Z6
+	VPBROADCASTD 20(DX), Z7
+	VPMULUDQ     constants<>+2176(SB), Z2, Z2
+	VPMULUDQ     constants<>+2240(SB), Z4, Z4
+	VPSRLQ       $0x20, Z4, Z8
+	VXORPS       Z8, Z3, Z3
+	VXORPS       Z3, Z6, Z3
+	VPSRLQ       $0x20, Z2, Z8
+	VXORPS       Z8, Z5, Z5
+	VXORPS       Z5, Z7, Z5
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z3, Z3
+	VPMULUDQ     constants<>+2240(SB), Z5, Z5
+	VPSRLQ       $0x20, Z5, Z8
+	VXORPS       Z8, Z4, Z4
+	VXORPS       Z4, Z6, Z4
+	VPSRLQ       $0x20, Z3, Z8
+	VXORPS       Z8, Z2, Z2
+	VXORPS       Z2, Z7, Z2
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z4, Z4
+	VPMULUDQ     constants<>+2240(SB), Z2, Z2
+	VPSRLQ       $0x20, Z2, Z8
+	VXORPS       Z8, Z5, Z5
+	VXORPS       Z5, Z6, Z5
+	VPSRLQ       $0x20, Z4, Z8
+	VXORPS       Z8, Z3, Z3
+	VXORPS       Z3, Z7, Z3
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z5, Z5
+	VPMULUDQ     constants<>+2240(SB), Z3, Z3
+	VPSRLQ       $0x20, Z3, Z8
+	VXORPS       Z8, Z2, Z2
+	VXORPS       Z2, Z6, Z2
+	VPSRLQ       $0x20, Z5, Z8
+	VXORPS       Z8, Z4, Z4
+	VXORPS       Z4, Z7, Z4
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z2, Z2
+	VPMULUDQ     constants<>+2240(SB), Z4, Z4
+	VPSRLQ       $0x20, Z4, Z8
+	VXORPS       Z8, Z3, Z3
+	VXORPS       Z3, Z6, Z3
+	VPSRLQ       $0x20, Z2, Z8
+	VXORPS       Z8, Z5, Z5
+	VXORPS       Z5, Z7, Z5
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z3, Z3
+	VPMULUDQ     constants<>+2240(SB), Z5, Z5
+	VPSRLQ       $0x20, Z5, Z8
+	VXORPS       Z8, Z4, Z4
+	VXORPS       Z4, Z6, Z4
+	VPSRLQ       $0x20, Z3, Z8
+	VXORPS       Z8, Z2, Z2
+	VXORPS       Z2, Z7, Z2
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z4, Z4
+	VPMULUDQ     constants<>+2240(SB), Z2, Z2
+	VPSRLQ       $0x20, Z2, Z8
+	VXORPS       Z8, Z5, Z5
+	VXORPS       Z5, Z6, Z5
+	VPSRLQ       $0x20, Z4, Z8
+	VXORPS       Z8, Z3, Z3
+	VXORPS       Z3, Z7, Z3
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z5, Z5
+	VPMULUDQ     constants<>+2240(SB), Z3, Z3
+	VPSRLQ       $0x20, Z3, Z8
+	VXORPS       Z8, Z2, Z2
+	VXORPS       Z2, Z6, Z2
+	VPSRLQ       $0x20, Z5, Z8
+	VXORPS       Z8, Z4, Z4
+	VXORPS       Z4, Z7, Z4
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z2, Z2
+	VPMULUDQ     constants<>+2240(SB), Z4, Z4
+	VPSRLQ       $0x20, Z4, Z8
+	VXORPS       Z8, Z3, Z3
+	VXORPS       Z3, Z6, Z3
+	VPSRLQ       $0x20, Z2, Z8
+	VXORPS       Z8, Z5, Z5
+	VXORPS       Z5, Z7, Z5
+	VPADDD       constants<>+2304(SB), Z6, Z6
+	VPADDD       constants<>+2368(SB), Z7, Z7
+	VPMULUDQ     constants<>+2176(SB), Z3, Z3
+	VPMULUDQ     constants<>+2240(SB), Z5, Z5
+	VPSRLQ       $0x20, Z5, Z8
+	VXORPS       Z8, Z4, Z4
+	VXORPS       Z4, Z6, Z4
+	VPSRLQ       $0x20, Z3, Z6
+	VXORPS       Z6, Z2, Z2
+	VXORPS       Z2, Z7, Z2
+	VPSLLQ       $0x20, Z4, Z4
+	VPSRLQ       $0x28, Z4, Z4
+	VORPS        constants64<>+0(SB), Z4, Z4
+	VSUBPD       constants64<>+0(SB), Z4, Z4
+	VMULPD       constants64<>+64(SB), Z4, Z4
+	VMOVUPS      constants64<>+128(SB), Z6
+	VSUBPD       Z4, Z6, Z4
+	VPADDQ       constants64<>+192(SB), Z4, Z6
+	VPSRLQ       $0x34, Z6, Z6
+	VPSLLQ       $0x34, Z6, Z7
+	VPSUBQ       Z7, Z4, Z4
+	VPADDQ       constants64<>+128(SB), Z4, Z4
+	VORPS        constants64<>+0(SB), Z6, Z6
+	VSUBPD       constants64<>+256(SB), Z6, Z6
+	VADDPD       constants64<>+128(SB), Z4, Z7
+	VSUBPD       constants64<>+128(SB), Z4, Z4
+	VDIVPD       Z7, Z4, Z4
+	VMULPD       Z4, Z4, Z7
+	VMOVUPS      constants64<>+320(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+384(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+448(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+512(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+576(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+640(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+704(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+768(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+832(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+896(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VADDPD       Z4, Z4, Z4
+	VMULPD       Z4, Z8, Z4
+	VMULPD       constants64<>+960(SB), Z6, Z6
+	VADDPD       Z4, Z6, Z4
+	VMULPD       constants64<>+1024(SB), Z4, Z4
+	VSQRTPD      Z4, Z4
+	VPSLLQ       $0x20, Z5, Z5
+	VPSRLQ       $0x28, Z5, Z5
+	VANDPS       constants64<>+1088(SB), Z5, Z6
+	VORPS        constants64<>+0(SB), Z6, Z6
+	VSUBPD       constants64<>+0(SB), Z6, Z6
+	VMULPD       constants64<>+1152(SB), Z6, Z6
+	VMULPD       constants64<>+1216(SB), Z6, Z6
+	VMULPD       Z6, Z6, Z7
+	VMOVUPS      constants64<>+1280(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1344(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1408(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1472(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1536(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1600(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1664(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1728(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1792(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1856(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VMULPD       Z6, Z8, Z6
+	VMOVUPS      constants64<>+1920(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1984(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2048(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2112(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2176(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2240(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2304(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2368(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2432(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2496(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VPSLLQ       $0x29, Z5, Z7
+	VPSRLQ       $0x3f, Z7, Z7
+	VXORPS       Z9, Z9, Z9
+	VPSUBQ       Z7, Z9, Z7
+	VXORPS       Z6, Z8, Z9
+	VANDPS       Z7, Z9, Z7
+	VXORPS       Z6, Z7, Z6
+	VXORPS       Z8, Z7, Z7
+	VPSLLQ       $0x28, Z5, Z8
+	VANDPS       constants64<>+2560(SB), Z8, Z8
+	VXORPS       Z6, Z8, Z6
+	VPADDQ       constants64<>+2624(SB), Z5, Z5
+	VPSLLQ       $0x28, Z5, Z5
+	VANDPS       constants64<>+2560(SB), Z5, Z5
+	VXORPS       Z7, Z5, Z5
+	VMULPD       Z4, Z5, Z5
+	VMULPD       Z0, Z5, Z5
+	VCVTPD2PS    Z5, Y5
+	VMULPD       Z4, Z6, Z4
+	VMULPD       Z0, Z4, Z4
+	VCVTPD2PS    Z4, Y4
+	VPSLLQ       $0x20, Z2, Z2
+	VPSRLQ       $0x28, Z2, Z2
+	VORPS        constants64<>+0(SB), Z2, Z2
+	VSUBPD       constants64<>+0(SB), Z2, Z2
+	VMULPD       constants64<>+64(SB), Z2, Z2
+	VMOVUPS      constants64<>+128(SB), Z6
+	VSUBPD       Z2, Z6, Z2
+	VPADDQ       constants64<>+192(SB), Z2, Z6
+	VPSRLQ       $0x34, Z6, Z6
+	VPSLLQ       $0x34, Z6, Z7
+	VPSUBQ       Z7, Z2, Z2
+	VPADDQ       constants64<>+128(SB), Z2, Z2
+	VORPS        constants64<>+0(SB), Z6, Z6
+	VSUBPD       constants64<>+256(SB), Z6, Z6
+	VADDPD       constants64<>+128(SB), Z2, Z7
+	VSUBPD       constants64<>+128(SB), Z2, Z2
+	VDIVPD       Z7, Z2, Z2
+	VMULPD       Z2, Z2, Z7
+	VMOVUPS      constants64<>+320(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+384(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+448(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+512(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+576(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+640(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+704(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+768(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+832(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+896(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VADDPD       Z2, Z2, Z2
+	VMULPD       Z2, Z8, Z2
+	VMULPD       constants64<>+960(SB), Z6, Z6
+	VADDPD       Z2, Z6, Z2
+	VMULPD       constants64<>+1024(SB), Z2, Z2
+	VSQRTPD      Z2, Z2
+	VPSLLQ       $0x20, Z3, Z3
+	VPSRLQ       $0x28, Z3, Z3
+	VANDPS       constants64<>+1088(SB), Z3, Z6
+	VORPS        constants64<>+0(SB), Z6, Z6
+	VSUBPD       constants64<>+0(SB), Z6, Z6
+	VMULPD       constants64<>+1152(SB), Z6, Z6
+	VMULPD       constants64<>+1216(SB), Z6, Z6
+	VMULPD       Z6, Z6, Z7
+	VMOVUPS      constants64<>+1280(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1344(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1408(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1472(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1536(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1600(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1664(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1728(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1792(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1856(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VMULPD       Z6, Z8, Z6
+	VMOVUPS      constants64<>+1920(SB), Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+1984(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2048(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2112(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2176(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2240(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2304(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2368(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2432(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+2496(SB), Z8, Z8
+	VMULPD       Z7, Z8, Z8
+	VADDPD       constants64<>+128(SB), Z8, Z8
+	VPSLLQ       $0x29, Z3, Z7
+	VPSRLQ       $0x3f, Z7, Z7
+	VXORPS       Z9, Z9, Z9
+	VPSUBQ       Z7, Z9, Z7
+	VXORPS       Z6, Z8, Z9
+	VANDPS       Z7, Z9, Z7
+	VXORPS       Z6, Z7, Z6
+	VXORPS       Z8, Z7, Z7
+	VPSLLQ       $0x28, Z3, Z8
+	VANDPS       constants64<>+2560(SB), Z8, Z8
+	VXORPS       Z6, Z8, Z6
+	VPADDQ       constants64<>+2624(SB), Z3, Z3
+	VPSLLQ       $0x28, Z3, Z3
+	VANDPS       constants64<>+2560(SB), Z3, Z3
+	VXORPS       Z7, Z3, Z3
+	VMULPD       Z2, Z3, Z3
+	VMULPD       Z0, Z3, Z3
+	VCVTPD2PS    Z3, Y3
+	VMULPD       Z2, Z6, Z2
+	VMULPD       Z0, Z2, Z2
+	VCVTPD2PS    Z2, Y2
+	VUNPCKLPS    Y4, Y5, Y6
+	VUNPCKHPS    Y4, Y5, Y4
+	VUNPCKLPS    Y2, Y3, Y5
+	VUNPCKHPS    Y2, Y3, Y2
+	VUNPCKLPD    Y5, Y6, Y3
+	VUNPCKHPD    Y5, Y6, Y5
+	VUNPCKLPD    Y2, Y4, Y6
+	VUNPCKHPD    Y2, Y4, Y2
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      Y5, 32(AX)
+	VMOVUPS      Y6, 64(AX)
+	VMOVUPS      Y2, 96(AX)
+	VPADDD       constants<>+2432(SB), Z1, Z1
+	ADDQ         $0x80, AX
+	SUBQ         $0x20, CX
+
+stepTest:
+	CMPQ CX, $0x20
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, FMA3
 TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-49
@@ -4483,6 +4865,384 @@ stepTest:
 	VZEROUPPER
 	RET
 
+DATA normalBlocksAVX2<>+0(SB)/8, $0x0000000000000000
+DATA normalBlocksAVX2<>+8(SB)/8, $0x0000000000000001
+DATA normalBlocksAVX2<>+16(SB)/8, $0x0000000000000002
+DATA normalBlocksAVX2<>+24(SB)/8, $0x0000000000000003
+GLOBL normalBlocksAVX2<>(SB), RODATA|NOPTR, $32
+
+// func normalAVX2(dst *float32, n int, c *[6]uint32, scale float64)
+// Requires: AVX, AVX2
+TEXT ·normalAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         c+16(FP), DX
+	VBROADCASTSD scale+24(FP), Y0
+	VPBROADCASTD (DX), Y1
+	VPADDD       normalBlocksAVX2<>+0(SB), Y1, Y1
+	JMP          stepTest
+
+step:
+	VMOVUPS      Y1, Y2
+	VPBROADCASTD 4(DX), Y3
+	VPBROADCASTD 8(DX), Y4
+	VPBROADCASTD 12(DX), Y5
+	VPBROADCASTD 16(DX), Y6
+	VPBROADCASTD 20(DX), Y7
+	VPMULUDQ     constants<>+2176(SB), Y2, Y2
+	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPSRLQ       $0x20, Y4, Y8
+	VXORPS       Y8, Y3, Y3
+	VXORPS       Y3, Y6, Y3
+	VPSRLQ       $0x20, Y2, Y8
+	VXORPS       Y8, Y5, Y5
+	VXORPS       Y5, Y7, Y5
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y3, Y3
+	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPSRLQ       $0x20, Y5, Y8
+	VXORPS       Y8, Y4, Y4
+	VXORPS       Y4, Y6, Y4
+	VPSRLQ       $0x20, Y3, Y8
+	VXORPS       Y8, Y2, Y2
+	VXORPS       Y2, Y7, Y2
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y4, Y4
+	VPMULUDQ     constants<>+2240(SB), Y2, Y2
+	VPSRLQ       $0x20, Y2, Y8
+	VXORPS       Y8, Y5, Y5
+	VXORPS       Y5, Y6, Y5
+	VPSRLQ       $0x20, Y4, Y8
+	VXORPS       Y8, Y3, Y3
+	VXORPS       Y3, Y7, Y3
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y5, Y5
+	VPMULUDQ     constants<>+2240(SB), Y3, Y3
+	VPSRLQ       $0x20, Y3, Y8
+	VXORPS       Y8, Y2, Y2
+	VXORPS       Y2, Y6, Y2
+	VPSRLQ       $0x20, Y5, Y8
+	VXORPS       Y8, Y4, Y4
+	VXORPS       Y4, Y7, Y4
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y2, Y2
+	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPSRLQ       $0x20, Y4, Y8
+	VXORPS       Y8, Y3, Y3
+	VXORPS       Y3, Y6, Y3
+	VPSRLQ       $0x20, Y2, Y8
+	VXORPS       Y8, Y5, Y5
+	VXORPS       Y5, Y7, Y5
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y3, Y3
+	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPSRLQ       $0x20, Y5, Y8
+	VXORPS       Y8, Y4, Y4
+	VXORPS       Y4, Y6, Y4
+	VPSRLQ       $0x20, Y3, Y8
+	VXORPS       Y8, Y2, Y2
+	VXORPS       Y2, Y7, Y2
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y4, Y4
+	VPMULUDQ     constants<>+2240(SB), Y2, Y2
+	VPSRLQ       $0x20, Y2, Y8
+	VXORPS       Y8, Y5, Y5
+	VXORPS       Y5, Y6, Y5
+	VPSRLQ       $0x20, Y4, Y8
+	VXORPS       Y8, Y3, Y3
+	VXORPS       Y3, Y7, Y3
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y5, Y5
+	VPMULUDQ     constants<>+2240(SB), Y3, Y3
+	VPSRLQ       $0x20, Y3, Y8
+	VXORPS       Y8, Y2, Y2
+	VXORPS       Y2, Y6, Y2
+	VPSRLQ       $0x20, Y5, Y8
+	VXORPS       Y8, Y4, Y4
+	VXORPS       Y4, Y7, Y4
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y2, Y2
+	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPSRLQ       $0x20, Y4, Y8
+	VXORPS       Y8, Y3, Y3
+	VXORPS       Y3, Y6, Y3
+	VPSRLQ       $0x20, Y2, Y8
+	VXORPS       Y8, Y5, Y5
+	VXORPS       Y5, Y7, Y5
+	VPADDD       constants<>+2304(SB), Y6, Y6
+	VPADDD       constants<>+2368(SB), Y7, Y7
+	VPMULUDQ     constants<>+2176(SB), Y3, Y3
+	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPSRLQ       $0x20, Y5, Y8
+	VXORPS       Y8, Y4, Y4
+	VXORPS       Y4, Y6, Y4
+	VPSRLQ       $0x20, Y3, Y6
+	VXORPS       Y6, Y2, Y2
+	VXORPS       Y2, Y7, Y2
+	VPSLLQ       $0x20, Y4, Y4
+	VPSRLQ       $0x28, Y4, Y4
+	VORPS        constants64<>+0(SB), Y4, Y4
+	VSUBPD       constants64<>+0(SB), Y4, Y4
+	VMULPD       constants64<>+64(SB), Y4, Y4
+	VMOVUPS      constants64<>+128(SB), Y6
+	VSUBPD       Y4, Y6, Y4
+	VPADDQ       constants64<>+192(SB), Y4, Y6
+	VPSRLQ       $0x34, Y6, Y6
+	VPSLLQ       $0x34, Y6, Y7
+	VPSUBQ       Y7, Y4, Y4
+	VPADDQ       constants64<>+128(SB), Y4, Y4
+	VORPS        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+256(SB), Y6, Y6
+	VADDPD       constants64<>+128(SB), Y4, Y7
+	VSUBPD       constants64<>+128(SB), Y4, Y4
+	VDIVPD       Y7, Y4, Y4
+	VMULPD       Y4, Y4, Y7
+	VMOVUPS      constants64<>+320(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+384(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+448(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+512(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+576(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+640(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+704(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+768(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+832(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+896(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       Y4, Y4, Y4
+	VMULPD       Y4, Y8, Y4
+	VMULPD       constants64<>+960(SB), Y6, Y6
+	VADDPD       Y4, Y6, Y4
+	VMULPD       constants64<>+1024(SB), Y4, Y4
+	VSQRTPD      Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPSRLQ       $0x28, Y5, Y5
+	VANDPS       constants64<>+1088(SB), Y5, Y6
+	VORPS        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+0(SB), Y6, Y6
+	VMULPD       constants64<>+1152(SB), Y6, Y6
+	VMULPD       constants64<>+1216(SB), Y6, Y6
+	VMULPD       Y6, Y6, Y7
+	VMOVUPS      constants64<>+1280(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1344(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1408(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1472(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1536(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1600(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1664(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1728(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1792(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1856(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VMULPD       Y6, Y8, Y6
+	VMOVUPS      constants64<>+1920(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1984(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2048(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2112(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2176(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2240(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2304(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2368(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2432(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2496(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VPSLLQ       $0x29, Y5, Y7
+	VPSRLQ       $0x3f, Y7, Y7
+	VXORPS       Y9, Y9, Y9
+	VPSUBQ       Y7, Y9, Y7
+	VXORPS       Y6, Y8, Y9
+	VANDPS       Y7, Y9, Y7
+	VXORPS       Y6, Y7, Y6
+	VXORPS       Y8, Y7, Y7
+	VPSLLQ       $0x28, Y5, Y8
+	VANDPS       constants64<>+2560(SB), Y8, Y8
+	VXORPS       Y6, Y8, Y6
+	VPADDQ       constants64<>+2624(SB), Y5, Y5
+	VPSLLQ       $0x28, Y5, Y5
+	VANDPS       constants64<>+2560(SB), Y5, Y5
+	VXORPS       Y7, Y5, Y5
+	VMULPD       Y4, Y5, Y5
+	VMULPD       Y0, Y5, Y5
+	VCVTPD2PSY   Y5, X5
+	VMULPD       Y4, Y6, Y4
+	VMULPD       Y0, Y4, Y4
+	VCVTPD2PSY   Y4, X4
+	VPSLLQ       $0x20, Y2, Y2
+	VPSRLQ       $0x28, Y2, Y2
+	VORPS        constants64<>+0(SB), Y2, Y2
+	VSUBPD       constants64<>+0(SB), Y2, Y2
+	VMULPD       constants64<>+64(SB), Y2, Y2
+	VMOVUPS      constants64<>+128(SB), Y6
+	VSUBPD       Y2, Y6, Y2
+	VPADDQ       constants64<>+192(SB), Y2, Y6
+	VPSRLQ       $0x34, Y6, Y6
+	VPSLLQ       $0x34, Y6, Y7
+	VPSUBQ       Y7, Y2, Y2
+	VPADDQ       constants64<>+128(SB), Y2, Y2
+	VORPS        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+256(SB), Y6, Y6
+	VADDPD       constants64<>+128(SB), Y2, Y7
+	VSUBPD       constants64<>+128(SB), Y2, Y2
+	VDIVPD       Y7, Y2, Y2
+	VMULPD       Y2, Y2, Y7
+	VMOVUPS      constants64<>+320(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+384(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+448(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+512(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+576(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+640(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+704(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+768(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+832(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+896(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       Y2, Y2, Y2
+	VMULPD       Y2, Y8, Y2
+	VMULPD       constants64<>+960(SB), Y6, Y6
+	VADDPD       Y2, Y6, Y2
+	VMULPD       constants64<>+1024(SB), Y2, Y2
+	VSQRTPD      Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPSRLQ       $0x28, Y3, Y3
+	VANDPS       constants64<>+1088(SB), Y3, Y6
+	VORPS        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+0(SB), Y6, Y6
+	VMULPD       constants64<>+1152(SB), Y6, Y6
+	VMULPD       constants64<>+1216(SB), Y6, Y6
+	VMULPD       Y6, Y6, Y7
+	VMOVUPS      constants64<>+1280(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1344(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1408(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1472(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1536(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1600(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1664(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1728(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1792(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1856(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VMULPD       Y6, Y8, Y6
+	VMOVUPS      constants64<>+1920(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+1984(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2048(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2112(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2176(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2240(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2304(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2368(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2432(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+2496(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+128(SB), Y8, Y8
+	VPSLLQ       $0x29, Y3, Y7
+	VPSRLQ       $0x3f, Y7, Y7
+	VXORPS       Y9, Y9, Y9
+	VPSUBQ       Y7, Y9, Y7
+	VXORPS       Y6, Y8, Y9
+	VANDPS       Y7, Y9, Y7
+	VXORPS       Y6, Y7, Y6
+	VXORPS       Y8, Y7, Y7
+	VPSLLQ       $0x28, Y3, Y8
+	VANDPS       constants64<>+2560(SB), Y8, Y8
+	VXORPS       Y6, Y8, Y6
+	VPADDQ       constants64<>+2624(SB), Y3, Y3
+	VPSLLQ       $0x28, Y3, Y3
+	VANDPS       constants64<>+2560(SB), Y3, Y3
+	VXORPS       Y7, Y3, Y3
+	VMULPD       Y2, Y3, Y3
+	VMULPD       Y0, Y3, Y3
+	VCVTPD2PSY   Y3, X3
+	VMULPD       Y2, Y6, Y2
+	VMULPD       Y0, Y2, Y2
+	VCVTPD2PSY   Y2, X2
+	VUNPCKLPS    X4, X5, X6
+	VUNPCKHPS    X4, X5, X4
+	VUNPCKLPS    X2, X3, X5
+	VUNPCKHPS    X2, X3, X2
+	VUNPCKLPD    X5, X6, X3
+	VUNPCKHPD    X5, X6, X5
+	VUNPCKLPD    X2, X4, X6
+	VUNPCKHPD    X2, X4, X2
+	VMOVUPS      X3, (AX)
+	VMOVUPS      X5, 16(AX)
+	VMOVUPS      X6, 32(AX)
+	VMOVUPS      X2, 48(AX)
+	VPADDD       constants<>+2496(SB), Y1, Y1
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
 // func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·transposeAAVX512(SB), NOSPLIT, $0-40
@@ -5592,3 +6352,341 @@ DATA constants<>+2548(SB)/4, $0x00000004
 DATA constants<>+2552(SB)/4, $0x00000004
 DATA constants<>+2556(SB)/4, $0x00000004
 GLOBL constants<>(SB), RODATA|NOPTR, $2560
+
+DATA constants64<>+0(SB)/8, $0x4330000000000000
+DATA constants64<>+8(SB)/8, $0x4330000000000000
+DATA constants64<>+16(SB)/8, $0x4330000000000000
+DATA constants64<>+24(SB)/8, $0x4330000000000000
+DATA constants64<>+32(SB)/8, $0x4330000000000000
+DATA constants64<>+40(SB)/8, $0x4330000000000000
+DATA constants64<>+48(SB)/8, $0x4330000000000000
+DATA constants64<>+56(SB)/8, $0x4330000000000000
+DATA constants64<>+64(SB)/8, $0x3e70000000000000
+DATA constants64<>+72(SB)/8, $0x3e70000000000000
+DATA constants64<>+80(SB)/8, $0x3e70000000000000
+DATA constants64<>+88(SB)/8, $0x3e70000000000000
+DATA constants64<>+96(SB)/8, $0x3e70000000000000
+DATA constants64<>+104(SB)/8, $0x3e70000000000000
+DATA constants64<>+112(SB)/8, $0x3e70000000000000
+DATA constants64<>+120(SB)/8, $0x3e70000000000000
+DATA constants64<>+128(SB)/8, $0x3ff0000000000000
+DATA constants64<>+136(SB)/8, $0x3ff0000000000000
+DATA constants64<>+144(SB)/8, $0x3ff0000000000000
+DATA constants64<>+152(SB)/8, $0x3ff0000000000000
+DATA constants64<>+160(SB)/8, $0x3ff0000000000000
+DATA constants64<>+168(SB)/8, $0x3ff0000000000000
+DATA constants64<>+176(SB)/8, $0x3ff0000000000000
+DATA constants64<>+184(SB)/8, $0x3ff0000000000000
+DATA constants64<>+192(SB)/8, $0x00095f619980c433
+DATA constants64<>+200(SB)/8, $0x00095f619980c433
+DATA constants64<>+208(SB)/8, $0x00095f619980c433
+DATA constants64<>+216(SB)/8, $0x00095f619980c433
+DATA constants64<>+224(SB)/8, $0x00095f619980c433
+DATA constants64<>+232(SB)/8, $0x00095f619980c433
+DATA constants64<>+240(SB)/8, $0x00095f619980c433
+DATA constants64<>+248(SB)/8, $0x00095f619980c433
+DATA constants64<>+256(SB)/8, $0x43300000000003ff
+DATA constants64<>+264(SB)/8, $0x43300000000003ff
+DATA constants64<>+272(SB)/8, $0x43300000000003ff
+DATA constants64<>+280(SB)/8, $0x43300000000003ff
+DATA constants64<>+288(SB)/8, $0x43300000000003ff
+DATA constants64<>+296(SB)/8, $0x43300000000003ff
+DATA constants64<>+304(SB)/8, $0x43300000000003ff
+DATA constants64<>+312(SB)/8, $0x43300000000003ff
+DATA constants64<>+320(SB)/8, $0x3fa8618618618618
+DATA constants64<>+328(SB)/8, $0x3fa8618618618618
+DATA constants64<>+336(SB)/8, $0x3fa8618618618618
+DATA constants64<>+344(SB)/8, $0x3fa8618618618618
+DATA constants64<>+352(SB)/8, $0x3fa8618618618618
+DATA constants64<>+360(SB)/8, $0x3fa8618618618618
+DATA constants64<>+368(SB)/8, $0x3fa8618618618618
+DATA constants64<>+376(SB)/8, $0x3fa8618618618618
+DATA constants64<>+384(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+392(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+400(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+408(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+416(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+424(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+432(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+440(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+448(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+456(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+464(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+472(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+480(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+488(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+496(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+504(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+512(SB)/8, $0x3fb1111111111111
+DATA constants64<>+520(SB)/8, $0x3fb1111111111111
+DATA constants64<>+528(SB)/8, $0x3fb1111111111111
+DATA constants64<>+536(SB)/8, $0x3fb1111111111111
+DATA constants64<>+544(SB)/8, $0x3fb1111111111111
+DATA constants64<>+552(SB)/8, $0x3fb1111111111111
+DATA constants64<>+560(SB)/8, $0x3fb1111111111111
+DATA constants64<>+568(SB)/8, $0x3fb1111111111111
+DATA constants64<>+576(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+584(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+592(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+600(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+608(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+616(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+624(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+632(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+640(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+648(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+656(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+664(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+672(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+680(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+688(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+696(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+704(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+712(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+720(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+728(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+736(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+744(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+752(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+760(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+768(SB)/8, $0x3fc2492492492492
+DATA constants64<>+776(SB)/8, $0x3fc2492492492492
+DATA constants64<>+784(SB)/8, $0x3fc2492492492492
+DATA constants64<>+792(SB)/8, $0x3fc2492492492492
+DATA constants64<>+800(SB)/8, $0x3fc2492492492492
+DATA constants64<>+808(SB)/8, $0x3fc2492492492492
+DATA constants64<>+816(SB)/8, $0x3fc2492492492492
+DATA constants64<>+824(SB)/8, $0x3fc2492492492492
+DATA constants64<>+832(SB)/8, $0x3fc999999999999a
+DATA constants64<>+840(SB)/8, $0x3fc999999999999a
+DATA constants64<>+848(SB)/8, $0x3fc999999999999a
+DATA constants64<>+856(SB)/8, $0x3fc999999999999a
+DATA constants64<>+864(SB)/8, $0x3fc999999999999a
+DATA constants64<>+872(SB)/8, $0x3fc999999999999a
+DATA constants64<>+880(SB)/8, $0x3fc999999999999a
+DATA constants64<>+888(SB)/8, $0x3fc999999999999a
+DATA constants64<>+896(SB)/8, $0x3fd5555555555555
+DATA constants64<>+904(SB)/8, $0x3fd5555555555555
+DATA constants64<>+912(SB)/8, $0x3fd5555555555555
+DATA constants64<>+920(SB)/8, $0x3fd5555555555555
+DATA constants64<>+928(SB)/8, $0x3fd5555555555555
+DATA constants64<>+936(SB)/8, $0x3fd5555555555555
+DATA constants64<>+944(SB)/8, $0x3fd5555555555555
+DATA constants64<>+952(SB)/8, $0x3fd5555555555555
+DATA constants64<>+960(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+968(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+976(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+984(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+992(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+1000(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+1008(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+1016(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+1024(SB)/8, $0xc000000000000000
+DATA constants64<>+1032(SB)/8, $0xc000000000000000
+DATA constants64<>+1040(SB)/8, $0xc000000000000000
+DATA constants64<>+1048(SB)/8, $0xc000000000000000
+DATA constants64<>+1056(SB)/8, $0xc000000000000000
+DATA constants64<>+1064(SB)/8, $0xc000000000000000
+DATA constants64<>+1072(SB)/8, $0xc000000000000000
+DATA constants64<>+1080(SB)/8, $0xc000000000000000
+DATA constants64<>+1088(SB)/8, $0x00000000003fffff
+DATA constants64<>+1096(SB)/8, $0x00000000003fffff
+DATA constants64<>+1104(SB)/8, $0x00000000003fffff
+DATA constants64<>+1112(SB)/8, $0x00000000003fffff
+DATA constants64<>+1120(SB)/8, $0x00000000003fffff
+DATA constants64<>+1128(SB)/8, $0x00000000003fffff
+DATA constants64<>+1136(SB)/8, $0x00000000003fffff
+DATA constants64<>+1144(SB)/8, $0x00000000003fffff
+DATA constants64<>+1152(SB)/8, $0x3e90000000000000
+DATA constants64<>+1160(SB)/8, $0x3e90000000000000
+DATA constants64<>+1168(SB)/8, $0x3e90000000000000
+DATA constants64<>+1176(SB)/8, $0x3e90000000000000
+DATA constants64<>+1184(SB)/8, $0x3e90000000000000
+DATA constants64<>+1192(SB)/8, $0x3e90000000000000
+DATA constants64<>+1200(SB)/8, $0x3e90000000000000
+DATA constants64<>+1208(SB)/8, $0x3e90000000000000
+DATA constants64<>+1216(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1224(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1232(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1240(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1248(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1256(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1264(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1272(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+1280(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1288(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1296(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1304(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1312(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1320(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1328(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1336(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+1344(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1352(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1360(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1368(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1376(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1384(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1392(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1400(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+1408(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1416(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1424(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1432(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1440(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1448(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1456(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1464(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+1472(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1480(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1488(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1496(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1504(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1512(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1520(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1528(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+1536(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1544(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1552(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1560(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1568(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1576(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1584(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1592(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+1600(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1608(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1616(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1624(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1632(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1640(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1648(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1656(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+1664(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1672(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1680(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1688(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1696(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1704(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1712(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1720(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+1728(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1736(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1744(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1752(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1760(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1768(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1776(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1784(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+1792(SB)/8, $0x3f81111111111111
+DATA constants64<>+1800(SB)/8, $0x3f81111111111111
+DATA constants64<>+1808(SB)/8, $0x3f81111111111111
+DATA constants64<>+1816(SB)/8, $0x3f81111111111111
+DATA constants64<>+1824(SB)/8, $0x3f81111111111111
+DATA constants64<>+1832(SB)/8, $0x3f81111111111111
+DATA constants64<>+1840(SB)/8, $0x3f81111111111111
+DATA constants64<>+1848(SB)/8, $0x3f81111111111111
+DATA constants64<>+1856(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1864(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1872(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1880(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1888(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1896(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1904(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1912(SB)/8, $0xbfc5555555555555
+DATA constants64<>+1920(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1928(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1936(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1944(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1952(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1960(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1968(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1976(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+1984(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+1992(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2000(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2008(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2016(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2024(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2032(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2040(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+2048(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2056(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2064(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2072(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2080(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2088(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2096(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2104(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+2112(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2120(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2128(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2136(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2144(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2152(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2160(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2168(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+2176(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2184(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2192(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2200(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2208(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2216(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2224(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2232(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+2240(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2248(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2256(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2264(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2272(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2280(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2288(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2296(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+2304(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2312(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2320(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2328(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2336(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2344(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2352(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2360(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+2368(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2376(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2384(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2392(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2400(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2408(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2416(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2424(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+2432(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2440(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2448(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2456(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2464(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2472(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2480(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2488(SB)/8, $0x3fa5555555555555
+DATA constants64<>+2496(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2504(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2512(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2520(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2528(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2536(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2544(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2552(SB)/8, $0xbfe0000000000000
+DATA constants64<>+2560(SB)/8, $0x8000000000000000
+DATA constants64<>+2568(SB)/8, $0x8000000000000000
+DATA constants64<>+2576(SB)/8, $0x8000000000000000
+DATA constants64<>+2584(SB)/8, $0x8000000000000000
+DATA constants64<>+2592(SB)/8, $0x8000000000000000
+DATA constants64<>+2600(SB)/8, $0x8000000000000000
+DATA constants64<>+2608(SB)/8, $0x8000000000000000
+DATA constants64<>+2616(SB)/8, $0x8000000000000000
+DATA constants64<>+2624(SB)/8, $0x0000000000400000
+DATA constants64<>+2632(SB)/8, $0x0000000000400000
+DATA constants64<>+2640(SB)/8, $0x0000000000400000
+DATA constants64<>+2648(SB)/8, $0x0000000000400000
+DATA constants64<>+2656(SB)/8, $0x0000000000400000
+DATA constants64<>+2664(SB)/8, $0x0000000000400000
+DATA constants64<>+2672(SB)/8, $0x0000000000400000
+DATA constants64<>+2680(SB)/8, $0x0000000000400000
+GLOBL constants64<>(SB), RODATA|NOPTR, $2688

@@ -62,7 +62,7 @@ func (c *Context) Close() error {
 	if c.closed.Load() {
 		return nil
 	}
-	err := c.synchronize()
+	err := c.Sync()
 	c.mu.Lock()
 	made := c.made
 	c.made = nil
@@ -134,8 +134,8 @@ func (c *Context) do(f *cfunc, args ...uintptr) error {
 	return c.Do(func() error { return c.drv.check(f, int32(invoke(f.address, args))) })
 }
 
-// synchronize waits for all work of the context.
-func (c *Context) synchronize() error {
+// Sync waits for all work of the Context.
+func (c *Context) Sync() error {
 	if err := c.do(&c.drv.ctxSynchronize); err != nil {
 		return earlier(err)
 	}

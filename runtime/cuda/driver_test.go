@@ -198,6 +198,9 @@ func session(fatbin []byte) (result []float32, err error) {
 	s.Record(events[1])
 	side.Wait(events[1])
 	side.CopyOut(host, 0, y, 4*n)
+	if err := s.Await(events[1]); err != nil {
+		return nil, err
+	}
 	if err := side.Sync(); err != nil {
 		return nil, err
 	}
@@ -413,6 +416,7 @@ func TestMisuse(t *testing.T) {
 		"nil event":   {func(s *cuda.Stream) { s.Wait(nil) }, "event is closed"},
 		"closed mark": {func(s *cuda.Stream) { s.Mark(closed) }, "event is closed"},
 		"mark":        {func(s *cuda.Stream) { s.Mark(open) }, "Mark outside of Capture"},
+		"no event":    {func(s *cuda.Stream) { _ = s.Await(nil) }, "event is closed"},
 		"nil graph":   {func(s *cuda.Stream) { s.Run(nil) }, "graph that is closed or of another context"},
 		"their graph": {func(s *cuda.Stream) { s.Run(theirs) }, "graph that is closed or of another context"},
 		"pinned":      {func(s *cuda.Stream) { s.CopyIn(x, host, 60, 8) }, "bytes 60 to 68 of page-locked memory of 64 bytes"},
@@ -650,6 +654,7 @@ func TestAllocations(t *testing.T) {
 		"Zero":    func() { s.Zero(x, 64) },
 		"Record":  func() { s.Record(e) },
 		"Wait":    func() { s.Wait(e) },
+		"Await":   func() { _ = s.Await(e) },
 		"Sync":    func() { _ = s.Sync() },
 	} {
 		if n := allocations(200, work); n != 0 {
@@ -657,6 +662,33 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 	check(t, s.Sync())
+}
+
+// TestAwait: what lies before the event is there, and the stream's error is told, that of an earlier call too.
+func TestAwait(t *testing.T) {
+	f := newFake(t)
+	c := open(t)
+	x := must(c.Alloc(64))(t)
+	host := must(c.Pinned(128))(t)
+	e := must(c.NewEvent())(t)
+	s := must(c.NewStream())(t)
+	check(t, s.Await(e)) // never recorded: reached
+	s.Zero(x, 64)
+	s.CopyOut(host, 0, x, 64)
+	s.Record(e)
+	s.CopyOut(host, 64, x, 64)
+	for i := range host.Bytes()[:64] {
+		host.Bytes()[i] = 1
+	}
+	check(t, s.Await(e))
+	if i := slices.Index(host.Bytes()[:64], 1); i >= 0 {
+		t.Errorf("byte %d is not there", i)
+	}
+	f.Quiet()
+	f.FailNth("cuEventSynchronize", 1, 700)
+	if err := s.Await(e); err == nil || !strings.Contains(err.Error(), "Await: a kernel launched earlier failed") || s.Err() != err || s.Await(e) != err {
+		t.Errorf("%v, then %v", err, s.Err())
+	}
 }
 
 // TestOthers is what other libraries of CUDA need of a context and a stream.

@@ -62,14 +62,14 @@ func (c *Context) Upload(dst Ptr, src []byte) error {
 	if len(src) == 0 {
 		return nil
 	}
-	if err := c.synchronize(); err != nil {
+	if err := c.Sync(); err != nil {
 		return err
 	}
 	if err := c.do(&c.drv.memcpyHtoD, uintptr(dst), uintptr(unsafe.Pointer(unsafe.SliceData(src))), uintptr(len(src))); err != nil {
 		return fmt.Errorf("copy of %s to %#x on %s: %w", size(uint64(len(src))), uint64(dst), c.device, earlier(err))
 	}
 	// From pageable memory the call returns while the last bytes are still on their way, and streams do not wait for them.
-	return c.synchronize()
+	return c.Sync()
 }
 
 // Download copies device memory to dst: it waits for all work of the Context first, and returns when the copy is done.
@@ -77,7 +77,7 @@ func (c *Context) Download(dst []byte, src Ptr) error {
 	if len(dst) == 0 {
 		return nil
 	}
-	if err := c.synchronize(); err != nil {
+	if err := c.Sync(); err != nil {
 		return err
 	}
 	if err := c.do(&c.drv.memcpyDtoH, uintptr(unsafe.Pointer(unsafe.SliceData(dst))), uintptr(src), uintptr(len(dst))); err != nil {

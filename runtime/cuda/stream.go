@@ -284,6 +284,19 @@ func (s *Stream) Wait(e *Event) {
 	}
 }
 
+// Await waits until the point that e was recorded at is reached, and not for what was put on the stream after it. It returns
+// the stream's error, and allocates nothing.
+func (s *Stream) Await(e *Event) error {
+	if !s.takes(e) {
+		return s.err
+	}
+	s.scratch.args[0] = e.handle
+	if err := s.call(&s.ctx.drv.eventSynchronize, 1); err != nil {
+		s.err = s.blame(err, "Await")
+	}
+	return s.err
+}
+
 func (s *Stream) takes(e *Event) bool {
 	if s.err == nil && (e == nil || e.closed) {
 		s.err = errEventClosed

@@ -66,14 +66,15 @@ type device struct {
 	kernels []cuda.Kernel
 	noted   []string // for the user
 	read    int      // of them, so many are read
+	monitor monitor
 }
 
 func (d *device) String() string {
 	at := d.ctx.Device()
-	return fmt.Sprintf("cuda:%d, %s", at.Index, at.Name)
+	return fmt.Sprintf("cuda:%d, %s, compute capability %s, %.1f GiB", at.Index, at.Name, capability(at), float64(at.Memory)/(1<<30))
 }
 
-func (d *device) Close() error { return d.ctx.Close() }
+func (d *device) Close() error { return errors.Join(d.monitor.close(), d.ctx.Close()) }
 
 // memory is one allocation on the device, cut into buffers.
 type memory struct {

@@ -5,18 +5,20 @@ import (
 	"math"
 	"runtime"
 	"sync"
+
+	"github.com/tfc-dev/tfc/runtime/cuda"
 )
 
-// encode writes x as elements of type d, rounded to nearest even.
+// encode writes x as elements of type d, one of 16 bits, rounded to nearest even.
 func encode(dst []byte, x []float32, d DType) {
 	switch d {
-	case F32:
-		for i, v := range x {
-			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
-		}
 	case BF16:
-		for i, v := range x {
-			binary.LittleEndian.PutUint16(dst[2*i:], bf16(v))
+		dst = dst[:2*len(x)]
+		for ; len(x) >= 2 && len(dst) >= 4; x, dst = x[2:], dst[4:] {
+			binary.LittleEndian.PutUint32(dst, uint32(bf16(x[0]))|uint32(bf16(x[1]))<<16)
+		}
+		if len(x) > 0 {
+			binary.LittleEndian.PutUint16(dst, bf16(x[0]))
 		}
 	case F16:
 		for i, v := range x {
@@ -29,9 +31,7 @@ func encode(dst []byte, x []float32, d DType) {
 func decode(x []float32, src []byte, d DType) {
 	switch d {
 	case F32:
-		for i := range x {
-			x[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
-		}
+		copy(cuda.Bytes(x), src) // hosts of GPUs are little-endian, too
 	case BF16:
 		for i := range x {
 			x[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
@@ -46,8 +46,8 @@ func decode(x []float32, src []byte, d DType) {
 // bf16 rounds to the nearest bfloat16, ties to even.
 func bf16(v float32) uint16 {
 	b := math.Float32bits(v)
-	if v != v {
-		return uint16(b>>16) | 0x40 // quiet
+	if b&0x7fffffff > 0x7f800000 {
+		return uint16(b>>16) | 0x40 // a quiet NaN
 	}
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }

@@ -83,13 +83,7 @@ func (g *generator) start(weights []float32, workspace, tables Ptr, tuned string
 		return err
 	}
 	g.floats = make([]float32, g.slots*p.VocabSize)
-	if err := upload(ctx, g.run.Weights, weights, F32); err != nil {
-		return err
-	}
-	if p.Element != F32 {
-		return upload(ctx, g.run.Copies, weights, p.Element)
-	}
-	return nil
+	return g.d.upload(weights, g.run.Weights, g.run.Copies)
 }
 
 // Prefill implements lm.Generator.

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -12,13 +13,21 @@ import (
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// Two kernels beside that of sampling: learn adds the learning rate to weights, and gives a loss and a norm; give writes a
-// row of logits for each token.
+// Two kernels beside that of sampling: learn takes a step as the optimizer does, one that diverges where the first token is negative, and gives a
+// loss and a norm; give writes a row of logits for each token.
 const learn = `#include "sim.h"
-struct State { unsigned long long seed; unsigned step; float lr; };
-extern "C" __global__ void learn(float *w, float *scalars, const int *tokens, const State *state) {
-    w[threadIdx.x] += state->lr;
-    if (threadIdx.x == 0) { scalars[0] = tokens[0] + state->step; scalars[1] = 2; }
+struct State { unsigned long long seed; unsigned step; float lr, scale; unsigned good, hysteresis, skipped, diverged; };
+extern "C" __global__ void learn(float *w, float *m, float *scalars, const int *tokens, const int *targets, State *state) {
+    const bool diverges = tokens[0] < 0;
+    if (!diverges && state->diverged == 0) {
+        w[threadIdx.x] += state->lr * state->step;
+        m[threadIdx.x] += targets[1];
+    }
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    scalars[0] = diverges ? 0.0f / 0.0f : tokens[0] + state->step;
+    scalars[1] = tokens[0] == 99 ? 1.0f / 0.0f : 2; // the gradients overflow
+    if (diverges && state->diverged == 0) state->diverged = state->step;
 }
 `
 
@@ -47,7 +56,7 @@ func programOf(files fstest.MapFS) *Program {
 		Tables:      []RotaryTable{{Freqs: []float32{1, 0.5}, Scale: 1, Max: 8}},
 		Train: Job{Arena: 256, Scalars: 2, Results: []int{0, 1}, Enqueue: func(r *Run) Ptr {
 			r.Clear(r.Gradients, 4*32)
-			r.Launch(0, Grid{1, 1, 1}, r.Weights, r.Scalar(0), r.Tokens, r.State)
+			r.Launch(0, Grid{1, 1, 1}, r.Weights, r.First, r.Scalar(0), r.Tokens, r.Targets, r.State)
 			return 0
 		}},
 		Eval: Job{Arena: 256, Scalars: 2, Results: []int{1, 0}, Enqueue: func(r *Run) Ptr {
@@ -84,7 +93,7 @@ func session(p *Program) (err error) {
 		return err
 	}
 	defer t.Close()
-	tokens := []int32{5, 0, 0, 0, 0, 0, 0, 0}
+	tokens := []int32{5, 1, 0, 0, 0, 0, 0, 0}
 	for step := 1; step <= 3; step++ {
 		loss, norm, err := t.Step(tokens, tokens, lm.StepParams{LR: 2, Step: step})
 		if err != nil {
@@ -98,14 +107,34 @@ func session(p *Program) (err error) {
 	if err != nil {
 		return err
 	}
-	if sum != 32*7*7 || n != 7 {
+	if sum != 32*13*13 || n != 13 {
 		return errors.New("eval gives another sum")
+	}
+	ahead := t.(lm.Pipelined)
+	for step := 4; step <= 5; step++ {
+		tokens[0] = int32(step * step)
+		if err := ahead.Start(tokens, tokens, lm.StepParams{LR: float32(13 - 3*step), Step: step}); err != nil {
+			return err
+		}
+	}
+	for step := 4; step <= 5; step++ {
+		loss, norm, err := ahead.Finish()
+		if err != nil {
+			return err
+		}
+		if loss != float32(step*step+step) || norm != 2 {
+			return errors.New("a step under way gives another loss or norm")
+		}
 	}
 	if err := t.Pull(); err != nil {
 		return err
 	}
 	if weights[31] != 7 {
 		return errors.New("the weights are others")
+	}
+	first, second := t.Moments()
+	if first[31] != 5 || second[31] != 0 || t.Gradients()[0] != 0 {
+		return errors.New("the moments or gradients are others")
 	}
 	weights[31] = 8
 	if err := t.Push(); err != nil {
@@ -254,6 +283,241 @@ func TestErrors(t *testing.T) {
 	wants(session(p), "learn", "a step  m.yaml:3", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
 }
 
+// newTrainer returns a trainer of the program on the fake device, and its weights.
+func newTrainer(t *testing.T, p *Program) (*trainer, []float32) {
+	t.Helper()
+	d, err := Backend(p).Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights := make([]float32, p.WeightFloats)
+	made, err := d.NewTrainer(weights, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		made.Close()
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return made.(*trainer), weights
+}
+
+// TestDivergedStep: of a step that diverges, and of the one that is under way behind it, nothing is kept.
+func TestDivergedStep(t *testing.T) {
+	cudatest.New(t)
+	tr, weights := newTrainer(t, program(t))
+	start := func(step int, token int32) {
+		t.Helper()
+		batch := []int32{token, 1, 0, 0, 0, 0, 0, 0}
+		if err := tr.Start(batch, batch, lm.StepParams{LR: 1, Step: step}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(1, 3)
+	start(2, -1)
+	if err := tr.Start(make([]int32, 8), make([]int32, 8), lm.StepParams{}); err == nil {
+		t.Error("a third step is under way")
+	}
+	if loss, _, err := tr.Finish(); loss != 4 || err != nil {
+		t.Errorf("the step before: %v, %v", loss, err)
+	}
+	start(3, 3)
+	for _, err := range []error{tr.idle(), tr.Push()} {
+		if err == nil || !strings.Contains(err.Error(), "Finish comes first") {
+			t.Errorf("while steps are under way: %v", err)
+		}
+	}
+	if loss, _, err := tr.Finish(); loss == loss || err != nil {
+		t.Errorf("the loss of a step that diverges is %v, %v", loss, err)
+	}
+	if err := tr.Pull(); err != nil { // while step 3 is under way
+		t.Fatal(err)
+	}
+	if first, _ := tr.Moments(); weights[0] != 1 || first[0] != 1 {
+		t.Errorf("weights %v, moments %v: not as after step 1", weights[0], first[0])
+	}
+	if _, _, err := tr.Finish(); err == nil {
+		t.Error("a step is finished that nobody started")
+	}
+}
+
+// TestOverflow: in f16 a gradient that overflows is a step left out; elsewhere, and once the run has diverged, it is told.
+func TestOverflow(t *testing.T) {
+	cudatest.New(t)
+	infinite := float32(math.Inf(1))
+	for _, c := range []struct {
+		element DType
+		tokens  []int32 // the first of each step
+		norms   []float32
+	}{
+		{F16, []int32{99, 1, -1, 99}, []float32{0, 2, 2, infinite}},
+		{BF16, []int32{99, 1}, []float32{infinite, 2}},
+	} {
+		p := *program(t)
+		p.Element = c.element
+		tr, _ := newTrainer(t, &p)
+		start := func(step int) {
+			if step < len(c.tokens) {
+				batch := []int32{c.tokens[step], 1, 0, 0, 0, 0, 0, 0}
+				if err := tr.Start(batch, batch, lm.StepParams{LR: 1, Step: step + 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		start(0)
+		for step, want := range c.norms {
+			start(step + 1)
+			if _, norm, err := tr.Finish(); norm != want || err != nil {
+				t.Errorf("%v: the norm of step %d is %v, want %v; %v", c.element, step+1, norm, want, err)
+			}
+		}
+	}
+}
+
+// TestMomentsOnTheHost: a fresh trainer keeps no copies of gradients and moments, and takes those it is given.
+func TestMomentsOnTheHost(t *testing.T) {
+	cudatest.New(t)
+	tr, _ := newTrainer(t, program(t))
+	if tr.gradients != nil || tr.first != nil || tr.second != nil {
+		t.Error("a fresh trainer has copies of zeros")
+	}
+	first, second := tr.Moments()
+	first[7], second[7] = 4, 5
+	if err := tr.Push(); err != nil {
+		t.Fatal(err)
+	}
+	batch := []int32{3, 1, 0, 0, 0, 0, 0, 0}
+	if _, _, err := tr.Step(batch, batch, lm.StepParams{Step: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Pull(); err != nil {
+		t.Fatal(err)
+	}
+	if first, second = tr.Moments(); first[7] != 5 || first[8] != 1 || second[7] != 5 || second[8] != 0 {
+		t.Errorf("moments %v and %v, %v and %v", first[7], first[8], second[7], second[8])
+	}
+}
+
+// TestDrawnTrainer: weights that are drawn on their way are the device's, their copies too, and the host's once they are
+// pulled, with or without a step before.
+func TestDrawnTrainer(t *testing.T) {
+	cudatest.New(t)
+	p := *program(t)
+	p.Element = BF16
+	draw := func(dst []float32, from int) {
+		for i := range dst {
+			dst[i] = float32(from+i) + 1
+		}
+	}
+	for steps := range 2 {
+		tr, weights := newTrainer(t, &p)
+		made, err := tr.d.NewDrawnTrainer(weights, draw, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		drawn := made.(*trainer)
+		if weights[31] != 0 {
+			t.Error("the host's weights are there already")
+		}
+		got, want := make([]byte, 2*32), make([]byte, 2*32)
+		if err := tr.d.ctx.Download(got, drawn.run.Copies); err != nil {
+			t.Fatal(err)
+		}
+		first := make([]float32, 32)
+		draw(first, 0)
+		if encode(want, first, BF16); !slices.Equal(got, want) {
+			t.Errorf("the copies are %v, want %v", got, want)
+		}
+		for range steps {
+			batch := []int32{3, 1, 0, 0, 0, 0, 0, 0}
+			if _, _, err := drawn.Step(batch, batch, lm.StepParams{Step: 1, LR: 2}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := drawn.Pull(); err != nil || weights[31] != float32(32+2*steps) || weights[0] != float32(1+2*steps) {
+			t.Errorf("after %d steps the weights are %v, %v", steps, weights, err)
+		}
+		weights[0] = 50
+		if err := errors.Join(drawn.Push(), drawn.Pull()); err != nil || weights[0] != 50 {
+			t.Errorf("a weight that was set is %v, %v", weights[0], err)
+		}
+		drawn.Close()
+	}
+}
+
+// TestTransfer: what is longer than both buffers, and no multiple of one, arrives, as what it is to be.
+func TestTransfer(t *testing.T) {
+	cudatest.New(t)
+	tr, _ := newTrainer(t, program(t))
+	x := make([]float32, 4*transferFloats+5)
+	for i := range x {
+		x[i] = float32(i%4097) - 2000.5
+	}
+	d := tr.d
+	at, err := d.ctx.Alloc(6 * len(x))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := d.newTransfer(len(x))
+	if err != nil {
+		t.Fatal(err)
+	}
+	halves := at.At(4 * len(x))
+	m.up(len(x), held(x), at, halves, BF16)
+	if err := m.stream.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	back := make([]float32, len(x))
+	if err := m.down(back, at); err != nil {
+		t.Fatal(err)
+	}
+	got, want := make([]byte, 2*len(x)), make([]byte, 2*len(x))
+	if err := d.ctx.Download(got, halves); err != nil {
+		t.Fatal(err)
+	}
+	encode(want, x, BF16)
+	if !slices.Equal(back, x) || !slices.Equal(got, want) {
+		t.Error("other numbers come back")
+	}
+	if err := errors.Join(m.close(), d.ctx.Free(at)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStepAllocatesNothing, ahead or not.
+func TestStepAllocatesNothing(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector makes sync.Pool forget at random")
+	}
+	cudatest.New(t)
+	tr, _ := newTrainer(t, program(t))
+	batch := []int32{3, 1, 0, 0, 0, 0, 0, 0}
+	step := func() {
+		if _, _, err := tr.Step(batch, batch, lm.StepParams{Step: 1}); err != nil {
+			t.Error(err)
+		}
+	}
+	step()
+	if n := testing.AllocsPerRun(50, step); n != 0 {
+		t.Errorf("%v allocations a step", n)
+	}
+	if err := tr.Start(batch, batch, lm.StepParams{Step: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(50, func() {
+		if err := tr.Start(batch, batch, lm.StepParams{Step: 1}); err != nil {
+			t.Error(err)
+		}
+		if _, _, err := tr.Finish(); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a step that starts ahead", n)
+	}
+}
+
 // TestConversions: every value of 16 bits comes back, and what lies halfway between two goes to the even one.
 func TestConversions(t *testing.T) {
 	for _, d := range []DType{BF16, F16} {
@@ -275,11 +539,33 @@ func TestConversions(t *testing.T) {
 			if h&0x7fff == 0x7fff || x[1]-x[0] != x[1]-x[0] || x[1] != x[1] || x[1]-x[1] != 0 || x[0]-x[0] != 0 {
 				continue
 			}
+			var three [6]byte
+			encode(three[:], []float32{x[0], x[0], x[0]}, d)
+			if [2]byte(three[2:4]) != bytes || [2]byte(three[4:]) != bytes {
+				t.Fatalf("%v: three times %g is %#x", d, x[0], three)
+			}
 			middle := []float32{x[0] + (x[1]-x[0])/2}
 			encode(back[:], middle, d)
 			if even := h + h&1; int(back[0])|int(back[1])<<8 != even {
 				t.Fatalf("%v: %g, between %#x and the next, is %#x", d, middle[0], h, back)
 			}
 		}
+	}
+}
+
+// BenchmarkEncode is what the host does to weights on their way to the device, on all cores.
+func BenchmarkEncode(b *testing.B) {
+	x := make([]float32, transferFloats)
+	for i := range x {
+		x[i] = float32(i%4097) - 2000.5
+	}
+	dst := make([]byte, 4*len(x))
+	for _, d := range []DType{BF16, F16} {
+		b.Run(d.String(), func(b *testing.B) {
+			b.SetBytes(int64(4 * len(x)))
+			for b.Loop() {
+				inParallel(len(x), func(from, end int) { encode(dst[from*d.Size():], x[from:end], d) })
+			}
+		})
 	}
 }

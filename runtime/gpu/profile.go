@@ -15,8 +15,7 @@ func (t *trainer) ProfileStep(tokens, targets []int32, p lm.StepParams, times in
 	if _, _, err := t.Step(tokens, targets, p); err != nil { // which captures the step, and leaves it what it learns from
 		return nil, err
 	}
-	profile, err := t.run.profile(t.d.ctx, &t.p.Train, &ledger{}, t.train, edge{t.copyIn(len(tokens), true), stepBytes + 8*len(tokens)},
-		edge{t.copyOut, len(t.results.Bytes())}, times)
+	profile, err := t.run.profile(t.d.ctx, &t.p.Train, &ledger{}, t.train, edge{}, times)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +78,11 @@ func (g *generator) profileStep(tokens, positions, slots []int32, times int) (*l
 	if !step.pick {
 		back = step.rows * g.p.VocabSize * g.p.Element.Size()
 	}
-	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[step], edge{func(Ptr) {}, 0},
+	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[step],
 		edge{func(result Ptr) { g.after(step, result) }, back}, times)
 }
 
-// edge is what a graph does before its job, or after it: copies of so many bytes from the host, or to it.
+// edge is what a graph does after its job: copies of so many bytes to the host, or nothing.
 type edge struct {
 	copy  func(result Ptr)
 	bytes int
@@ -94,20 +93,21 @@ const emptyIntervals = 16
 
 // profile captures a job with an event between launches, and replays that graph and the plain one so many times each.
 // l knows of the rows of the call.
-func (r *Run) profile(ctx *cuda.Context, j *Job, l *ledger, plain *cuda.Graph, in, out edge, times int) (p *lm.Profile, err error) {
+func (r *Run) profile(ctx *cuda.Context, j *Job, l *ledger, plain *cuda.Graph, out edge, times int) (p *lm.Profile, err error) {
 	l.ctx = ctx
 	r.ledger = l
 	defer func() {
 		r.ledger = nil
 		err = errors.Join(err, l.close())
 	}()
-	graph, err := r.capture(j, func(result Ptr) {
+	graph, err := r.capture(j, func(Ptr) {
 		for range emptyIntervals + 1 {
 			l.mark(r.stream)
 		}
-		in.copy(result)
-		l.add(r, lm.Launch{Kernel: "copies from the host", Bytes: float64(in.bytes)})
 	}, func(result Ptr) {
+		if out.copy == nil {
+			return
+		}
 		out.copy(result)
 		l.add(r, lm.Launch{Kernel: "copies to the host", Bytes: float64(out.bytes)})
 	})

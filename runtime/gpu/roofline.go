@@ -106,8 +106,13 @@ func (d *device) timeProduct(s *cuda.Stream, p Product) (t time.Duration, err er
 	for at := transferFloats; at < len(x); at += transferFloats { // often enough drawn
 		copy(x[at:], x[:transferFloats])
 	}
+	data := cuda.Bytes(x)
+	if p.A != F32 {
+		data = make([]byte, bytes)
+		inParallel(len(x), func(from, to int) { encode(data[2*from:], x[from:to], p.A) })
+	}
 	for _, to := range []Ptr{a, b} {
-		if err := upload(d.ctx, to, x, p.A); err != nil {
+		if err := d.ctx.Upload(to, data); err != nil {
 			return 0, err
 		}
 	}

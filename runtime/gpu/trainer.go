@@ -10,10 +10,10 @@ import (
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// Of State in state.cuh the host writes the first stepBytes before each step: the seed, the step and the learning rate.
+// Of State in state.cuh each step gets the first stepBytes with its batch: the seed, the step and the learning rate.
 const (
 	stateBytes = footprint.State
-	stepBytes  = 16
+	stepBytes  = footprint.Step
 
 	lossScaleAt  = 16 // float, then three uint32s: good steps, hysteresis, skipped steps
 	hysteresisAt = 24
@@ -27,29 +27,55 @@ const (
 	initialHysteresis = 2
 )
 
-// trainer is lm.Trainer on a device.
+// trainer is lm.Trainer on a device. Two steps can be under way: the batch of one crosses over, on a stream of its own and
+// to memory of its own, while the other one runs.
+//
+// There is one graph of a step, which reads its batch at fixed addresses; on its stream the batch is copied there first, within
+// the device. That takes microseconds and is in order by itself, where a graph for each of the two batches would have to be
+// captured, and kept, twice.
 type trainer struct {
 	d      *device
 	p      *Program
 	memory *memory
 	code   *code
 	stream *cuda.Stream
+	copies *cuda.Stream // to the device
 	run    Run
 
 	train, eval *cuda.Graph
 
-	state   *cuda.Pinned // what a step is told
-	batch   *cuda.Pinned // tokens, then targets
-	results *cuda.Pinned
+	slots             [2]slot
+	started, finished int     // steps and evaluations; number n is in slot n%2
+	stepScale         float32 // factor on the gradients of the newest step finished
 
-	weights, gradients, first, second []float32 // on the host
-	fresh                             bool      // they are as on the device
+	draw          source    // of the first weights, while the host does not hold them
+	weights       []float32 // on the host
+	gradients     []float32 // nil until they are asked for, as are the moments: zeros, if no step was taken
+	first, second []float32
+	fresh         bool // all of them are as on the device
+}
+
+// slot is where a batch, and what its step comes to, cross over.
+type slot struct {
+	input   *cuda.Pinned // tokens, targets and what the step is told, laid out as in trainer.run
+	device  Ptr          // its copy
+	results *cuda.Pinned // the state and the scalars, once the step is done
+
+	copied, done *cuda.Event
 }
 
 func (d *device) NewTrainer(weights []float32, tuned string) (lm.Trainer, error) {
+	return d.newTrainer(&trainer{d: d, p: d.program, weights: weights}, tuned)
+}
+
+// NewDrawnTrainer implements lm.Drawer.
+func (d *device) NewDrawnTrainer(weights []float32, draw func(dst []float32, from int), tuned string) (lm.Trainer, error) {
+	return d.newTrainer(&trainer{d: d, p: d.program, weights: weights, draw: draw}, tuned)
+}
+
+// newTrainer makes a trainer ready.
+func (d *device) newTrainer(t *trainer, tuned string) (lm.Trainer, error) {
 	p := d.program
-	t := &trainer{d: d, p: p, weights: weights}
-	tokens := p.MicroBatches * p.MicroBatch * p.Context
 	var workspace, tables Ptr
 	var err error
 	t.memory, err = d.allocate("training", func(m *memory) {
@@ -57,23 +83,35 @@ func (d *device) NewTrainer(weights []float32, tuned string) (lm.Trainer, error)
 		t.run.lay(at)
 		t.run.Gradients, t.run.First, t.run.Second = at[footprint.Gradients], at[footprint.First], at[footprint.Second]
 		t.run.Targets = at[footprint.Targets]
+		for i := range t.slots {
+			t.slots[i].device = at[footprint.Crossing].At(i * footprint.Round(t.stateAt()+stepBytes))
+		}
 		tables, workspace = at[footprint.Tables], at[footprint.BLASWorkspace]
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = t.start(workspace, tables, tokens, tuned)
+	err = t.start(workspace, tables, tuned)
 	if err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
 }
 
+// targetsAt and stateAt are where in a slot's input the targets begin, and what the step is told.
+func (t *trainer) targetsAt() int { return int(t.run.Targets - t.run.Tokens) }
+func (t *trainer) stateAt() int   { return int(t.run.State - t.run.Tokens) }
+
+// scalarsAt is where in a slot's results the scalars begin.
+func (t *trainer) scalarsAt() int { return int(t.run.scalars - t.run.State) }
+
 // start fills the memory and makes what a step needs.
-func (t *trainer) start(workspace, tables Ptr, tokens int, tuned string) (err error) {
+func (t *trainer) start(workspace, tables Ptr, tuned string) (err error) {
 	ctx, p := t.d.ctx, t.p
-	if t.stream, err = ctx.NewStream(); err != nil {
-		return err
+	for _, s := range []**cuda.Stream{&t.stream, &t.copies} {
+		if *s, err = ctx.NewStream(); err != nil {
+			return err
+		}
 	}
 	t.run.stream = t.stream
 	if t.run.Tables, err = t.d.uploadTables(tables); err != nil {
@@ -83,19 +121,25 @@ func (t *trainer) start(workspace, tables Ptr, tokens int, tuned string) (err er
 	for i := range positions {
 		positions[i] = int32(i % p.Context)
 	}
-	if err := ctx.Upload(t.run.Positions, intBytes(positions)); err != nil {
+	if err := ctx.Upload(t.run.Positions, cuda.Bytes(positions)); err != nil {
 		return err
 	}
 	if t.code, err = t.d.newCode(workspace, tuned); err != nil {
 		return err
 	}
 	t.run.code = t.code
-	for _, pinned := range []struct {
-		to    **cuda.Pinned
-		bytes int
-	}{{&t.state, stepBytes}, {&t.batch, 8 * tokens}, {&t.results, stateBytes + 4*max(p.Train.Scalars, p.Eval.Scalars)}} {
-		if *pinned.to, err = ctx.Pinned(pinned.bytes); err != nil {
+	for i := range t.slots {
+		s := &t.slots[i]
+		if s.input, err = ctx.Pinned(t.stateAt() + stepBytes); err != nil {
 			return err
+		}
+		if s.results, err = ctx.Pinned(t.scalarsAt() + 4*max(p.Train.Scalars, p.Eval.Scalars)); err != nil {
+			return err
+		}
+		for _, e := range []**cuda.Event{&s.copied, &s.done} {
+			if *e, err = ctx.NewEvent(); err != nil {
+				return err
+			}
 		}
 	}
 	state := make([]byte, stateBytes)
@@ -108,8 +152,6 @@ func (t *trainer) start(workspace, tables Ptr, tokens int, tuned string) (err er
 	if err := ctx.Upload(t.run.State, state); err != nil {
 		return err
 	}
-	t.gradients = make([]float32, p.WeightFloats)
-	t.first, t.second = make([]float32, p.WeightFloats), make([]float32, p.WeightFloats)
 	return t.Push()
 }
 
@@ -118,22 +160,48 @@ func (t *trainer) Bytes() int64 { return int64(t.memory.size) }
 
 // Step implements lm.Trainer.
 func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm float32, err error) {
-	state := t.state.Bytes()
+	if err := t.idle(); err != nil {
+		return 0, 0, err
+	}
+	if err := t.Start(tokens, targets, p); err != nil {
+		return 0, 0, err
+	}
+	return t.Finish()
+}
+
+// Start implements lm.Pipelined. After a step that diverged, the optimizer's kernels leave weights and moments alone
+// (State.diverged), so one that is under way behind it does no harm.
+func (t *trainer) Start(tokens, targets []int32, p lm.StepParams) error {
+	if t.started-t.finished == len(t.slots) {
+		return errors.New("two steps are under way already: Finish comes first")
+	}
+	if t.train == nil {
+		var err error
+		if t.train, err = t.run.capture(&t.p.Train, nothing, nothing); err != nil {
+			return err
+		}
+	}
+	state := t.slots[t.started%len(t.slots)].input.Bytes()[t.stateAt():]
 	binary.LittleEndian.PutUint64(state, p.Seed)
 	binary.LittleEndian.PutUint32(state[8:], uint32(p.Step))
 	binary.LittleEndian.PutUint32(state[12:], math.Float32bits(p.LR))
 	t.fresh = false
-	if t.train == nil {
-		if t.train, err = t.run.capture(&t.p.Train, t.copyIn(len(tokens), true), t.copyOut); err != nil {
-			return 0, 0, err
-		}
+	return t.enqueue(t.train, tokens, targets, t.stateAt()+stepBytes)
+}
+
+// Finish implements lm.Pipelined.
+func (t *trainer) Finish() (loss, gradNorm float32, err error) {
+	if t.finished == t.started {
+		return 0, 0, errors.New("no step is under way")
 	}
-	results, err := t.replay(t.train, tokens, targets, &t.p.Train)
+	s, results, err := t.await(&t.p.Train)
 	if err != nil {
 		return 0, 0, err
 	}
+	state := s.results.Bytes()
+	t.stepScale = math.Float32frombits(binary.LittleEndian.Uint32(state[stepScaleAt:]))
 	loss, gradNorm = results[0], results[1]
-	if t.p.Element == F16 && gradNorm-gradNorm != 0 && loss-loss == 0 && binary.LittleEndian.Uint32(t.results.Bytes()[divergedAt:]) == 0 {
+	if t.p.Element == F16 && gradNorm-gradNorm != 0 && loss-loss == 0 && binary.LittleEndian.Uint32(state[divergedAt:]) == 0 {
 		gradNorm = 0 // the gradients overflowed, and the step was left out
 	}
 	return loss, gradNorm, nil
@@ -141,74 +209,121 @@ func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm
 
 // Loss implements lm.Trainer.
 func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int, err error) {
+	if err := t.idle(); err != nil {
+		return 0, 0, err
+	}
 	if t.eval == nil {
-		if t.eval, err = t.run.capture(&t.p.Eval, t.copyIn(len(tokens), false), t.copyOut); err != nil {
+		if t.eval, err = t.run.capture(&t.p.Eval, nothing, nothing); err != nil {
 			return 0, 0, err
 		}
 	}
-	results, err := t.replay(t.eval, tokens, targets, &t.p.Eval)
-	if err != nil {
+	if err := t.enqueue(t.eval, tokens, targets, t.stateAt()); err != nil {
 		return 0, 0, err
 	}
-	return float64(results[0]), int(results[1]), nil
+	_, results, err := t.await(&t.p.Eval)
+	return float64(results[0]), int(results[1]), err
 }
 
-// copyIn puts the copies of a batch, and of what a step is told, on the stream.
-func (t *trainer) copyIn(tokens int, state bool) func(Ptr) {
-	return func(Ptr) {
-		if state {
-			t.stream.CopyIn(t.run.State, t.state, 0, stepBytes)
-		}
-		t.stream.CopyIn(t.run.Tokens, t.batch, 0, 4*tokens)
-		t.stream.CopyIn(t.run.Targets, t.batch, len(t.batch.Bytes())/2, 4*tokens)
-	}
-}
+func nothing(Ptr) {}
 
-// copyOut puts the copies of the state and the scalars on the stream.
-func (t *trainer) copyOut(Ptr) {
-	t.stream.CopyOut(t.results, 0, t.run.State, stateBytes)
-	t.stream.CopyOut(t.results, stateBytes, t.run.scalars, len(t.results.Bytes())-stateBytes)
-}
-
-// replay runs a graph over a batch and returns the job's results.
-func (t *trainer) replay(g *cuda.Graph, tokens, targets []int32, j *Job) (results [2]float32, err error) {
-	ints := t.batch.Int32s()
+// enqueue puts a graph over a batch, and so many bytes of its slot's input, behind all that is under way.
+func (t *trainer) enqueue(g *cuda.Graph, tokens, targets []int32, bytes int) error {
+	s := &t.slots[t.started%len(t.slots)]
+	ints := s.input.Int32s()
 	copy(ints, tokens)
-	copy(ints[len(ints)/2:], targets)
+	copy(ints[t.targetsAt()/4:], targets)
+	t.copies.CopyIn(s.device, s.input, 0, bytes)
+	t.copies.Record(s.copied)
+	if err := t.copies.Err(); err != nil {
+		return err
+	}
+	t.stream.Wait(s.copied)
+	t.stream.Copy(t.run.Tokens, s.device, bytes)
 	t.stream.Run(g)
-	if err := t.stream.Sync(); err != nil {
-		return results, err
+	t.stream.CopyOut(s.results, 0, t.run.State, len(s.results.Bytes()))
+	t.stream.Record(s.done)
+	if err := t.stream.Err(); err != nil {
+		return err
 	}
-	for i, slot := range j.Results {
-		results[i] = t.results.Float32s()[stateBytes/4+slot]
+	t.started++
+	return nil
+}
+
+// await waits for the oldest that is under way, and returns the job's results.
+func (t *trainer) await(j *Job) (s *slot, results [2]float32, err error) {
+	s = &t.slots[t.finished%len(t.slots)]
+	t.finished++
+	if err := t.stream.Await(s.done); err != nil {
+		return s, results, err
 	}
-	return results, nil
+	for i, at := range j.Results {
+		results[i] = s.results.Float32s()[t.scalarsAt()/4+at]
+	}
+	return s, results, nil
+}
+
+// idle is an error while a step is under way.
+func (t *trainer) idle() error {
+	if t.started != t.finished {
+		return errors.New("a step is under way: Finish comes first")
+	}
+	return nil
+}
+
+// drain waits for the steps under way. What they come to, errors too, shows in what is asked for next.
+func (t *trainer) drain() {
+	for t.finished < t.started {
+		t.Finish()
+	}
 }
 
 // Weights, Gradients and Moments implement lm.Trainer.
-func (t *trainer) Weights() []float32                 { return t.weights }
-func (t *trainer) Gradients() []float32               { return t.gradients }
-func (t *trainer) Moments() (first, second []float32) { return t.first, t.second }
+func (t *trainer) Weights() []float32 { return t.weights }
+
+func (t *trainer) Gradients() []float32 {
+	t.onHost(&t.gradients)
+	return t.gradients
+}
+
+func (t *trainer) Moments() (first, second []float32) {
+	t.onHost(&t.first)
+	t.onHost(&t.second)
+	return t.first, t.second
+}
+
+// onHost makes a host's copy. To touch its pages takes a second for a billion weights, so it is made where it is needed.
+func (t *trainer) onHost(x *[]float32) {
+	if *x == nil {
+		*x = make([]float32, t.p.WeightFloats)
+	}
+}
 
 // Pull implements lm.Trainer.
-func (t *trainer) Pull() error {
+func (t *trainer) Pull() (err error) {
+	t.drain()
 	if t.fresh {
 		return nil
 	}
+	m, err := t.d.newTransfer(t.p.WeightFloats)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
 	for _, b := range []struct {
-		to   []float32
+		to   *[]float32
 		from Ptr
-	}{{t.weights, t.run.Weights}, {t.gradients, t.run.Gradients}, {t.first, t.run.First}, {t.second, t.run.Second}} {
-		if err := download(t.d.ctx, b.to, b.from); err != nil {
+	}{{&t.weights, t.run.Weights}, {&t.gradients, t.run.Gradients}, {&t.first, t.run.First}, {&t.second, t.run.Second}} {
+		t.onHost(b.to)
+		if err := m.down(*b.to, b.from); err != nil {
 			return err
 		}
 	}
-	if scale := math.Float32frombits(binary.LittleEndian.Uint32(t.results.Bytes()[stepScaleAt:])); t.p.Element == F16 && scale > 0 {
+	if t.p.Element == F16 && t.stepScale > 0 {
 		for i := range t.gradients {
-			t.gradients[i] /= scale
+			t.gradients[i] /= t.stepScale
 		}
 	}
-	t.fresh = true
+	t.fresh, t.draw = true, nil
 	return nil
 }
 
@@ -234,27 +349,41 @@ func (t *trainer) SetLossScale(s lm.LossScale) error {
 	return t.d.ctx.Upload(t.run.State.At(lossScaleAt), state)
 }
 
-// Push implements lm.Trainer.
-func (t *trainer) Push() error {
+// Push implements lm.Trainer. Gradients and moments that the host has no copies of are zeros, and weights that it does not
+// hold are drawn.
+func (t *trainer) Push() (err error) {
+	if err := t.idle(); err != nil {
+		return err
+	}
+	m, err := t.d.newTransfer(t.p.WeightFloats)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
 	for _, b := range []struct {
 		to   Ptr
 		from []float32
-	}{{t.run.Weights, t.weights}, {t.run.Gradients, t.gradients}, {t.run.First, t.first}, {t.run.Second, t.second}} {
-		if err := upload(t.d.ctx, b.to, b.from, F32); err != nil {
-			return err
+	}{{t.run.Gradients, t.gradients}, {t.run.First, t.first}, {t.run.Second, t.second}} {
+		if b.from == nil {
+			m.stream.Zero(b.to, 4*t.p.WeightFloats)
+		} else {
+			m.up(len(b.from), held(b.from), b.to, 0, F32)
 		}
 	}
-	t.fresh = true
-	if t.p.Element == F32 {
-		return nil
+	read := t.draw
+	if read == nil {
+		read = held(t.weights)
 	}
-	return upload(t.d.ctx, t.run.Copies, t.weights, t.p.Element)
+	m.up(t.p.WeightFloats, read, t.run.Weights, t.run.Copies, t.p.Element)
+	t.fresh = t.draw == nil
+	return m.stream.Sync()
 }
 
 // Close implements lm.Trainer.
 func (t *trainer) Close() { t.close() }
 
 func (t *trainer) close() error {
+	t.drain()
 	var errs []error
 	for _, g := range []*cuda.Graph{t.train, t.eval} {
 		if g != nil {
@@ -264,13 +393,22 @@ func (t *trainer) close() error {
 	if t.code != nil {
 		errs = append(errs, t.code.blas.Close())
 	}
-	for _, p := range []*cuda.Pinned{t.state, t.batch, t.results} {
-		if p != nil {
-			errs = append(errs, p.Free())
+	for _, s := range t.slots {
+		for _, e := range []*cuda.Event{s.copied, s.done} {
+			if e != nil {
+				errs = append(errs, e.Close())
+			}
+		}
+		for _, p := range []*cuda.Pinned{s.input, s.results} {
+			if p != nil {
+				errs = append(errs, p.Free())
+			}
 		}
 	}
-	if t.stream != nil {
-		errs = append(errs, t.stream.Close())
+	for _, s := range []*cuda.Stream{t.stream, t.copies} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	return errors.Join(append(errs, t.memory.free())...)
 }

@@ -224,10 +224,11 @@ func (c *call) train() error {
 	if err := c.parse(); err != nil {
 		return err
 	}
-	m, err := New(c.cfg, *seed)
-	if *dir != "" && err == nil {
-		m, err = Open(c.cfg, *dir)
+	begin := func() (*Model, error) { return New(c.cfg, *seed) }
+	if *dir != "" {
+		begin = func() (*Model, error) { return Open(c.cfg, *dir) }
 	}
+	m, err := begin()
 	if m, err = c.use(m, err); err != nil {
 		return err
 	}
@@ -282,7 +283,10 @@ func (r TrainResult) String() string {
 	if !math.IsNaN(r.EvalLoss) {
 		fmt.Fprintf(&b, ", eval loss %.4f", r.EvalLoss)
 	}
-	if r.Interrupted {
+	switch {
+	case r.Interrupted && r.Step == r.Steps:
+		b.WriteString("; complete and saved, but for the last evaluation: the same command makes up for it")
+	case r.Interrupted:
 		b.WriteString("; stopped and saved: the same command goes on from here")
 	}
 	return b.String()

@@ -48,7 +48,7 @@ func TestWhereTheTextComesFrom(t *testing.T) {
 		}
 		hashes[r.dataHash] = c.name
 		whole := make([]int32, len(r.tokens))
-		if err := r.learn(); err != nil {
+		if err := r.learn(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if r.loader.Batch(r.step, 0, whole, make([]int32, len(whole))); !slices.Equal(whole, r.tokens) {
@@ -74,7 +74,7 @@ func TestWhereTheTextComesFrom(t *testing.T) {
 		}
 		r, err := fakeModel(t, held, seed).openRun(t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: root})
 		if err == nil {
-			err = r.learn()
+			err = r.learn(t.Context())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestLossFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.close()
-	if err := r.learn(); err != nil {
+	if err := r.learn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for i, target := range r.targets {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tfc-dev/tfc/runtime/telemetry"
 )
 
 // Backend is the compiled code of a model for one kind of device beside the CPU.
@@ -18,7 +20,7 @@ type Backend interface {
 
 // Device is a device in use.
 type Device interface {
-	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3".
+	// String names it, as in "cuda:0, NVIDIA H100 80GB HBM3, compute capability 9.0, 79.2 GiB".
 	String() string
 	// NewTrainer and NewGenerator are those of Config, on the device. tuned is a file that keeps what was measured here
 	// and chosen, the algorithms of products, so that they stay the same; empty for none. The Generator may be a Picker.
@@ -39,6 +41,19 @@ type Timing struct {
 	Chosen     int           // number of the fastest among them, counted from 1
 	First      time.Duration // of the first, which is taken where nothing is timed; 0 where it cannot be run
 	Took       time.Duration // of the chosen one; 0 where there was no memory to time it
+}
+
+// Drawer is a Device that takes the first weights of a fresh model as they are drawn, so that the host need not hold them.
+type Drawer interface {
+	// NewDrawnTrainer is NewTrainer for weights that are still to be drawn: draw fills in len(dst) of them from an index on.
+	// The buffer gets its values by the first Pull.
+	NewDrawnTrainer(weights []float32, draw func(dst []float32, from int), tuned string) (Trainer, error)
+}
+
+// Monitored is a Device that tells how it does, for the log of a run.
+type Monitored interface {
+	// Figures returns what can be read beside the work that is under way. What costs time may be from a second ago.
+	Figures() telemetry.GPU
 }
 
 // Use chooses the device that the model works on: "cpu", "cuda", "cuda:1" (the second GPU that CUDA_VISIBLE_DEVICES
@@ -150,11 +165,14 @@ func (m *Model) newTrainer(tuned string) (Trainer, error) {
 		return nil, err
 	}
 	if m.device == nil {
-		return m.cfg.NewTrainer(m.weights, 0), nil
+		return m.cfg.NewTrainer(m.values(), 0), nil
 	}
 	if m.generator != nil { // its memory is for the training
 		m.generator.Close()
 		m.generator = nil
 	}
-	return m.device.NewTrainer(m.weights, tuned)
+	if d, ok := m.device.(Drawer); ok && m.first != nil {
+		return d.NewDrawnTrainer(m.weights, m.first.Fill, tuned)
+	}
+	return m.device.NewTrainer(m.values(), tuned)
 }

@@ -1,13 +1,20 @@
 package lm
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tfc-dev/tfc/runtime/telemetry"
+	"github.com/tfc-dev/tfc/runtime/weights"
 )
 
 // fakeBackend has devices on which the fake program runs, with memory of their own.
@@ -247,5 +254,193 @@ in all                                   200.0 µs                      150.0 µ
 		if code != c.code || code == 0 && out != c.out || code != 0 && !strings.Contains(errs, c.out) || c.call != "" && !slices.Contains(calls, c.call) {
 			t.Errorf("tune %v: %d, %q\n%s\n%s", c.args, code, calls, out, errs)
 		}
+	}
+}
+
+// monitoredDevice is a fakeDevice that tells how warm it is: a degree more each time.
+type monitoredDevice struct {
+	fakeDevice
+	asked *int
+}
+
+func (d monitoredDevice) Figures() telemetry.GPU {
+	*d.asked++
+	warm := 30 + *d.asked
+	return telemetry.GPU{Name: "a fake", Capability: "9.0", MemoryUsed: 1, MemoryTotal: 2, Temperature: &warm, Throttle: []string{}}
+}
+
+type monitoredBackend struct{ fakeBackend }
+
+func (b monitoredBackend) Open(i int) (Device, error) {
+	d, err := b.fakeBackend.Open(i)
+	if err != nil {
+		return nil, err
+	}
+	return monitoredDevice{d.(fakeDevice), new(int)}, nil
+}
+
+// TestMonitored: each line of the log says how the device does, where it tells.
+func TestMonitored(t *testing.T) {
+	root := fakeRoot(t)
+	calls := []string{}
+	for _, monitored := range []bool{true, false} {
+		cfg := fakeConfig(nil)
+		cfg.CUDA = fakeBackend{devices: 1, calls: &calls}
+		if monitored {
+			cfg.CUDA = monitoredBackend{fakeBackend{devices: 1, calls: &calls}}
+		}
+		run := filepath.Join(t.TempDir(), "run")
+		var out bytes.Buffer
+		mustTrain(t, fakeModel(t, cfg, 1), t.Context(), TrainOptions{Run: run, Root: root, Progress: &out})
+		if !strings.Contains(out.String(), "device: cuda:0, a fake") {
+			t.Errorf("no device:\n%s", &out)
+		}
+		text, err := os.ReadFile(filepath.Join(run, logFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		for i, line := range lines {
+			want := fmt.Sprintf(`,"gpu":{"name":"a fake","compute_capability":"9.0","memory_used":1,"memory_total":2,"temperature_celsius":%d,"throttle":[]}}`, 31+i)
+			if strings.HasSuffix(line, want) != monitored || strings.Contains(line, "gpu") != monitored {
+				t.Errorf("line %d is %s", i, line)
+			}
+		}
+		if records, err := telemetry.ReadLog(filepath.Join(run, logFile)); err != nil || len(records) != len(lines) {
+			t.Errorf("%d of %d lines are read: %v", len(records), len(lines), err)
+		}
+	}
+}
+
+// drawnDevice is a fakeDevice whose trainers draw a fresh model's weights themselves, in parts.
+type drawnDevice struct {
+	fakeDevice
+	host *[]float32 // the buffer that it was given
+}
+
+func (d drawnDevice) NewDrawnTrainer(w []float32, draw func(dst []float32, from int), tuned string) (Trainer, error) {
+	there := make([]float32, len(w))
+	for from := 0; from < len(w); from += 999 {
+		draw(there[from:min(from+999, len(w))], from)
+	}
+	*d.host = w
+	return &remoteTrainer{fakeTrainer: newFakeTrainer(there), host: w, scale: LossScale{Scale: 8}}, nil
+}
+
+type drawnBackend struct {
+	fakeBackend
+	host *[]float32
+}
+
+func (b drawnBackend) Open(i int) (Device, error) {
+	d, err := b.fakeBackend.Open(i)
+	if err != nil {
+		return nil, err
+	}
+	return drawnDevice{d.(fakeDevice), b.host}, nil
+}
+
+// stopAt is a Progress that calls stop when a text shows.
+type stopAt struct {
+	text string
+	stop func()
+}
+
+func (s stopAt) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), s.text) {
+		s.stop()
+	}
+	return len(p), nil
+}
+
+// TestDrawnOnTheDevice: a fresh model's host holds no weights until they are read back, and a run is the same.
+func TestDrawnOnTheDevice(t *testing.T) {
+	root := fakeRoot(t)
+	want := unbroken(t, root)
+	calls, host := []string{}, []float32(nil)
+	cfg := fakeConfig(nil)
+	cfg.CUDA = drawnBackend{fakeBackend{devices: 1, calls: &calls}, &host}
+	fresh := func() *Model {
+		t.Helper()
+		m, err := New(cfg, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(m.Close)
+		return m
+	}
+	m := fresh()
+	trainer, err := m.newTrainer("")
+	if err != nil || slices.ContainsFunc(host, func(v float32) bool { return v != 0 }) {
+		t.Fatalf("the host has weights already, or %v", err)
+	}
+	trainer.Close()
+	if first := fakeModel(t, fakeConfig(nil), 1).weights; !slices.Equal(m.values(), first) {
+		t.Error("a trainer that nothing was read back from leaves other weights")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	m = fresh()
+	run := filepath.Join(t.TempDir(), "run")
+	if res := mustTrain(t, m, ctx, TrainOptions{Run: run, Root: root, Progress: stopAt{"device:", cancel}}); !res.Interrupted || res.Step != 0 || m.first == nil {
+		t.Errorf("stopped before the first step: %+v, and the weights were read back: %v", res, m.first == nil)
+	}
+	for _, steps := range []int{0, 14} { // 14: on from the save, whose weights are the host's
+		m := fresh()
+		mustTrain(t, m, t.Context(), TrainOptions{Run: run, Root: root, Steps: steps})
+		if steps == 0 {
+			if got := outcomeOf(t, m, run); !slices.Equal(got.weights, want.weights) || !reflect.DeepEqual(got.moments, want.moments) || !reflect.DeepEqual(got.log, want.log) {
+				t.Errorf("log %v, want %v", got.log, want.log)
+			}
+		}
+	}
+	cpu := filepath.Join(t.TempDir(), "run")
+	var last *Model
+	for _, steps := range []int{0, 14} {
+		last = fakeModel(t, fakeConfig(nil), 1)
+		mustTrain(t, last, t.Context(), TrainOptions{Run: cpu, Root: root, Steps: steps})
+	}
+	opened, err := Open(cfg, run)
+	if err != nil || !slices.Equal(opened.weights, last.weights) {
+		t.Errorf("a run that went on has other weights, or %v", err)
+	}
+}
+
+// TestFreshWeights: whatever a fresh model does first, its weights are drawn by then.
+func TestFreshWeights(t *testing.T) {
+	const floats = 1 << 21
+	cfg := fakeConfig(nil)
+	cfg.WeightFloats = floats
+	cfg.Weights = []weights.Info{{Name: "w", Shape: []int{floats}, Init: weights.Init{Kind: "normal", Scale: 1}, File: "w"}}
+	want := make([]float32, floats)
+	if err := weights.Initialise(cfg.Weights, want, 3); err != nil {
+		t.Fatal(err)
+	}
+	var got []float32
+	cfg.NewTrainer = func(w []float32, _ int) Trainer { got = slices.Clone(w); return newFakeTrainer(w) }
+	cfg.NewGenerator = func(w []float32, slots, _ int) Generator { got = slices.Clone(w); return newFakeGenerator(w, slots) }
+	dir := filepath.Join(t.TempDir(), "model")
+	for name, use := range map[string]func(m *Model) error{
+		"training":   func(m *Model) error { _, err := m.newTrainer(""); return err },
+		"generation": func(m *Model) error { _, err := m.generation(); return err },
+		"saving": func(m *Model) error {
+			if err := m.Save(dir); err != nil {
+				return err
+			}
+			got = make([]float32, floats)
+			return weights.Load(dir, cfg.Weights, got)
+		},
+	} {
+		m, err := New(cfg, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := use(m); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: other weights, or %v", name, err)
+		}
+		m.Close()
+	}
+	cfg.Weights[0].Init.Kind = "other"
+	if _, err := New(cfg, 3); err == nil || !strings.Contains(err.Error(), "draw the first weights: weight w") {
+		t.Errorf("an unknown kind: %v", err)
 	}
 }

@@ -140,6 +140,73 @@ func (f *fakeTrainer) Pull() error               { return nil }
 func (f *fakeTrainer) Push() error               { return nil }
 func (f *fakeTrainer) Close()                    {}
 
+// aheadTrainer is a fakeTrainer as a GPU has one: what Start is given has run when it returns, and the result waits for
+// Finish. finishing, if not nil, is called by Finish with the step.
+type aheadTrainer struct {
+	*fakeTrainer
+	t         testing.TB
+	finishing func(step int)
+
+	underWay []aheadStep
+	diverged bool
+	overlaps int // steps started while another one was under way
+}
+
+type aheadStep struct {
+	step       int
+	loss, norm float32
+}
+
+func (a *aheadTrainer) Start(tokens, targets []int32, p StepParams) error {
+	if len(a.underWay) == 2 {
+		a.t.Error("three steps are under way")
+	}
+	a.overlaps += len(a.underWay)
+	before := a.hook
+	if a.diverged {
+		a.hook = func(int, float32, float32) (float32, float32) { return 1, float32(math.NaN()) } // leaves the step out
+	}
+	loss, norm, err := a.fakeTrainer.Step(tokens, targets, p)
+	a.hook = before
+	a.diverged = a.diverged || !finite(loss) || !finite(norm)
+	a.underWay = append(a.underWay, aheadStep{p.Step, loss, norm})
+	clear(tokens) // they may change now
+	clear(targets)
+	return err
+}
+
+func (a *aheadTrainer) Finish() (loss, norm float32, err error) {
+	s := a.underWay[0]
+	a.underWay = append(a.underWay[:0], a.underWay[1:]...)
+	if a.finishing != nil {
+		a.finishing(s.step)
+	}
+	return s.loss, s.norm, nil
+}
+
+func (a *aheadTrainer) Step([]int32, []int32, StepParams) (loss, norm float32, err error) {
+	a.t.Error("a trainer that can run ahead is asked for single steps")
+	return 0, 0, nil
+}
+
+func (a *aheadTrainer) Loss(tokens, targets []int32) (sum float64, count int, err error) {
+	a.idle("Loss")
+	return a.fakeTrainer.Loss(tokens, targets)
+}
+
+func (a *aheadTrainer) Pull() error {
+	if !a.diverged {
+		a.idle("Pull")
+	}
+	return nil
+}
+
+func (a *aheadTrainer) idle(what string) {
+	if len(a.underWay) > 0 {
+		a.t.Errorf("%s while step %d is under way", what, a.underWay[0].step)
+	}
+}
+
 type fakeGenerator struct {
 	w      []float32
 	cache  [][]int32 // tokens by slot and position
@@ -260,5 +327,6 @@ func fakeModel(t *testing.T, cfg Config, seed uint64) *Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
+	m.values()
 	return m
 }

@@ -22,7 +22,8 @@ import (
 type Model struct {
 	cfg       Config
 	seed      uint64
-	weights   []float32
+	weights   []float32            // by values; until then they may not be there yet
+	first     *weights.Drawing     // what they are to be; nil once they are there
 	tokenizer *tokenizer.Tokenizer // nil until the first training of a fresh model
 	device    Device               // nil for the CPU
 	placed    bool                 // the device is chosen
@@ -46,13 +47,32 @@ var (
 )
 
 // New returns a fresh model, its weights drawn from the seed. Training it draws the order of the data and dropout from
-// the same seed. The model gets its tokenizer when it is trained.
+// the same seed. The model gets its tokenizer when it is trained. The weights are drawn when something needs them, on a
+// device while they go there: until then they take no memory.
 func New(cfg Config, seed uint64) (*Model, error) {
-	m := &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats)}
-	if err := weights.Initialise(cfg.Weights, m.weights, seed); err != nil {
+	first, err := weights.NewDrawing(cfg.Weights, cfg.WeightFloats, seed)
+	if err != nil {
 		return nil, fmt.Errorf("draw the first weights: %w", err)
 	}
-	return m, nil
+	return &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats), first: first}, nil
+}
+
+// values returns the weights.
+func (m *Model) values() []float32 {
+	if m.first != nil {
+		m.first.Fill(m.weights, 0)
+		m.first = nil
+	}
+	return m.weights
+}
+
+// pull brings the weights up to date with a trainer's.
+func (m *Model) pull(t Trainer) error {
+	if err := t.Pull(); err != nil {
+		return err
+	}
+	m.first = nil
+	return nil
 }
 
 // Open returns a trained model: the newest save of a run, given the run's folder, or a Hugging Face folder with
@@ -166,7 +186,7 @@ func (m *Model) Save(dir string) error {
 }
 
 func (m *Model) writeFolder(dir string) error {
-	if err := weights.Save(dir, m.cfg.Weights, m.weights, []byte(m.cfg.HFConfig)); err != nil {
+	if err := weights.Save(dir, m.cfg.Weights, m.values(), []byte(m.cfg.HFConfig)); err != nil {
 		return err
 	}
 	o := m.cfg.Generate.Options
@@ -240,10 +260,10 @@ func (m *Model) generation() (Picker, error) {
 	slots := max(m.cfg.Generate.Batch, 1)
 	var g Generator
 	if m.device == nil {
-		g = m.cfg.NewGenerator(m.weights, slots, 0)
+		g = m.cfg.NewGenerator(m.values(), slots, 0)
 	} else {
 		var err error
-		if g, err = m.device.NewGenerator(m.weights, slots, m.tuned); err != nil {
+		if g, err = m.device.NewGenerator(m.values(), slots, m.tuned); err != nil {
 			return nil, err
 		}
 	}

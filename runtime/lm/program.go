@@ -28,6 +28,16 @@ type Trainer interface {
 	Close()
 }
 
+// Pipelined is a Trainer that takes a step while the host prepares the next one. At most two steps are under way at once:
+// started and not finished. While one is, only these methods, Pull and Close may be called.
+type Pipelined interface {
+	// Start puts a step behind the one that is under way, and returns without waiting for either. The slices may change
+	// once it has returned. A step that follows one whose loss or norm is not finite changes nothing.
+	Start(tokens, targets []int32, p StepParams) error
+	// Finish waits for the oldest step under way, and returns what Step does.
+	Finish() (loss, gradNorm float32, err error)
+}
+
 // Sized is a Trainer whose memory is not that of Config.
 type Sized interface {
 	// Bytes is all that it holds on its device.

@@ -45,6 +45,7 @@ type run struct {
 
 	runState
 	step      int
+	ahead     bool // the step after it is under way
 	resumed   int
 	loss      float32 // of the step
 	firstStep time.Duration
@@ -175,6 +176,7 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 	if err := weights.Load(save, m.cfg.Weights, m.weights); err != nil {
 		return fileError("%w", err)
 	}
+	m.first = nil
 	if err := r.newTrainer(); err != nil {
 		return err
 	}
@@ -211,8 +213,10 @@ func (r *run) close() {
 		}
 	}
 	if r.trainer != nil {
-		if err := r.trainer.Pull(); err != nil { // the model has what was learned, also after an error
-			r.say("warning: %v", err)
+		if r.step > r.resumed { // the model has what was learned, also after an error
+			if err := r.m.pull(r.trainer); err != nil {
+				r.say("warning: %v", err)
+			}
 		}
 		r.trainer.Close()
 	}
@@ -282,7 +286,7 @@ func (r *run) trySave(evaluated bool) error {
 	if evaluated && r.m.cfg.Train.Save.Best {
 		s.Metric, s.HasMetric = *r.EvalLoss, true
 	}
-	if err := r.trainer.Pull(); err != nil {
+	if err := r.m.pull(r.trainer); err != nil {
 		return err
 	}
 	err = checkpoint.Save(r.dir, s, func(dir string) error {

@@ -26,7 +26,7 @@ type TrainResult struct {
 	Step        int           // steps learned, over all calls
 	Steps       int           // steps that the run is to have
 	Resumed     int           // step that this call went on from; 0 for a new run
-	Interrupted bool          // ctx ended first: what was learned is saved, and the next Train goes on from there
+	Interrupted bool          // ctx ended first: what was learned is saved, and the next Train goes on from there, if only with the last evaluation
 	Loss        float64       // of the last step; NaN where this call took none
 	EvalLoss    float64       // newest evaluation; NaN where there was none
 	Tokens      int64         // learned from, over all calls
@@ -40,8 +40,8 @@ const maxFailedSaves = 3
 // Train learns from the data until the run has all its steps. A run that has saves goes on from the newest, whatever the
 // model held before, and comes to the same weights bit for bit as one that was never stopped; it must be the same
 // program on the same data with the same tokenizer and seed, otherwise the error (ErrFile) names what differs. Only the
-// number of steps may change. Where ctx ends, the step at hand is finished and saved, and the result says so; that is
-// not an error.
+// number of steps may change. Where ctx ends, the step at hand (and the one that a device has begun behind it) is finished
+// and saved, and the result says so; that is not an error.
 //
 // The folder gets a save every Save.Every steps (see package checkpoint), log.jsonl with a line every LogEvery steps, and
 // curve.svg. One process at a time may train in it. A step whose loss or gradient is not finite ends the run with an
@@ -73,12 +73,13 @@ func (m *Model) Train(ctx context.Context, o TrainOptions) (TrainResult, error) 
 }
 
 // train takes the steps that are left. What follows a step (evaluation, log, save) is done before the next one; a run
-// that was stopped in between starts with it.
+// that was stopped in between starts with it. A line of the log is written, and the last save made, though ctx has ended
+// where that is all that follows: while a step is under way already, and after the last one.
 func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err error) {
 	r.clock = time.Now()
 	r.logged = r.clock
 	for {
-		if r.Pending && ctx.Err() == nil {
+		if r.Pending && (ctx.Err() == nil || r.ahead || r.step == r.total && !r.evaluates(r.step)) {
 			if err := r.report(ctx); err != nil && ctx.Err() == nil {
 				return false, err
 			}
@@ -86,10 +87,10 @@ func (r *run) train(ctx context.Context, begin time.Time) (interrupted bool, err
 		if r.step >= r.total && !r.Pending {
 			return false, r.saveFailed
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !r.ahead {
 			return true, r.interrupt()
 		}
-		if err := r.learn(); err != nil {
+		if err := r.learn(ctx); err != nil {
 			return false, err
 		}
 		if r.firstStep == 0 {
@@ -110,15 +111,16 @@ func (r *run) show() {
 }
 
 // learn takes one step. It allocates nothing.
-func (r *run) learn() error {
+func (r *run) learn(ctx context.Context) error {
 	step := r.step + 1
-	t := &r.m.cfg.Train
-	micro := t.MicroBatch * t.Context
-	for i := range t.Batch / t.MicroBatch {
-		r.loader.Batch(step, i, r.tokens[i*micro:][:micro], r.targets[i*micro:][:micro])
+	var loss, norm float32
+	var err error
+	if p, ok := r.trainer.(Pipelined); ok {
+		loss, norm, err = r.overlap(ctx, p, step)
+	} else {
+		r.draw(step)
+		loss, norm, err = r.trainer.Step(r.tokens, r.targets, r.params(step))
 	}
-	lr := t.LR * rate(t.Schedule, step, r.total)
-	loss, norm, err := r.trainer.Step(r.tokens, r.targets, StepParams{LR: float32(lr), Step: step, Seed: r.m.seed})
 	if err != nil {
 		return fmt.Errorf("step %d: %w", step, err)
 	}
@@ -131,11 +133,58 @@ func (r *run) learn() error {
 			"Lower train.optimizer's lr, lengthen the warm-up or set train.clip", step, loss, norm, from)
 	}
 	r.step, r.loss = step, loss
-	r.GradNorm, r.LR = norm, lr
+	r.GradNorm, r.LR = norm, r.rate(step)
 	r.LossSum += float64(loss)
 	r.LossCount++
 	r.Pending = true
 	return nil
+}
+
+// overlap finishes a step, and lets the next one start before: so the device has work while the host draws a batch and
+// reads a loss. What an evaluation, a save or an interruption finds must be the step that it follows, so nothing runs ahead
+// of those.
+func (r *run) overlap(ctx context.Context, p Pipelined, step int) (loss, norm float32, err error) {
+	if !r.ahead {
+		r.draw(step)
+		if err := p.Start(r.tokens, r.targets, r.params(step)); err != nil {
+			return 0, 0, err
+		}
+	}
+	r.ahead = !r.evaluates(step) && !r.saves(step) && ctx.Err() == nil
+	if r.ahead {
+		r.draw(step + 1)
+		if err := p.Start(r.tokens, r.targets, r.params(step+1)); err != nil {
+			return 0, 0, fmt.Errorf("starting the next one: %w", err)
+		}
+	}
+	return p.Finish()
+}
+
+// draw fills in the batch of a step.
+func (r *run) draw(step int) {
+	t := &r.m.cfg.Train
+	micro := t.MicroBatch * t.Context
+	for i := range t.Batch / t.MicroBatch {
+		r.loader.Batch(step, i, r.tokens[i*micro:][:micro], r.targets[i*micro:][:micro])
+	}
+}
+
+func (r *run) params(step int) StepParams {
+	return StepParams{LR: float32(r.rate(step)), Step: step, Seed: r.m.seed}
+}
+
+// rate is the learning rate of a step.
+func (r *run) rate(step int) float64 {
+	t := &r.m.cfg.Train
+	return t.LR * rate(t.Schedule, step, r.total)
+}
+
+// saves and evaluates tell what follows a step.
+func (r *run) saves(step int) bool { return step == r.total || step%r.m.cfg.Train.Save.Every == 0 }
+
+func (r *run) evaluates(step int) bool {
+	t := &r.m.cfg.Train
+	return r.eval != nil && (step == r.total || step%t.Eval.Every == 0 || t.Save.Best && r.saves(step))
 }
 
 func finite(v float32) bool { return v-v == 0 }
@@ -143,9 +192,7 @@ func finite(v float32) bool { return v-v == 0 }
 // report does what follows a step. Where ctx ends while it evaluates, nothing is done and the step stays pending.
 func (r *run) report(ctx context.Context) error {
 	t := &r.m.cfg.Train
-	last := r.step == r.total
-	save := last || r.step%t.Save.Every == 0
-	evaluated := r.eval != nil && (last || r.step%t.Eval.Every == 0 || save && t.Save.Best)
+	save, evaluated := r.saves(r.step), r.evaluates(r.step)
 	if evaluated {
 		e, err := evaluate(ctx, r.trainer, r.eval, t.Eval.Batches)
 		if err != nil {
@@ -156,7 +203,7 @@ func (r *run) report(ctx context.Context) error {
 			r.show()
 		}
 	}
-	if evaluated || last || r.step == 1 || r.step%t.LogEvery == 0 {
+	if evaluated || r.step == r.total || r.step == 1 || r.step%t.LogEvery == 0 {
 		r.writeLog(evaluated)
 	}
 	r.Pending = false
@@ -177,6 +224,10 @@ func (r *run) writeLog(evaluated bool) {
 	}
 	if evaluated {
 		rec.EvalLoss = r.EvalLoss
+	}
+	if d, ok := r.m.device.(Monitored); ok {
+		figures := d.Figures()
+		rec.GPU = &figures
 	}
 	if err := r.log.Write(rec); err != nil && !r.logFailed {
 		r.logFailed = true

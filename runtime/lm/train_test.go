@@ -514,6 +514,32 @@ func TestNoEvaluation(t *testing.T) {
 	}
 }
 
+// A run that is stopped in its last step is complete, and says so: nothing is left where nothing is held out, otherwise an
+// evaluation.
+func TestStoppedInTheLastStep(t *testing.T) {
+	root := fakeRoot(t)
+	for share, says := range map[float64]string{0: "", 0.2: "; complete and saved, but for the last evaluation: the same command makes up for it"} {
+		run := filepath.Join(t.TempDir(), "run")
+		ctx, cancel := context.WithCancel(t.Context())
+		cfg := fakeConfig(at(12, cancel))
+		cfg.Data.EvalShare = share
+		res := mustTrain(t, fakeModel(t, cfg, 1), ctx, TrainOptions{Run: run, Root: root})
+		if res.Interrupted != (says != "") || !strings.HasPrefix(res.String(), run+": 12 of 12 steps, loss ") || !strings.HasSuffix(res.String(), says) || strings.Contains(res.String(), "stopped") {
+			t.Errorf("%s", res)
+		}
+		if got := saves(t, run); !slices.Equal(got, []string{"checkpoint-10", "checkpoint-12"}) {
+			t.Errorf("saves %v", got)
+		}
+		cfg = fakeConfig(nil)
+		cfg.Data.EvalShare = share
+		res = mustTrain(t, fakeModel(t, cfg, 1), t.Context(), TrainOptions{Run: run, Root: root})
+		records, err := telemetry.ReadLog(filepath.Join(run, logFile))
+		if err != nil || res.Interrupted || res.Resumed != 12 || records[len(records)-1].Step != 12 {
+			t.Errorf("%+v, %v, the log ends with %+v", res, err, records[len(records)-1])
+		}
+	}
+}
+
 func TestEpochs(t *testing.T) {
 	root := fakeRoot(t)
 	cfg := fakeConfig(nil)
@@ -558,22 +584,30 @@ func TestLearns(t *testing.T) {
 }
 
 func TestStepAllocatesNothing(t *testing.T) {
-	cfg := fakeConfig(nil)
-	cfg.Train.Steps = 1000
-	m := fakeModel(t, cfg, 1)
-	r, err := m.openRun(t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: fakeRoot(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.close()
-	step := func() {
-		if err := r.learn(); err != nil {
-			t.Error(err)
+	var made *aheadTrainer
+	for name, cfg := range map[string]Config{"one by one": fakeConfig(nil), "ahead": aheadConfig(t, nil, nil, &made)} {
+		cfg.Train.Steps, cfg.Train.Save.Every, cfg.Train.Eval.Every = 1000, 1000, 1000
+		m := fakeModel(t, cfg, 1)
+		r, err := m.openRun(t.Context(), TrainOptions{Run: filepath.Join(t.TempDir(), "run"), Root: fakeRoot(t)})
+		if err != nil {
+			t.Fatal(err)
 		}
+		step := func() {
+			if err := r.learn(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		step()
+		if n := testing.AllocsPerRun(20, step); n != 0 {
+			t.Errorf("%s: %v allocations a step", name, n)
+		}
+		if p, ok := r.trainer.(Pipelined); ok {
+			p.Finish()
+		}
+		r.close()
 	}
-	step()
-	if n := testing.AllocsPerRun(20, step); n != 0 {
-		t.Errorf("%v allocations a step", n)
+	if made.overlaps < 20 {
+		t.Errorf("%d steps were started ahead", made.overlaps)
 	}
 }
 

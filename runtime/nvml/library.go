@@ -116,6 +116,30 @@ func (l *Library) Devices() ([]Device, error) {
 	return devices, nil
 }
 
+// At asks the GPU at a PCI bus id, as CUDA writes it: CUDA's ordinals depend on CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER,
+// NVML's indexes do not. Of a MIG instance it is the whole GPU.
+func (l *Library) At(busID string) (Device, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.api == nil {
+		return Device{}, errClosed
+	}
+	if !l.has("nvmlDeviceGetHandleByPciBusId_v2") {
+		return Device{}, errors.New("the driver's NVML does not find a GPU by its PCI bus: it is too old")
+	}
+	d, ret := l.api.DeviceGetHandleByPciBusId(busID)
+	if ret != nvml.SUCCESS {
+		return Device{}, fmt.Errorf("nvmlDeviceGetHandleByPciBusId %s: %s", busID, describe(ret))
+	}
+	var to Device
+	if v := ask(l, "nvmlDeviceGetIndex", d.GetIndex); v != nil {
+		to.Index = *v
+	}
+	l.identify(&to, d)
+	l.measure(&to, d)
+	return to, nil
+}
+
 // identify fills in what a GPU is.
 func (l *Library) identify(to *Device, d nvml.Device) {
 	if v := ask(l, "nvmlDeviceGetName", d.GetName); v != nil {

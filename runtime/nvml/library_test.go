@@ -46,12 +46,19 @@ func driver(missing string, devices ...nvml.Device) *mock.Interface {
 			}
 			return devices[i], nvml.SUCCESS
 		},
+		DeviceGetHandleByPciBusIdFunc: func(bus string) (nvml.Device, nvml.Return) {
+			if bus != "0000:65:00.0" {
+				return nil, nvml.ERROR_NOT_FOUND
+			}
+			return devices[0], nvml.SUCCESS
+		},
 	}
 }
 
 // h100 answers everything; answer is what each call returns beside its value.
 func h100(answer nvml.Return) *mock.Device {
 	return &mock.Device{
+		GetIndexFunc:                 func() (int, nvml.Return) { return 3, answer },
 		GetNameFunc:                  func() (string, nvml.Return) { return "NVIDIA H100 80GB HBM3", answer },
 		GetUUIDFunc:                  func() (string, nvml.Return) { return "GPU-1", answer },
 		GetPciInfoFunc:               func() (nvml.PciInfo, nvml.Return) { return nvml.PciInfo{Bus: 0x65}, answer },
@@ -132,6 +139,26 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+func TestAt(t *testing.T) {
+	l, err := open(driver("", h100(nvml.SUCCESS)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := l.At("0000:65:00.0")
+	if err != nil || d.Index != 3 || d.Name != "NVIDIA H100 80GB HBM3" || d.BusID != "0000:65:00.0" || *d.Power != 123.456 || *d.Uncorrected != 10 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := l.At("0000:66:00.0"); err == nil || err.Error() != "nvmlDeviceGetHandleByPciBusId 0000:66:00.0: ERROR_NOT_FOUND (6)" {
+		t.Error(err)
+	}
+	if l, err = open(driver("nvmlDeviceGetHandleByPciBusId_v2", h100(nvml.SUCCESS))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.At("0000:65:00.0"); err == nil || !strings.Contains(err.Error(), "too old") {
+		t.Error(err)
+	}
+}
+
 // A function that an older driver lacks is never called.
 func TestMissingSymbols(t *testing.T) {
 	old := h100(nvml.SUCCESS)
@@ -179,6 +206,9 @@ func TestClosed(t *testing.T) {
 	}
 	for name, l := range map[string]*Library{"closed": opened, "never open": {}} {
 		_, err := l.System()
+		if _, at := l.At(""); at != errClosed {
+			t.Errorf("%s: %v", name, at)
+		}
 		if _, other := l.Devices(); err != errClosed || other != errClosed || l.Close() != nil {
 			t.Errorf("%s: %v %v", name, err, other)
 		}

@@ -16,7 +16,6 @@ package nvml
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // ErrUnavailable says that there is no NVML here. Errors of Open that wrap it tell why in a sentence.
@@ -31,7 +30,7 @@ type System struct {
 
 // Device is a GPU at a moment. What it or its driver does not support is absent: nil, or "".
 type Device struct {
-	Index      int    `json:"index"`                        // by PCI bus, as nvidia-smi counts; CUDA may count otherwise, see Find
+	Index      int    `json:"index"`                        // by PCI bus, as nvidia-smi counts; CUDA may count otherwise, see At
 	Error      string `json:"error,omitempty"`              // why nothing else is known of it, as for a GPU that fell off the bus
 	Name       string `json:"name,omitempty"`               // as NVIDIA H100 80GB HBM3
 	UUID       string `json:"uuid,omitempty"`               // as GPU-1b2c3d4e-…
@@ -80,39 +79,4 @@ func throttleWords(mask uint64) []string {
 		}
 	}
 	return words
-}
-
-// Find returns the device with a UUID, or else with a PCI bus id, as CUDA tells them of its ordinals: these depend on
-// CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, NVML's indexes do not. Of a MIG instance CUDA tells a UUID of its own, so the
-// bus counts. Either may be "".
-func Find(devices []Device, uuid, busID string) (Device, bool) {
-	for _, d := range devices {
-		if uuid != "" && strings.EqualFold(d.UUID, uuid) {
-			return d, true
-		}
-	}
-	bus, err := busOf(busID)
-	if err != nil {
-		return Device{}, false
-	}
-	for _, d := range devices {
-		if d.BusID == bus {
-			return d, true
-		}
-	}
-	return Device{}, false
-}
-
-// UUID writes the UUID of a GPU as NVML does, from its bytes as cuDeviceGetUuid gives them.
-func UUID(b [16]byte) string {
-	return fmt.Sprintf("GPU-%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-// busOf writes a PCI bus id the way CUDA does; NVML gives the domain eight digits and capitals.
-func busOf(id string) (string, error) {
-	var domain, bus, device, function uint32
-	if _, err := fmt.Sscanf(id, "%x:%x:%x.%x", &domain, &bus, &device, &function); err != nil {
-		return "", fmt.Errorf("%q is no PCI bus id", id)
-	}
-	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, bus, device, function), nil
 }

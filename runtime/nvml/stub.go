@@ -18,5 +18,8 @@ func (*Library) System() (System, error) { return System{}, errBuild }
 // Devices returns an error.
 func (*Library) Devices() ([]Device, error) { return nil, errBuild }
 
+// At returns an error.
+func (*Library) At(string) (Device, error) { return Device{}, errBuild }
+
 // Close does nothing.
 func (*Library) Close() error { return nil }

@@ -19,6 +19,20 @@ type Record struct {
 	TokensPerSecond float64  `json:"tokens_per_second,omitempty"` // since the line before; absent where nothing was timed
 	EvalLoss        *float64 `json:"eval_loss,omitempty"`         // where this step was evaluated
 	Elapsed         float64  `json:"elapsed"`                     // seconds of training, over all its parts
+	GPU             *GPU     `json:"gpu,omitempty"`               // where training is on one
+}
+
+// GPU is how a GPU did at a moment. What it does not tell is absent.
+type GPU struct {
+	Name        string   `json:"name"`                          // as NVIDIA H100 80GB HBM3
+	Capability  string   `json:"compute_capability"`            // as 9.0
+	MemoryUsed  uint64   `json:"memory_used,omitempty"`         // bytes, by all programs
+	MemoryTotal uint64   `json:"memory_total,omitempty"`        // bytes
+	SMClock     *int     `json:"sm_clock_mhz,omitempty"`        // of the streaming multiprocessors
+	Power       *float64 `json:"power_watts,omitempty"`         // drawn by the board
+	Temperature *int     `json:"temperature_celsius,omitempty"` // of the chip
+	ECC         *uint64  `json:"ecc_uncorrected,omitempty"`     // memory errors that could not be corrected, since the driver was loaded
+	Throttle    []string `json:"throttle,omitzero"`             // what keeps the clocks from going higher; empty: nothing does
 }
 
 // Log is a file of JSON lines, one Record each.

@@ -82,6 +82,38 @@ func TestInitialiseDependsOnNameIndexAndSeedAlone(t *testing.T) {
 	}
 }
 
+// Parts of a buffer are those of the whole, wherever they begin, and what lies between weights is 0.
+func TestDrawingInParts(t *testing.T) {
+	table := []Info{
+		{Name: "c", Shape: []int{70_001}, Offset: 100_000, Init: Init{"uniform", 1}},
+		{Name: "a", Shape: []int{7}, Offset: 3, Init: Init{"constant", 2}},
+		{Name: "b", Shape: []int{99_001}, Offset: 12, Init: Init{"normal", 1}},
+		{Name: "none", Shape: []int{0}, Offset: 99_500, Init: Init{"normal", 1}},
+	}
+	const floats = 170_050
+	d, err := NewDrawing(table, floats, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := make([]float32, floats)
+	if err := Initialise(table, whole, 5); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range whole {
+		if between := i < 3 || i >= 10 && i < 12 || i >= 99_013 && i < 100_000 || i >= 170_001; (v == 0) != between {
+			t.Fatalf("element %d is %v", i, v)
+		}
+	}
+	for _, size := range []int{1001, 65_536, 70_002, floats} {
+		for from := 0; from < floats; from += size {
+			part := slices.Repeat([]float32{9}, min(size, floats-from))
+			if d.Fill(part, from); !slices.Equal(part, whole[from:from+len(part)]) {
+				t.Errorf("%d elements from %d on are others", size, from)
+			}
+		}
+	}
+}
+
 // Known bits: a change to them changes every training run.
 func TestInitialiseKnownBits(t *testing.T) {
 	sum := crc32.NewIEEE()
@@ -98,26 +130,26 @@ func TestInitialiseKnownBits(t *testing.T) {
 	}
 }
 
-func TestOwnMathAgainstPackageMath(t *testing.T) {
-	for i := 1; i <= 1<<24; i += 997 {
-		x := float64(i) / (1 << 24)
-		if got, want := logUnit(x), math.Log(x); math.Abs(got-want) > 1e-13*math.Abs(want) {
-			t.Fatalf("ln %v = %v, want %v", x, got, want)
-		}
-		u := float64(i-1) / (1 << 24)
-		sin, cos := sincosTurn(u)
-		wantSin, wantCos := math.Sincos(2 * math.Pi * u)
-		if math.Abs(sin-wantSin) > 2e-15*4 || math.Abs(cos-wantCos) > 2e-15*4 {
-			t.Fatalf("sin, cos of %v turns = %v, %v, want %v, %v", u, sin, cos, wantSin, wantCos)
-		}
-	}
-}
-
 func TestInitialiseRefuses(t *testing.T) {
 	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Init: Init{"xavier", 1}}}, make([]float32, 4), 0); err == nil {
 		t.Error("an unknown kind is accepted")
 	}
 	if err := Initialise([]Info{{Name: "w", Shape: []int{4}, Offset: 1, Init: Init{"normal", 1}}}, make([]float32, 4), 0); err == nil {
 		t.Error("a weight outside of the buffer is accepted")
+	}
+}
+
+func BenchmarkInitialise(b *testing.B) {
+	const n = 1 << 24
+	values := make([]float32, n)
+	for _, kind := range []string{"normal", "uniform"} {
+		b.Run(kind, func(b *testing.B) {
+			b.SetBytes(4 * n)
+			for b.Loop() {
+				if err := Initialise([]Info{{Name: "w", Shape: []int{n}, Init: Init{kind, 0.02}}}, values, 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -109,8 +109,8 @@ const poison = 0xff
 
 // Run runs f, which has no loops, whose code is cu and whose kernels are in image, on inputs and with the state that
 // ir.Eval would get. rows is the number of rows of the call, where f has a dynamic dimension; inputs have as many. loss
-// scale is 1, or the input loss_scale; the input hysteresis is how many overflows it forgives. Memory is poisoned first, and so are the
-// results, unless the device is Unwritten.
+// scale is 1, or the input loss_scale; the input hysteresis is how many overflows it forgives; the input diverged is the
+// step that diverged before, if one did. Memory is poisoned first, and so are the results, unless the device is Unwritten.
 func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*ir.Tensor, state *ir.State, rows int) (*Answer, error) {
 	c := &call{d: d, f: f, code: cu, image: image, at: map[*ir.Value]cuda.Ptr{}, offset: map[*ir.Param]int{}, caches: map[*ir.Value]cuda.Ptr{},
 		rows: rows, kernels: map[*ir.Kernel]cuda.Kernel{}}
@@ -178,6 +178,9 @@ func (c *call) prepare(in map[string]*ir.Tensor, state *ir.State) {
 	if s := in["loss_scale"]; s != nil {
 		scale = s.Data[0]
 		binary.LittleEndian.PutUint32(header[24:], uint32(in["hysteresis"].Data[0]))
+	}
+	if s := in["diverged"]; s != nil {
+		binary.LittleEndian.PutUint32(header[32:], uint32(s.Data[0]))
 	}
 	binary.LittleEndian.PutUint32(header[16:], math.Float32bits(float32(scale)))
 	for _, v := range c.f.Inputs {

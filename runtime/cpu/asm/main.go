@@ -47,12 +47,14 @@ func main() {
 		v.dot64()
 		v.max()
 		v.keep()
+		v.normal()
 	}
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
 	constantTable()
+	constantTable64()
 	Generate()
 }
 

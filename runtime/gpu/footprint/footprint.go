@@ -14,6 +14,9 @@ const PickOptions = 40
 // State is the bytes of the device's state: seed, step, learning rate, loss scale (State in state.cuh).
 const State = 80
 
+// Step is the bytes of these that each optimizer step is told: seed, step and learning rate.
+const Step = 16
+
 // Program is what the footprint depends on.
 type Program struct {
 	WeightFloats int // of the weight buffer, and so of gradients and either moment
@@ -57,6 +60,7 @@ const (
 	Scalars        = "scalars"
 	Tokens         = "tokens"
 	Targets        = "targets"
+	Crossing       = "batches on their way" // two
 	Positions      = "positions"
 	Slots          = "slots"
 	Options        = "options of picking"
@@ -76,10 +80,11 @@ func Training(p Program) []Buffer {
 		Buffer{Gradients, 4 * p.WeightFloats},
 		Buffer{First, 4 * p.WeightFloats},
 		Buffer{Second, 4 * p.WeightFloats},
-		Buffer{StateBuffer, State},
-		Buffer{Scalars, 4 * max(p.Train.Scalars, p.Eval.Scalars)},
-		Buffer{Tokens, tokens},
+		Buffer{Tokens, tokens}, // from here to the state's first bytes: what a step is told
 		Buffer{Targets, tokens},
+		Buffer{StateBuffer, State}, // with the scalars: what it comes to
+		Buffer{Scalars, 4 * max(p.Train.Scalars, p.Eval.Scalars)},
+		Buffer{Crossing, 2 * Round(2*Round(tokens)+Step)},
 		Buffer{Positions, 4 * p.MicroBatch * p.Context},
 	)
 	return append(list, p.work(p.Train, p.Eval)...)

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	gogen "github.com/tfc-dev/tfc/codegen/go"
 	"github.com/tfc-dev/tfc/compile"
 )
@@ -43,21 +45,65 @@ func (e *Edited) Error() string {
 // Write makes dir hold the files of package name, and no file of an earlier build besides. It returns the paths that
 // changed. Other files in dir stay. Files that were edited are an *Edited error, unless force overwrites them.
 func Write(dir, name string, files []gogen.File, force bool) (changed []string, err error) {
+	err = alone(dir, true, func(root *os.Root) error {
+		changed, err = write(root, dir, name, files, force)
+		return err
+	})
+	return changed, err
+}
+
+// Check returns the error that Write would as far as it shows before anything is written, for a caller who has work to do in
+// between. It leaves nothing behind.
+func Check(dir, name string, files []gogen.File, force bool) error {
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return canMake(dir)
+	}
+	return alone(dir, false, func(root *os.Root) error {
+		if _, err := prepare(root, dir, name, files, force); err != nil {
+			return err
+		}
+		return errors.Join(root.MkdirAll(fresh, 0o777), root.RemoveAll(work))
+	})
+}
+
+// canMake makes a folder that is not there, and takes away again what it made.
+func canMake(dir string) error {
+	var missing []string // the innermost first
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
 	root, err := open(dir, true)
+	if err == nil {
+		err = root.Close()
+	}
+	for _, d := range missing {
+		if removed := os.Remove(d); err == nil && removed != nil {
+			err = unusable("the folder of the package: %v", removed)
+		}
+	}
+	return err
+}
+
+// alone calls f with the folder, which no other build writes to meanwhile.
+func alone(dir string, create bool, f func(root *os.Root) error) error {
+	root, err := open(dir, create)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
 	unlock, err := lock(root, dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	changed, err = write(root, dir, name, files, force)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, unusable("%s: %v; give another folder with -o", dir, err)
+	err = f(root)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return unusable("%s: %v; give another folder with -o", dir, err)
 	}
-	return changed, err
+	return err
 }
 
 // Differences returns the paths in dir that Write would change, make or remove.
@@ -254,6 +300,18 @@ const (
 )
 
 func write(d disk, dir, name string, files []gogen.File, force bool) ([]string, error) {
+	p, err := prepare(d, dir, name, files, force)
+	if err != nil || len(p.write)+len(p.remove) == 0 {
+		return nil, err
+	}
+	if err := stage(d, p.write); err != nil {
+		return nil, errors.Join(err, d.RemoveAll(work))
+	}
+	return p.paths(), commit(d, p)
+}
+
+// prepare ends the work of a killed build, and plans what is to be done.
+func prepare(d disk, dir, name string, files []gogen.File, force bool) (*plan, error) {
 	if err := finish(d, dir); err != nil {
 		return nil, err
 	}
@@ -264,13 +322,7 @@ func write(d disk, dir, name string, files []gogen.File, force bool) ([]string, 
 	if err != nil {
 		return nil, errors.Join(err, d.RemoveAll(work))
 	}
-	if len(p.write)+len(p.remove) == 0 {
-		return nil, nil
-	}
-	if err := stage(d, p.write); err != nil {
-		return nil, errors.Join(err, d.RemoveAll(work))
-	}
-	return p.paths(), commit(d, p)
+	return p, nil
 }
 
 // stage writes files aside.

@@ -121,6 +121,12 @@ func TestEdited(t *testing.T) {
 	put(t, filepath.Join(dir, "cmd/a/main.go"), "package main // edited\n")
 	before := tree(t, dir)
 	_, err := Write(dir, "m", second, false)
+	if known := Check(dir, "m", second, false); fmt.Sprint(known) != fmt.Sprint(err) {
+		t.Errorf("before: %v; after: %v", known, err)
+	}
+	if err := Check(dir, "m", second, true); err != nil {
+		t.Errorf("with force: %v", err)
+	}
 	var edited *Edited
 	if !errors.As(err, &edited) || !slices.Equal(edited.Files, []string{"cmd/a/main.go", "model.go"}) {
 		t.Fatalf("overwriting edits: %v", err)
@@ -182,7 +188,11 @@ func TestUnusable(t *testing.T) {
 	}
 	for part, make := range cases {
 		at := make(t, t.TempDir())
+		known := Check(at, "m", first, true)
 		_, err := Write(at, "m", first, true)
+		if fmt.Sprint(known) != fmt.Sprint(err) {
+			t.Errorf("%s: before %v, after %v", part, known, err)
+		}
 		var unusable *Unusable
 		if !errors.As(err, &unusable) || !strings.Contains(err.Error(), part) {
 			t.Errorf("%s: got %v", part, err)
@@ -192,6 +202,41 @@ func TestUnusable(t *testing.T) {
 				t.Errorf("%s: the folder holds %v", part, left)
 			}
 		}
+	}
+}
+
+// TestCheck: it leaves a folder as it is, and none where there was none.
+func TestCheck(t *testing.T) {
+	above := t.TempDir()
+	dir := filepath.Join(above, "a", "b")
+	if err := Check(dir, "m", first, false); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(above); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	mustWrite(t, dir, first, false)
+	if err := Check(dir, "m", second, false); err != nil || !maps.Equal(tree(t, dir), texts(first)) {
+		t.Errorf("%v; the folder holds %v", err, tree(t, dir))
+	}
+	var unusable *Unusable
+	for _, dir := range []string{"/proc/tfc", "/proc/tfc/m", "/proc/self"} { // nobody may write there
+		if err := Check(dir, "m", first, false); !errors.As(err, &unusable) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	unlock, err := lock(root, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if err := Check(dir, "m", second, false); !errors.As(err, &unusable) || !strings.Contains(err.Error(), "another build") {
+		t.Errorf("while another build is at work: %v", err)
 	}
 }
 
