@@ -45,7 +45,10 @@ func (g *generator) pick() error {
 	}
 	perRow := e.perRows(logits, 1)
 	row := param{"const " + ctype(d) + " *", "logits", ir.Operand{Kind: ir.OperandBuffer, Name: "logits"}, e.size(logits)}
-	options := e.buffer("const SampleOptions *", "options", "options")
+	perRowOf := func(ctype, name string, bytes int) param {
+		return param{ctype, name, ir.Operand{Kind: ir.OperandBuffer, Name: name}, moved{perRow: bytes}}
+	}
+	options := perRowOf("const SampleOptions *", "options", 40)
 	best := null("const Whole *", "best")
 	if parts > 1 {
 		rows, _ := e.rows(logits)
@@ -58,7 +61,7 @@ func (g *generator) pick() error {
 	}
 	e.emit(op, kernel{
 		file: "sample.cuh", body: "sample", rows: logits, config: append(config[:len(config):len(config)], integer("threads", 1024)),
-		params:  []param{e.buffer("int *", "tokens", "tokens"), e.buffer("int *", "positions", "positions"), row, options, best},
+		params:  []param{perRowOf("int *", "tokens", 4), perRowOf("int *", "positions", 8), row, options, best},
 		threads: 1024, grid: perRow,
 	})
 	e.count(op)

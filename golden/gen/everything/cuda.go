@@ -166,6 +166,7 @@ const (
 	kRopeQ5Rot
 	kRopeQ5Rot_2
 	kRopeQ5Rot_3
+	kSampleTokens
 	kScaleDMlpPost3Kept
 	kScaleLogits2
 	kScaleLogits2_2
@@ -395,6 +396,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q5_rot", Threads: 256, Bytes: 419840, FLOPs: 147456, About: "rope  q5_rot  everything.yaml:18"},
 		{Entry: "rope_q5_rot_2", Threads: 256, RowBytes: 868, RowFLOPs: 288, About: "rope  q5_rot  everything.yaml:18"},
 		{Entry: "rope_q5_rot_3", Threads: 256, RowBytes: 868, RowFLOPs: 288, About: "rope  q5_rot  everything.yaml:18"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
 		{Entry: "scale_d_mlp_post3_kept", Threads: 256, Bytes: 393216, FLOPs: 49152, About: "scale  d_mlp_post3_kept  everything.yaml:31"},
 		{Entry: "scale_logits2", Threads: 256, RowBytes: 8192, RowFLOPs: 1024, About: "scale  logits2  everything.yaml:30"},
 		{Entry: "scale_logits2_2", Threads: 256, Bytes: 8192, FLOPs: 1024, About: "scale  logits2  everything.yaml:30"},
@@ -467,6 +469,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 1146880, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 884736, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8960, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

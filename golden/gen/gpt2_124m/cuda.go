@@ -38,6 +38,11 @@ const (
 	kAttentionMmaAttn_3
 	kAttentionMmaGradDQ1
 	kAttentionStatsDQ1
+	kAttentionWgmmaAttn
+	kAttentionWgmmaAttn_2
+	kAttentionWgmmaAttn_3
+	kAttentionWgmmaDkvDQ1
+	kAttentionWgmmaDqDQ1
 	kBiasGradDownBias
 	kBiasGradQkvBias
 	kBiasGradUpBias
@@ -71,6 +76,8 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut1
 	kSmallLinearMmaLogits
@@ -149,6 +156,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_attn_3", Threads: 128, Shared: 49152, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_mma_grad_d_q1", Threads: 128, Shared: 66560, Bytes: 88866816, FLOPs: 31771852800, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "attention_stats_d_q1", Threads: 256, Bytes: 26345472, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 50724864, FLOPs: 12708741120, About: "attention  attn  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 50724864, FLOPs: 12708741120, About: "attention  attn  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 76283904, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 63700992, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 38283264, FLOPs: 18874368, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 50872320, FLOPs: 25165824, About: "bias_grad  up_bias  gpt2-124m.yaml:3"},
@@ -182,6 +194,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 53545984, FLOPs: 88080384, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, Bytes: 200, RowBytes: 100554, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, Bytes: 200, RowBytes: 100566, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 384, Bytes: 4730880, RowBytes: 7680, RowFLOPs: 4718592, About: "linear  act  gpt2-124m.yaml:3"},
 		{Entry: "small_linear_mma_attn_out1", Threads: 384, Bytes: 1182720, RowBytes: 3072, RowFLOPs: 1179648, About: "linear  attn_out1  gpt2-124m.yaml:6"},
 		{Entry: "small_linear_mma_logits", Threads: 384, Bytes: 77194752, RowBytes: 102050, RowFLOPs: 77194752, About: "linear  logits  gpt2-124m.yaml:5"},
@@ -225,6 +239,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 104499200, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 2359296, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 102080, Scratch: 25344, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -64,6 +64,8 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -167,6 +169,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 3204, RowFLOPs: 2304, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 3204, RowFLOPs: 2304, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 3204, RowFLOPs: 2304, About: "rope  q_rot  ladder-100m.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, Bytes: 64, RowBytes: 32808, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, Bytes: 64, RowBytes: 32820, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 384, Bytes: 1179648, RowBytes: 3072, RowFLOPs: 1179648, About: "linear  attn_out  ladder-100m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 384, Bytes: 6291456, RowBytes: 9728, RowFLOPs: 6291456, About: "linear  gate_up  ladder-100m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 384, Bytes: 25165824, RowBytes: 34304, RowFLOPs: 25165824, About: "linear  logits  ladder-100m.yaml:5"},
@@ -213,6 +217,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 17563648, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 2883584, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 34304, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -64,6 +64,7 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -167,6 +168,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 1412, RowFLOPs: 960, About: "rope  q_rot  ladder-10m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 1412, RowFLOPs: 960, About: "rope  q_rot  ladder-10m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 1412, RowFLOPs: 960, About: "rope  q_rot  ladder-10m.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 160, Bytes: 204800, RowBytes: 1280, RowFLOPs: 204800, About: "linear  attn_out  ladder-10m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 160, Bytes: 1146880, RowBytes: 4224, RowFLOPs: 1146880, About: "linear  gate_up  ladder-10m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 160, Bytes: 2621440, RowBytes: 8832, RowFLOPs: 2621440, About: "linear  logits  ladder-10m.yaml:5"},
@@ -213,6 +215,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 4521984, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1245184, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8832, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

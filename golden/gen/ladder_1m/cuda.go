@@ -63,6 +63,7 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -165,6 +166,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 64, Bytes: 18432, RowBytes: 384, RowFLOPs: 18432, About: "linear  attn_out  ladder-1m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 64, Bytes: 98304, RowBytes: 1216, RowFLOPs: 98304, About: "linear  gate_up  ladder-1m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 64, Bytes: 393216, RowBytes: 4288, RowFLOPs: 393216, About: "linear  logits  ladder-1m.yaml:5"},
@@ -211,6 +213,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 2195456, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 360448, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 4288, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -63,6 +63,7 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -165,6 +166,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 96, Bytes: 51200, RowBytes: 640, RowFLOPs: 51200, About: "linear  attn_out  ladder-3m.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 96, Bytes: 286720, RowBytes: 2112, RowFLOPs: 286720, About: "linear  gate_up  ladder-3m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 96, Bytes: 1310720, RowBytes: 8512, RowFLOPs: 1310720, About: "linear  logits  ladder-3m.yaml:5"},
@@ -211,6 +213,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 4358144, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 622592, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8512, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -28,6 +28,10 @@ const (
 	kAttentionMmaAttn_2
 	kAttentionMmaGradDQRot
 	kAttentionStatsDQRot
+	kAttentionWgmmaAttn
+	kAttentionWgmmaAttn_2
+	kAttentionWgmmaDkvDQRot
+	kAttentionWgmmaDqDQRot
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -70,6 +74,8 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -137,6 +143,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_attn_2", Threads: 128, Shared: 49152, RowBytes: 10368, RowFLOPs: 528490496, About: "attention  attn  llama-1b.yaml:3"},
 		{Entry: "attention_mma_grad_d_q_rot", Threads: 128, Shared: 66560, Bytes: 136314880, FLOPs: 169282109440, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 70254592, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
+		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 84934656, FLOPs: 67712843776, About: "attention  attn  llama-1b.yaml:3"},
+		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 10368, RowFLOPs: 528490496, About: "attention  attn  llama-1b.yaml:3"},
+		{Entry: "attention_wgmma_dkv_d_q_rot", Threads: 128, Arch: "sm_90a", Shared: 67584, Bytes: 102760448, FLOPs: 96732633965, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q_rot", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 119537664, FLOPs: 72549475474, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 524292, About: "count  n  llama-1b.yaml:19"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 512, Bytes: 525344772, About: "head_loss_grad  part  llama-1b.yaml:5"},
@@ -179,6 +189,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 8452, RowFLOPs: 6144, About: "rope  q_rot  llama-1b.yaml:12"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 8452, RowFLOPs: 6144, About: "rope  q_rot  llama-1b.yaml:12"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 8452, RowFLOPs: 6144, About: "rope  q_rot  llama-1b.yaml:12"},
+		{Entry: "sample_best_tokens", Threads: 256, Bytes: 504, RowBytes: 256552, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, Bytes: 504, RowBytes: 256564, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, Bytes: 8388608, RowBytes: 8192, RowFLOPs: 8388608, About: "linear  attn_out  llama-1b.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 256, Bytes: 67108864, RowBytes: 36864, RowFLOPs: 67108864, About: "linear  gate_up  llama-1b.yaml:10"},
 		{Entry: "small_linear_mma_logits", Threads: 256, Bytes: 525336576, RowBytes: 260608, RowFLOPs: 525336576, About: "linear  logits  llama-1b.yaml:5"},
@@ -225,6 +237,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 34158411776, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 10485760, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 260608, Scratch: 278784, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 512, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

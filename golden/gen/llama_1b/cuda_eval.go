@@ -69,7 +69,12 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// k_rot = rope(k, positions)  [llama-1b.yaml:12]
 		r.Launch(kRopeKRot, gpu.Grid{1024, 1, 1}, v.k, v.k, r.Tables[0], r.Tables[1], r.Positions)
 		// attn, lse = attention(q_rot, k_rot, v)  [llama-1b.yaml:3]
-		r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
+		if r.On("sm_90a") {
+			r.Launch(kAttentionWgmmaAttn, gpu.Grid{2048, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
+		}
+		if !r.On("sm_90a") {
+			r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
+		}
 		// attn_out = linear(attn, layers.o.weight[l])  [llama-1b.yaml:6]
 		r.Multiply(pAttnOut, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [llama-1b.yaml:3, fuse-norm]

@@ -147,7 +147,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// k_rot = rope(k, positions)  [llama-1b.yaml:12]
 			r.Launch(kRopeKRot, gpu.Grid{1024, 1, 1}, v.k[l], v.k[l], r.Tables[0], r.Tables[1], r.Positions)
 			// attn, lse = attention(q_rot, k_rot, v)  [llama-1b.yaml:3]
-			r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
+			if r.On("sm_90a") {
+				r.Launch(kAttentionWgmmaAttn, gpu.Grid{2048, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
+			}
+			if !r.On("sm_90a") {
+				r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
+			}
 			// attn_out = linear(attn, layers.o.weight[l])  [llama-1b.yaml:6]
 			r.Multiply(pAttnOut, v.attnOut, v.attn[l], c.o[l], 0, 0, 0)
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [llama-1b.yaml:3, fuse-norm]
@@ -196,8 +201,15 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [llama-1b.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [llama-1b.yaml:3, grad]
-			r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
-			r.Launch(kAttentionMmaGradDQRot, gpu.Grid{2560, 1, 1}, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+			if r.On("sm_90a") {
+				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{1024, 1, 1}, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{2048, 1, 1}, v.dQRot, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+			}
+			if !r.On("sm_90a") {
+				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionMmaGradDQRot, gpu.Grid{2560, 1, 1}, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+			}
 			// d_k = rope(d_k_rot, positions)  [llama-1b.yaml:12, grad]
 			r.Launch(kRopeDK, gpu.Grid{1024, 1, 1}, v.dKRot, v.dKRot, r.Tables[0], r.Tables[1], r.Positions)
 			// d_q = rope(d_q_rot, positions)  [llama-1b.yaml:12, grad]

@@ -60,6 +60,7 @@ const (
 	kRopeQ1Rot
 	kRopeQ1Rot_2
 	kRopeQ1Rot_3
+	kSampleTokens
 	kSmallLinearAct
 	kSmallLinearLogits1
 	kSmallLinearQkv1
@@ -154,6 +155,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q1_rot", Threads: 256, Bytes: 540672, FLOPs: 786432, About: "rope  q1_rot  parallel.yaml:10"},
 		{Entry: "rope_q1_rot_2", Threads: 256, RowBytes: 292, RowFLOPs: 384, About: "rope  q1_rot  parallel.yaml:10"},
 		{Entry: "rope_q1_rot_3", Threads: 256, RowBytes: 292, RowFLOPs: 384, About: "rope  q1_rot  parallel.yaml:10"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
 		{Entry: "small_linear_act", Threads: 128, Bytes: 264192, RowBytes: 2560, RowFLOPs: 131072, About: "linear  act  parallel.yaml:3"},
 		{Entry: "small_linear_logits1", Threads: 128, Bytes: 1056768, RowBytes: 8704, RowFLOPs: 524288, About: "linear  logits1  parallel.yaml:5"},
 		{Entry: "small_linear_qkv1", Threads: 128, Bytes: 198144, RowBytes: 2048, RowFLOPs: 98304, About: "linear  qkv1  parallel.yaml:8"},
@@ -195,6 +197,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 2228224, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 917504, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8704, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

@@ -107,6 +107,7 @@ const (
 	kRopeQRot_2
 	kRopeQRot_3
 	kRopeQRot_4
+	kSampleTokens
 	kSmallLinearMmaAttnOut
 	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
@@ -253,6 +254,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 128, Bytes: 131072, RowBytes: 1024, RowFLOPs: 131072, About: "linear  attn_out  sparse.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 128, Bytes: 786432, RowBytes: 3584, RowFLOPs: 786432, About: "linear  gate_up  sparse.yaml:3"},
 		{Entry: "small_linear_mma_logits", Threads: 128, Bytes: 2097152, RowBytes: 8704, RowFLOPs: 2097152, About: "linear  logits  sparse.yaml:5"},
@@ -299,6 +301,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 8912896, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1048576, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8704, Scratch: 8704, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

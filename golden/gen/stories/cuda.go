@@ -38,6 +38,11 @@ const (
 	kAttentionMmaAttn_3
 	kAttentionMmaGradDQ1
 	kAttentionStatsDQ1
+	kAttentionWgmmaAttn
+	kAttentionWgmmaAttn_2
+	kAttentionWgmmaAttn_3
+	kAttentionWgmmaDkvDQ1
+	kAttentionWgmmaDqDQ1
 	kBiasGradDownBias
 	kBiasGradQkvBias
 	kBiasGradUpBias
@@ -70,6 +75,8 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kSampleBestTokens
+	kSampleTokens
 	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut1
 	kSmallLinearMmaLogits
@@ -148,6 +155,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_attn_3", Threads: 128, Shared: 49152, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_mma_grad_d_q1", Threads: 128, Shared: 66560, Bytes: 59244544, FLOPs: 10611589120, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "attention_stats_d_q1", Threads: 256, Bytes: 17563648, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
+		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
+		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
+		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 50855936, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 42467328, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 34095104, FLOPs: 16777216, About: "bias_grad  up_bias  stories.yaml:3"},
@@ -180,6 +192,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 27330560, FLOPs: 58720256, About: "layernorm_grad  d_stream  stories.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 35719168, FLOPs: 58720256, About: "layernorm_grad  d_x3  stories.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 2056, KeyBytes: 2048, KeyFLOPs: 2048, Keys: mask.Causal(), About: "attention_cached  attn  stories.yaml:3"},
+		{Entry: "sample_best_tokens", Threads: 256, Bytes: 40, RowBytes: 20040, About: "pick  tokens"},
+		{Entry: "sample_tokens", Threads: 1024, Bytes: 40, RowBytes: 20052, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 256, Bytes: 2105344, RowBytes: 5120, RowFLOPs: 2097152, About: "linear  act  stories.yaml:9"},
 		{Entry: "small_linear_mma_attn_out1", Threads: 256, Bytes: 526336, RowBytes: 2048, RowFLOPs: 524288, About: "linear  attn_out1  stories.yaml:6"},
 		{Entry: "small_linear_mma_logits", Threads: 256, Bytes: 10240000, RowBytes: 21024, RowFLOPs: 10240000, About: "linear  logits  stories.yaml:5"},
@@ -223,6 +237,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 10764288, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1572864, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 21056, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

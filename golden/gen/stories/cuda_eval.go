@@ -63,7 +63,12 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// qkv1 = linear(attn_in, layers.qkv.weight[l], layers.qkv.bias[l])  [stories.yaml:8, fuse-epilogue]
 		r.Multiply(pQkv1, v.qkv1, v.attnIn, c.qkv[l], 0, c.qkvBias[l], 0)
 		// attn, lse = attention(q1, k1, v1)  [stories.yaml:3]
-		r.Launch(kAttentionMmaAttn_2, gpu.Grid{512, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1)
+		if r.On("sm_90a") {
+			r.Launch(kAttentionWgmmaAttn_2, gpu.Grid{512, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1)
+		}
+		if !r.On("sm_90a") {
+			r.Launch(kAttentionMmaAttn_2, gpu.Grid{512, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1)
+		}
 		// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [stories.yaml:6, fuse-epilogue]
 		r.Multiply(pAttnOut1, v.attnOut1, v.attn, c.o[l], 0, c.oBias[l], 0)
 		// x3, mlp_in, mlp_in_stats = add_layernorm(x2, attn_out1, layers.mlp_norm.weight[l], layers.mlp_norm.bias[l])  [stories.yaml:3, fuse-norm]

@@ -137,7 +137,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// qkv1 = linear(attn_in, layers.qkv.weight[l], layers.qkv.bias[l])  [stories.yaml:8, fuse-epilogue]
 			r.Multiply(pQkv1, v.qkv1[l], v.attnIn[l], c.qkv[l], 0, c.qkvBias[l], 0)
 			// attn, lse = attention(q1, k1, v1, seed, step)  [stories.yaml:3]
-			r.Launch(kAttentionMmaAttn, gpu.Grid{512, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
+			if r.On("sm_90a") {
+				r.Launch(kAttentionWgmmaAttn, gpu.Grid{512, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
+			}
+			if !r.On("sm_90a") {
+				r.Launch(kAttentionMmaAttn, gpu.Grid{512, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
+			}
 			// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [stories.yaml:6, fuse-epilogue]
 			r.Multiply(pAttnOut1, v.attnOut1, v.attn[l], c.o[l], 0, c.oBias[l], 0)
 			// attn_out1_kept = dropout(attn_out1, seed, step)  [stories.yaml:11]
@@ -201,8 +206,15 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [stories.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [stories.yaml:3, grad]
-			r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
-			r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+			if r.On("sm_90a") {
+				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{512, 1, 1}, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{384, 1, 1}, v.dQ1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+			}
+			if !r.On("sm_90a") {
+				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+			}
 			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [stories.yaml:8, grad]
 			r.Launch(kBiasGradQkvBias, gpu.Grid{6, 88, 1}, r.Scratch, v.dQkv1)
 			r.Launch(kAddPartialsQkvBias, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)

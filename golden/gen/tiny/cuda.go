@@ -54,6 +54,7 @@ const (
 	kRmsnormFinal
 	kRmsnormGradDStream
 	kRmsnormGradDX2
+	kSampleTokens
 	kSmallLinearAttnOut
 	kSmallLinearGateUp
 	kSmallLinearLogits
@@ -143,6 +144,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 1920, FLOPs: 800, About: "rmsnorm  final  tiny.yaml:3"},
 		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 2986624, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
 		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 3969664, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
 		{Entry: "small_linear_attn_out", Threads: 128, Bytes: 102400, RowBytes: 1280, RowFLOPs: 51200, About: "linear  attn_out  tiny.yaml:6"},
 		{Entry: "small_linear_gate_up", Threads: 128, Bytes: 573440, RowBytes: 4224, RowFLOPs: 286720, About: "linear  gate_up  tiny.yaml:9"},
 		{Entry: "small_linear_logits", Threads: 128, Bytes: 1310720, RowBytes: 8832, RowFLOPs: 655360, About: "linear  logits  tiny.yaml:5"},
@@ -181,6 +183,7 @@ var cudaProgram = &gpu.Program{
 	Logits:  gpu.Job{Arena: 2260992, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1245184, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8832, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 
 // cudaViews are the weights, their copies for products, or their gradients, as addresses in one buffer.

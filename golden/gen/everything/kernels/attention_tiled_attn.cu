@@ -15,11 +15,11 @@ struct Config {
     static constexpr bool alibi = false;
     static constexpr float dropout = 0.0500000007f;
     static constexpr int stream = 1;
-    static constexpr int vec = 4;
     static constexpr int q_stride = 96;
     static constexpr int k_stride = 48;
     static constexpr int v_stride = 192;
     static constexpr int o_stride = 96;
+    static constexpr int vec = 4;
     using Mask = Prefix<8>;
 };
 

@@ -16,11 +16,11 @@ struct Config {
     static constexpr float slopes[] = {0.25f, 0.0625f, 0.015625f, 0.00390625f, 0.5f, 0.125f};
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
-    static constexpr int vec = 4;
     static constexpr int q_stride = 144;
     static constexpr int k_stride = 72;
     static constexpr int v_stride = 288;
     static constexpr int o_stride = 144;
+    static constexpr int vec = 4;
     using Mask = And<Prefix<8>, Window<64>>;
 };
 

@@ -15,11 +15,11 @@ struct Config {
     static constexpr bool alibi = false;
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
-    static constexpr int vec = 4;
     static constexpr int q_stride = 144;
     static constexpr int k_stride = 72;
     static constexpr int v_stride = 288;
     static constexpr int o_stride = 144;
+    static constexpr int vec = 4;
     using Mask = Prefix<8>;
 };
 

@@ -15,7 +15,6 @@ struct Config {
     static constexpr bool alibi = false;
     static constexpr float dropout = 0.0500000007f;
     static constexpr int stream = 1;
-    static constexpr int vec = 4;
     static constexpr int do_stride = 96;
     static constexpr int q_stride = 96;
     static constexpr int k_stride = 48;
@@ -23,6 +22,7 @@ struct Config {
     static constexpr int dq_stride = 96;
     static constexpr int dk_stride = 48;
     static constexpr int dv_stride = 192;
+    static constexpr int vec = 4;
     using Mask = And<Prefix<8>, Window<64>>;
 };
 

@@ -16,7 +16,6 @@ struct Config {
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
     using Mask = Causal<>;
-    static constexpr int vec = 8;
     static constexpr int do_stride = 512;
     static constexpr int q_stride = 1536;
     static constexpr int k_stride = 1536;
@@ -24,6 +23,7 @@ struct Config {
     static constexpr int dq_stride = 1536;
     static constexpr int dk_stride = 1536;
     static constexpr int dv_stride = 1536;
+    static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;
     static constexpr int tile = 64;

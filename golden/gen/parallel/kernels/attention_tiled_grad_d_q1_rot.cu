@@ -16,7 +16,6 @@ struct Config {
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
     using Mask = Causal<>;
-    static constexpr int vec = 4;
     static constexpr int do_stride = 128;
     static constexpr int q_stride = 384;
     static constexpr int k_stride = 384;
@@ -24,6 +23,7 @@ struct Config {
     static constexpr int dq_stride = 384;
     static constexpr int dk_stride = 384;
     static constexpr int dv_stride = 384;
+    static constexpr int vec = 4;
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_grad_d_q1_rot(float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k, const float *v, const float2 *stats) {

@@ -15,11 +15,11 @@ struct Config {
     static constexpr bool alibi = false;
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
-    static constexpr int vec = 8;
     static constexpr int q_stride = 768;
     static constexpr int k_stride = 768;
     static constexpr int v_stride = 768;
     static constexpr int o_stride = 256;
+    static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;
     static constexpr int tile = 64;

@@ -15,7 +15,6 @@ struct Config {
     static constexpr bool alibi = false;
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
-    static constexpr int vec = 8;
     static constexpr int do_stride = 256;
     static constexpr int q_stride = 768;
     static constexpr int k_stride = 768;
@@ -23,6 +22,7 @@ struct Config {
     static constexpr int dq_stride = 768;
     static constexpr int dk_stride = 768;
     static constexpr int dv_stride = 768;
+    static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;
     static constexpr int tile = 64;

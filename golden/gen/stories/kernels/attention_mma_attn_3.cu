@@ -16,11 +16,11 @@ struct Config {
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
     using Mask = Causal<>;
-    static constexpr int vec = 8;
     static constexpr int q_stride = 1536;
     static constexpr int k_stride = 1536;
     static constexpr int v_stride = 1536;
     static constexpr int o_stride = 512;
+    static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;
     static constexpr int tile = 64;

@@ -17,11 +17,11 @@ struct Config {
     static constexpr float dropout = 0.0f;
     static constexpr int stream = 0;
     using Mask = Causal<>;
-    static constexpr int vec = 4;
     static constexpr int q_stride = 480;
     static constexpr int k_stride = 480;
     static constexpr int v_stride = 480;
     static constexpr int o_stride = 160;
+    static constexpr int vec = 4;
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_attn_2(float *o, float *lse, const float *q, const float *k, const float *v, int rows) {
