@@ -216,6 +216,11 @@ func evalLinearDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 			}
 		}
 	}
+	if fn := op.Str("act"); fn != "" {
+		for i, x := range in[3].Data {
+			dx.Data[i] *= slope(fn, x)
+		}
+	}
 	return one(dx)
 }
 

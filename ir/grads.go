@@ -66,7 +66,7 @@ func gradLinear(g *Gradient, op *Op, d []*Value) []*Value {
 		as["tf32"] = true
 	}
 	g.Op("linear_dw", nil, []*Value{dy, x}, maps.Clone(as), w)
-	dx := g.Op("linear_dx", []string{dName(x)}, []*Value{dy, w, nil}, as).Result()
+	dx := g.Op("linear_dx", []string{dName(x)}, []*Value{dy, w, nil, nil}, as).Result()
 	return []*Value{dx, nil, nil, residual}
 }
 

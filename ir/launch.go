@@ -61,7 +61,7 @@ type Product struct {
 	TF32               bool   // products of f32 may round their operands to 10 bits
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of
-	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation
+	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation, and "gelu_tanh_grad", which reads it: D times the activation's derivative there
 	About              string
 }
 

@@ -1,6 +1,9 @@
 package ir
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // pairs counts the (query, key) pairs that a mask allows in t positions, averaged over its layers.
 func pairs(op *Op, t int) float64 {
@@ -279,13 +282,23 @@ func backwardOps() []*OpDef {
 			Shape: normGrad(1), FLOPs: perElement(10), Eval: evalRMSNormGrad, NoGrad: true,
 		},
 		{
-			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual",
-			Args: []string{"d_y", "w", "residual?"}, Results: []string{"d_x"}, Attrs: inTF32, InPlace: []int{2},
+			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual; or where x = act(pre), of pre: that times act'(pre)",
+			Args: []string{"d_y", "w", "residual?", "pre?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), inTF32), InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
 				t := dy.Type.WithLast(w.Type.Last())
-				if r := op.Args[2]; r != nil && !r.Type.SameShape(t) {
-					return nil, fmt.Errorf("residual %v is %v, want %v", r, r.Type, t)
+				for i, name := range []string{"residual", "pre"} {
+					if x := op.Args[2+i]; x != nil && !x.Type.SameShape(t) {
+						return nil, fmt.Errorf("%s %v is %v, want %v", name, x, x.Type, t)
+					}
+				}
+				if (op.Args[3] == nil) != (op.Str("act") == "") {
+					return nil, errors.New("act comes with the value before the activation")
+				}
+				if fn := op.Str("act"); fn != "" {
+					if err := wantActivation(fn); err != nil {
+						return nil, err
+					}
 				}
 				return []Type{t}, wantCols(dy, w.Type.Rows(), "gradient")
 			},

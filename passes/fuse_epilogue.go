@@ -16,6 +16,11 @@ func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	for _, op := range opsOf(f, "act") {
 		n += fuseActivation(f, op)
 	}
+	for _, op := range opsOf(f, "act_grad") {
+		if o.Target != nil && o.Target.CUDA {
+			n += fuseActivationGrad(f, op)
+		}
+	}
 	for _, op := range opsOf(f, "add") {
 		n += fuseResidual(f, op, o.Target != nil && o.Target.CUDA)
 	}
@@ -87,6 +92,24 @@ func fuseActivation(f *ir.Func, act *ir.Op) int {
 	return 1
 }
 
+// fuseActivationGrad lets the product that gives the gradient of an activation's result give that of what it was computed
+// from.
+func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
+	dx := grad.Args[0].Op
+	if dx == nil || dx.Kind != "linear_dx" || dx.Args[2] != nil || dx.Args[3] != nil || !onlyReader(f, dx.Result(), grad) {
+		return 0
+	}
+	attrs := maps.Clone(dx.Attrs)
+	if attrs == nil {
+		attrs = ir.Attrs{}
+	}
+	attrs["act"] = grad.Str("fn")
+	remake(f, dx, grad, []*ir.Value{dx.Args[0], dx.Args[1], nil, grad.Args[1]}, attrs, grad.Result())
+	dx.Remove()
+	grad.Remove()
+	return 1
+}
+
 // residualOf is where each op takes the value that is added to its result.
 var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "layernorm_grad": 4, "rmsnorm_grad": 4}
 
@@ -102,7 +125,7 @@ func fuseResidual(f *ir.Func, add *ir.Op, cuda bool) int {
 			continue
 		}
 		at, ok := residualOf[op.Kind]
-		if !ok || op.Args[at] != nil || cuda && op.Str("act") != "" {
+		if !ok || op.Args[at] != nil || op.Str("act") != "" && (cuda || op.Kind == "linear_dx") { // whose activation comes last
 			continue
 		}
 		if len(op.Results) > 1 && readBefore(f, op.Results[1], add) {

@@ -16,11 +16,8 @@ var elementwiseRows = map[string]lowering{
 	"bias": func(e *emitter, op *ir.Op) {
 		e.elementwise(op, "bias", op.Args[0], strides{"y": op.Results[0], "x": op.Args[0]}, nil, e.out(op, 0, "y"), e.in(op, 0, "x"), e.weight(op, 1, "b"))
 	},
-	"act": func(e *emitter, op *ir.Op) { e.activate(op, op.Str("fn"), op.Args[0], op.Results[0]) },
-	"act_grad": func(e *emitter, op *ir.Op) {
-		e.elementwise(op, "act_grad", op.Args[1], strides{"y": op.Results[0], "a": op.Args[0], "b": op.Args[1]}, []constant{fn(op.Str("fn"))},
-			e.out(op, 0, "dx"), e.in(op, 0, "dy"), e.in(op, 1, "x"))
-	},
+	"act":      func(e *emitter, op *ir.Op) { e.activate(op, op.Str("fn"), op.Args[0], op.Results[0]) },
+	"act_grad": func(e *emitter, op *ir.Op) { e.activateGrad(op, op.Str("fn"), op.Args[0], op.Args[1], op.Results[0]) },
 	"glu": func(e *emitter, op *ir.Op) {
 		e.elementwise(op, "glu", op.Args[0], strides{"y": op.Results[0], "a": op.Args[0], "b": op.Args[1]}, []constant{fn(op.Str("fn"))},
 			e.out(op, 0, "y"), e.in(op, 0, "gate"), e.in(op, 1, "up"))
@@ -140,6 +137,11 @@ func (e *emitter) accesses(v *ir.Value, n, threads int) [3]ir.Count {
 // activate computes y = fn(x), for an op that may have more to do than that; x may be y.
 func (e *emitter) activate(op *ir.Op, name string, x, y *ir.Value) {
 	e.elementwise(op, "act", x, strides{"y": y, "x": x}, []constant{fn(name)}, e.written(y, "y"), e.read(x, "x"))
+}
+
+// activateGrad launches dx = dy * fn'(x).
+func (e *emitter) activateGrad(op *ir.Op, name string, dy, x, dx *ir.Value) {
+	e.elementwise(op, "act_grad", x, strides{"y": dx, "a": dy, "b": x}, []constant{fn(name)}, e.written(dx, "dx"), e.read(dy, "dy"), e.read(x, "x"))
 }
 
 // copyInto copies x to columns of whole from column at on.

@@ -55,7 +55,14 @@ var productRows = map[string]lowering{
 		if residual != nil {
 			p.Beta, p.C, p.LDC, args.c = 1, residual.Type.DType, e.stride(residual), e.read(residual, "residual")
 		}
+		fn := op.Str("act")
+		if fn == "gelu_tanh" && dx.Type.DType != ir.F32 && e.vec(dx.Type.Cols(), dx, op.Args[3]) == 8 {
+			p.Epilogue, p.LDAux, args.pre, fn = "gelu_tanh_grad", e.stride(op.Args[3]), e.in(op, 3, "pre"), ""
+		}
 		e.product(op, p, args)
+		if fn != "" {
+			e.activateGrad(op, fn, dx, op.Args[3], dx)
+		}
 	},
 	"linear_dw": func(e *emitter, op *ir.Op) {
 		dy, x := op.Args[0], op.Args[1]

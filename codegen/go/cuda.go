@@ -247,7 +247,7 @@ func productFields(p *ir.Product) []jen.Code {
 		f.add("Beta", jen.Lit(p.Beta))
 	}
 	if p.Epilogue != "" {
-		name := map[string]string{"bias": "Bias", "gelu_tanh": "GELUBias", "gelu_tanh_pre": "GELUAuxBias"}[p.Epilogue]
+		name := map[string]string{"bias": "Bias", "gelu_tanh": "GELUBias", "gelu_tanh_pre": "GELUAuxBias", "gelu_tanh_grad": "DGELU"}[p.Epilogue]
 		f.add("Epilogue", gpu("Epilogue"+name))
 	}
 	f.add("Align", jen.Lit(p.Align))

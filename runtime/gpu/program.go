@@ -52,6 +52,7 @@ const (
 	EpilogueBias        = cuda.EpilogueBias
 	EpilogueGELUBias    = cuda.EpilogueGELUBias
 	EpilogueGELUAuxBias = cuda.EpilogueGELUAuxBias
+	EpilogueDGELU       = cuda.EpilogueDGELU
 )
 
 // ComputeTF32 lets products of float32 round their operands to 10 bits.
