@@ -2,6 +2,7 @@
 #include "api.h"
 
 #include "memory.h"
+#include "shared.h"
 #include "simulator.h"
 
 #include <string.h>
@@ -17,7 +18,10 @@ void *host(DevicePtr p) { return reinterpret_cast<void *>(p); }
 bool on_device(DevicePtr p, size_t bytes) { return memory::inside(memory::device, host(p), bytes); }
 
 Work copy(void *to, const void *from, size_t bytes) {
-    return [=](Fault &fault) { simulator::guarded("copy", fault, [&] { memmove(to, from, bytes); }); };
+    return [=](Fault &fault) {
+        tfc_fake_spend(1e-6 * double(bytes)); // so that larger ones take longer on the device's clock
+        simulator::guarded("copy", fault, [&] { memmove(to, from, bytes); });
+    };
 }
 
 // staged copies what is at from now, and puts it at to when it runs.
