@@ -1,7 +1,9 @@
 package cudagen_test
 
 import (
+	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/runtime/rng"
@@ -25,6 +27,11 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 	case "head_loss", "head_loss_grad":
 		return plainHead(f, op, in, state, d), nil
 	}
+	fn := op.Str("act")
+	if pre := op.Args; op.Kind == "linear_dx" && fn != "" { // the product is rounded before the activation's derivative
+		op.Args, op.Attrs["act"] = append(slices.Clone(pre[:3]), nil), ""
+		defer func() { op.Args, op.Attrs["act"] = pre, fn }()
+	}
 	out, err := ir.Eval(f, in, state)
 	if err != nil {
 		return nil, err
@@ -34,20 +41,29 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 			roundTo(out[i], r.Type.DType)
 		}
 	}
-	if fn := op.Str("act"); fn != "" { // the activation reads a rounded value
-		out[0] = activation(fn, out[1])
+	switch {
+	case fn != "" && op.Kind == "linear_dx":
+		out[0] = elementwise("act_grad", fn, out[0], in["p"])
+		roundTo(out[0], d)
+	case fn != "": // the activation reads a rounded value
+		out[0] = elementwise("act", fn, out[1])
 		roundTo(out[0], d)
 	}
 	return out, nil
 }
 
-// activation is ir's.
-func activation(fn string, x *ir.Tensor) *ir.Tensor {
-	shape := ir.Type{DType: ir.F32, Dims: []ir.Dim{{Expr: "N", Size: len(x.Data)}}}
-	v := &ir.Value{Name: "x", Type: shape}
-	f := &ir.Func{Name: "act", Symbols: []ir.Symbol{{Name: "N", Size: len(x.Data)}}, Inputs: []*ir.Value{v}, Body: &ir.Block{}}
-	f.Results = ir.NewBuilder(f, f.Body).Op("act", []string{"y"}, []*ir.Value{v}, ir.Attrs{"fn": fn}).Results
-	out, err := ir.Eval(f, map[string]*ir.Tensor{"x": x}, ir.NewState())
+// elementwise is an op of ir's with an activation.
+func elementwise(kind, fn string, xs ...*ir.Tensor) *ir.Tensor {
+	shape := ir.Type{DType: ir.F32, Dims: []ir.Dim{{Expr: "N", Size: len(xs[0].Data)}}}
+	f := &ir.Func{Name: "f", Symbols: []ir.Symbol{{Name: "N", Size: len(xs[0].Data)}}, Body: &ir.Block{}}
+	in := map[string]*ir.Tensor{}
+	for i, x := range xs {
+		v := &ir.Value{Name: fmt.Sprint("x", i), Type: shape}
+		f.Inputs = append(f.Inputs, v)
+		in[v.Name] = x
+	}
+	f.Results = ir.NewBuilder(f, f.Body).Op(kind, []string{"y"}, f.Inputs, ir.Attrs{"fn": fn}).Results
+	out, err := ir.Eval(f, in, ir.NewState())
 	if err != nil {
 		panic(err)
 	}

@@ -15,8 +15,7 @@ var kernelFiles embed.FS
 
 // The kernels, by their number in cudaProgram.
 const (
-	kActGradDUp1 = iota
-	kAdamwAdamw
+	kAdamwAdamw = iota
 	kAdamwBeginAdamw
 	kAddLayernormX3
 	kAddLayernormX3_2
@@ -98,7 +97,7 @@ const (
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDUp1
 	pDUpWeight
 	pDMlpIn
 	pDOWeight
@@ -133,7 +132,6 @@ var cudaProgram = &gpu.Program{
 	MaxDecode:    MaxDecode,
 	CacheWidths:  []int{768, 768, 768, 768, 768, 768, 768, 768, 768, 768, 768, 768},
 	Kernels: []gpu.Kernel{
-		{Entry: "act_grad_d_up1", Threads: 256, Bytes: 150994944, FLOPs: 352321536, About: "act_grad  d_up1  gpt2-124m.yaml:3"},
 		{Entry: "adamw_adamw", Threads: 256, Bytes: 3733194240, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
 		{Entry: "add_layernorm_x3", Threads: 128, Bytes: 50403328, FLOPs: 56623104, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
@@ -214,7 +212,7 @@ var cudaProgram = &gpu.Program{
 		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50257, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 2048, N: 768, K: 50257, LDA: 50257, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 768, N: 3072, K: 8192, TransA: true, LDA: 768, LDB: 3072, LDC: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  gpt2-124m.yaml:6"},
-		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  gpt2-124m.yaml:6"},
+		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 3072, N: 768, K: 8192, TransA: true, LDA: 3072, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, LDA: 3072, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{M: 768, N: 768, K: 8192, TransA: true, LDA: 768, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  gpt2-124m.yaml:6"},

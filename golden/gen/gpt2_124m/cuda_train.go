@@ -28,7 +28,7 @@ type cudaTrainValues struct {
 	logits      gpu.Ptr     // bf16[2048,V] logits
 	dStream     gpu.Ptr     // bf16[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    gpu.Ptr     // bf16[B,T,D] d_mlp_out1
-	dAct        gpu.Ptr     // bf16[B,T,F] d_act, d_up1
+	dUp1        gpu.Ptr     // bf16[B,T,F] d_up1
 	dMlpIn      gpu.Ptr     // bf16[B,T,D] d_mlp_in
 	dAttnOut1   gpu.Ptr     // bf16[B,T,D] d_attn_out1
 	dAttn       gpu.Ptr     // bf16[B,T,H*E] d_attn
@@ -92,7 +92,7 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	v.logits = arena.At(1660944384)
 	v.dStream = arena.At(1711276032)
 	v.dMlpOut1 = arena.At(1723858944)
-	v.dAct = arena.At(1660944384)
+	v.dUp1 = arena.At(1660944384)
 	v.dMlpIn = arena.At(1723858944)
 	v.dAttnOut1 = arena.At(1660944384)
 	v.dAttn = arena.At(1698693120)
@@ -184,17 +184,15 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kAddPartialsDownBias, gpu.Grid{24, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [gpt2-124m.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dMlpOut1, v.act[l], d.down[l], 0, 0)
-			// d_act = linear_dx(d_mlp_out1, layers.down.weight[l])  [gpt2-124m.yaml:6, grad]
-			r.Multiply(pDAct, v.dAct, v.dMlpOut1, c.down[l], 0, 0, 0)
-			// d_up1 = act_grad(d_act, up1[l])  [gpt2-124m.yaml:3, grad]
-			r.Launch(kActGradDUp1, gpu.Grid{12288, 1, 1}, v.dAct, v.dAct, v.up1[l])
+			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l])  [gpt2-124m.yaml:6, fuse-epilogue]
+			r.Multiply(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l])
 			// bias_grad(d_up1) into layers.up.bias[l]  [gpt2-124m.yaml:3, grad]
-			r.Launch(kBiasGradUpBias, gpu.Grid{12, 44, 1}, r.Scratch, v.dAct)
+			r.Launch(kBiasGradUpBias, gpu.Grid{12, 44, 1}, r.Scratch, v.dUp1)
 			r.Launch(kAddPartialsUpBias, gpu.Grid{96, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [gpt2-124m.yaml:3, grad]
-			r.Multiply(pDUpWeight, d.up[l], v.dAct, v.mlpIn[l], d.up[l], 0, 0)
+			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.mlpIn[l], d.up[l], 0, 0)
 			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [gpt2-124m.yaml:3, grad]
-			r.Multiply(pDMlpIn, v.dMlpIn, v.dAct, c.up[l], 0, 0, 0)
+			r.Multiply(pDMlpIn, v.dMlpIn, v.dUp1, c.up[l], 0, 0, 0)
 			// d_x3 = layernorm_grad(d_mlp_in, x3[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x4) into layers.mlp_norm.weight[l], layers.mlp_norm.bias[l]  [gpt2-124m.yaml:3, grad]
 			r.Launch(kLayernormGradDX3, gpu.Grid{512, 1, 1}, v.dStream, r.Scratch, v.dMlpIn, v.x3[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{48, 1, 1}, d.mlpNorm[l], d.mlpNormBias[l], r.Scratch)

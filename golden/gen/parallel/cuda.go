@@ -81,7 +81,7 @@ const (
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDUp1
 	pDUpWeight
 	pDAttnIn
 	pDOWeight
@@ -112,7 +112,7 @@ var cudaProgram = &gpu.Program{
 	Kernels: []gpu.Kernel{
 		{Entry: "act_act", Threads: 256, Bytes: 8388608, About: "linear  act  parallel.yaml:3"},
 		{Entry: "act_act_2", Threads: 256, RowBytes: 4096, About: "linear  act  parallel.yaml:3"},
-		{Entry: "act_grad_d_up1", Threads: 256, Bytes: 12582912, FLOPs: 14680064, About: "act_grad  d_up1  parallel.yaml:11"},
+		{Entry: "act_grad_d_up1", Threads: 256, Bytes: 12582912, About: "linear_dx  d_up1  parallel.yaml:6"},
 		{Entry: "adamw_adamw", Threads: 256, Bytes: 36922368, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
 		{Entry: "add_partials_d_stream", Threads: 256, Bytes: 34816, About: "layernorm_grad  d_stream  parallel.yaml:3"},
@@ -174,7 +174,7 @@ var cudaProgram = &gpu.Program{
 		{M: 2048, N: 128, K: 2048, TransA: true, LDA: 2048, LDB: 128, LDC: 128, LDD: 128, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  parallel.yaml:5"},
 		{M: 2048, N: 128, K: 2048, LDA: 2048, LDB: 128, LDD: 128, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "head_loss_grad  part  parallel.yaml:5"},
 		{M: 128, N: 512, K: 2048, TransA: true, LDA: 128, LDB: 512, LDC: 512, LDD: 512, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  parallel.yaml:6"},
-		{M: 2048, N: 512, K: 128, LDA: 128, LDB: 512, LDD: 512, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_act  parallel.yaml:6"},
+		{M: 2048, N: 512, K: 128, LDA: 128, LDB: 512, LDD: 512, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_up1  parallel.yaml:6"},
 		{M: 512, N: 128, K: 2048, TransA: true, LDA: 512, LDB: 128, LDC: 128, LDD: 128, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  parallel.yaml:3"},
 		{M: 2048, N: 128, K: 512, LDA: 512, LDB: 128, LDD: 128, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_attn_in  parallel.yaml:3"},
 		{M: 128, N: 128, K: 2048, TransA: true, LDA: 128, LDB: 128, LDC: 128, LDD: 128, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  parallel.yaml:6"},

@@ -23,7 +23,7 @@ type cudaTrainValues struct {
 	rowLosses   gpu.Ptr    // f32[B,T] row_losses
 	logits1     gpu.Ptr    // f32[2048,V] logits1
 	dStream     gpu.Ptr    // f32[B,T,D] d_stream, d_x3, d_x2, d_x
-	dAct        gpu.Ptr    // f32[B,T,F] d_act, d_up1
+	dUp1        gpu.Ptr    // f32[B,T,F] d_up1
 	dAttnIn     gpu.Ptr    // f32[B,T,D] d_attn_in, d_attn_in2
 	dAttn       gpu.Ptr    // f32[B,T,H*E] d_attn
 	dQ1Rot      gpu.Ptr    // f32[B,T,H*E] d_q1_rot, d_q1
@@ -74,7 +74,7 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	v.rowLosses = arena.At(78856192)
 	v.logits1 = arena.At(33554432)
 	v.dStream = arena.At(37748736)
-	v.dAct = arena.At(33554432)
+	v.dUp1 = arena.At(33554432)
 	v.dAttnIn = arena.At(38797312)
 	v.dAttn = arena.At(36700160)
 	v.dQ1Rot = arena.At(33554432)
@@ -150,17 +150,16 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [parallel.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
-			// d_act = linear_dx(d_x3, layers.down.weight[l])  [parallel.yaml:6, grad]
-			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
-			// d_up1 = act_grad(d_act, up1[l])  [parallel.yaml:11, grad]
-			r.Launch(kActGradDUp1, gpu.Grid{1024, 1, 1}, v.dAct, v.dAct, v.up1[l])
+			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l])  [parallel.yaml:6, fuse-epilogue]
+			r.Multiply(pDUp1, v.dUp1, v.dStream, c.down[l], 0, 0, 0)
+			r.Launch(kActGradDUp1, gpu.Grid{1024, 1, 1}, v.dUp1, v.dUp1, v.up1[l])
 			// bias_grad(d_up1) into layers.up.bias[l]  [parallel.yaml:13, grad]
-			r.Launch(kBiasGradUpBias, gpu.Grid{4, 64, 1}, r.Scratch, v.dAct)
+			r.Launch(kBiasGradUpBias, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
 			r.Launch(kAddPartialsUpBias, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, attn_in[l]) into layers.up.weight[l]  [parallel.yaml:3, grad]
-			r.Multiply(pDUpWeight, d.up[l], v.dAct, v.attnIn[l], d.up[l], 0, 0)
+			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.attnIn[l], d.up[l], 0, 0)
 			// d_attn_in = linear_dx(d_up1, layers.up.weight[l])  [parallel.yaml:3, grad]
-			r.Multiply(pDAttnIn, v.dAttnIn, v.dAct, c.up[l], 0, 0, 0)
+			r.Multiply(pDAttnIn, v.dAttnIn, v.dUp1, c.up[l], 0, 0, 0)
 			// bias_grad(d_x3) into layers.o.bias[l]  [parallel.yaml:13, grad]
 			r.Launch(kBiasGradDownBias, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
 			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.oBias[l], 0, r.Scratch)

@@ -15,8 +15,7 @@ var kernelFiles embed.FS
 
 // The kernels, by their number in cudaProgram.
 const (
-	kActGradDUp1 = iota
-	kAdamwAdamw
+	kAdamwAdamw = iota
 	kAdamwBeginAdamw
 	kAddLayernormX3
 	kAddLayernormX3_2
@@ -97,7 +96,7 @@ const (
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDUp1
 	pDUpWeight
 	pDMlpIn
 	pDOWeight
@@ -132,7 +131,6 @@ var cudaProgram = &gpu.Program{
 	MaxDecode:    MaxDecode,
 	CacheWidths:  []int{512, 512, 512, 512, 512, 512, 512, 512},
 	Kernels: []gpu.Kernel{
-		{Entry: "act_grad_d_up1", Threads: 256, Bytes: 100663296, FLOPs: 234881024, About: "act_grad  d_up1  stories.yaml:3"},
 		{Entry: "adamw_adamw", Threads: 256, Bytes: 918067200, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
 		{Entry: "add_layernorm_x3", Threads: 128, Bytes: 33624064, FLOPs: 37748736, About: "add_layernorm  x3  stories.yaml:3"},
@@ -212,7 +210,7 @@ var cudaProgram = &gpu.Program{
 		{M: 10000, N: 512, K: 8192, TransA: true, LDA: 10000, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 8192, N: 512, K: 10000, LDA: 10000, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 512, N: 2048, K: 8192, TransA: true, LDA: 512, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  stories.yaml:6"},
-		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  stories.yaml:6"},
+		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
 		{M: 2048, N: 512, K: 8192, TransA: true, LDA: 2048, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, LDA: 2048, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{M: 512, N: 512, K: 8192, TransA: true, LDA: 512, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  stories.yaml:6"},
