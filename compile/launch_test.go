@@ -82,7 +82,6 @@ func TestLaunchBytes(t *testing.T) {
 		"add_layernorm": 4*x + stats + 2*params,                //
 		"dropout":       2 * x,                                 //
 		"add":           3 * x,                                 //
-		"act_grad":      3 * 4 * x,                             //
 		"count":         4*4*n + 4,                             // the targets of all micro-batches
 		"adamw":         parameter * (2*4 + 2*4 + 2*4 + 4 + 2), // weights and moments are updated, gradients read, copies written
 	}
