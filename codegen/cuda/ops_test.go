@@ -85,6 +85,11 @@ func opTests(t *testing.T, d ir.DType, arch string) (tests []opTest) {
 			add(c, 0, fmt.Sprint(h))
 		}
 	}
+	for _, c := range cases(2, 90001) { // of which a block cannot keep a row
+		if strings.HasPrefix(c.name, "cross_entropy_grad") {
+			add(c, 90001, "[2 90001]")
+		}
+	}
 	for _, c := range attentionCases() {
 		add(c, 0, "")
 	}

@@ -31,11 +31,11 @@ type crossEntropy struct {
 
 func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 	t := c.logits.Type
-	threads := 256
-	if t.Cols() > 16384 {
-		threads = 512
-	}
 	vec := 16 / t.DType.Bytes()
+	threads, kept := e.crossEntropyTile(t, vec)
+	if c.d == nil {
+		kept = 0
+	}
 	stride := e.stride(c.logits)
 	to, toStride := null(ctype(t.DType)+" *", "d"), stride
 	if c.d != nil {
@@ -61,11 +61,38 @@ func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 		config: []constant{
 			typ("T", t.DType), integer("cols", t.Cols()), integer("vec", vec), integer("d_stride", toStride), integer("logits_stride", stride),
 			number("scale", scale), number("cap", c.cap), boolean("bias", c.bias.ctype != ""), boolean("grad", c.d != nil), boolean("counted", c.n != nil),
-			boolean("scaled", c.d != nil && e.g.code.Element == ir.F16), integer("threads", threads),
+			boolean("scaled", c.d != nil && e.g.code.Element == ir.F16), integer("threads", threads), integer("kept", kept),
 		},
+		shared:  keptBytes(kept, vec, t.DType),
 		params:  []param{c.losses, to, c.at, bias, c.targets, n, e.state("state")},
 		threads: threads, grid: blocks(c.rows),
 	})
+}
+
+// crossEntropyTile chooses a block's threads, and how many columns it keeps: a whole row where that leaves room for other
+// blocks; of longer ones so much that the rest of the rows at work at one time stays in the level 2 cache.
+func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
+	most := 160 << 10 // bytes of shared memory that a block can have
+	for _, arch := range e.g.Archs {
+		if arch == "sm_86" || arch == "sm_89" {
+			most = 96 << 10
+		}
+	}
+	kept = min(t.Cols(), most/t.DType.Bytes()-2*vec)
+	switch {
+	case t.Cols() <= 16384:
+		return 256, kept
+	case t.Cols()*t.DType.Bytes() <= 104<<10:
+		return 512, kept
+	}
+	return 1024, kept
+}
+
+func keptBytes(kept, vec int, d ir.DType) int {
+	if kept == 0 {
+		return 0
+	}
+	return (kept + 2*vec) * d.Bytes()
 }
 
 // sumLosses sums the losses by row into the op's first result.

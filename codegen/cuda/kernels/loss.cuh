@@ -27,14 +27,16 @@ template <int Vec, int Threads, class P, class F> __device__ inline void each_in
 // * gradScale * dz/dlogits. gradScale is 1/max(n, 1), times the loss scale. A row with a negative target has loss 0 and
 // gradient 0.
 //
-// A block takes a row, and a row is read twice: once for the maximum and, relative to the maximum so far, the sum of
-// exponentials (Milakov, Gimelshein, arXiv 1805.02867); once for the gradient, then from the L2 cache.
+// A block takes a row, and a row is gone through twice: once for the maximum and, relative to the maximum so far, the sum of
+// exponentials (Milakov, Gimelshein, arXiv 1805.02867); once for the gradient, then from shared memory, as far as it was kept
+// there.
 //   losses [rows] float; d and logits [rows, cols], d may be logits; targets [rows], below cols; n a float; bias [cols] float
 //   Config  T (of logits and d), rows, cols, vec (elements an access; rows may start anywhere), d_stride and logits_stride
 //           (equal modulo vec), scale (float, 1: none), cap (float, 0: none), bias (whether there is one), grad, counted
-//           (whether there is n), scaled (whether State.loss_scale counts), threads (a multiple of 32, at least 2*vec)
-//   grid    x: rows        shared: threads/32 floats
-//   bytes   logits once; with grad once more from L2, and d once
+//           (whether there is n), scaled (whether State.loss_scale counts), threads (a multiple of 32, at least 2*vec), kept
+//           (columns that stay in shared memory until the gradient needs them; 0 without grad)
+//   grid    x: rows        shared: kept + 2*vec elements, and threads/32 floats
+//   bytes   logits once, with grad those not kept once more from the L2 cache; d once
 template <class C>
 __device__ void cross_entropy(int rows, float *losses, typename C::T *d, const typename C::T *logits, const float *bias, const int *targets, const float *n,
                               const State *state) {
@@ -58,8 +60,10 @@ __device__ void cross_entropy(int rows, float *losses, typename C::T *d, const t
         }
         return;
     }
-    const auto raw = [&]<int N>(float(&z)[N], int col) {
-        load(z, row + col);
+    SHARED_DYNAMIC(shared_row);
+    T *const kept = reinterpret_cast<T *>(shared_row) + reinterpret_cast<uintptr_t>(row) / sizeof(T) % C::vec; // accesses to both are aligned alike
+    const auto biased = [&]<int N>(float(&z)[N], const T *x, int col) {
+        load(z, x + col);
         if constexpr (C::bias) {
 #pragma unroll
             for (int i = 0; i < N; i++) z[i] += bias[col + i];
@@ -75,7 +79,9 @@ __device__ void cross_entropy(int rows, float *losses, typename C::T *d, const t
     float top = -3.4e38f, sum = 0; // finite, so that the difference of two tops is a number
     each_in_row<C::vec, C::threads>(row, C::cols, [&]<int N>(int col) {
         float z[N], most = top;
-        raw(z, col);
+        biased(z, row, col);
+        if constexpr (C::kept > 0)
+            if (col < C::kept) *reinterpret_cast<Pack<T, N> *>(kept + col) = *reinterpret_cast<const Pack<T, N> *>(row + col);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             z[i] = logit(z[i]);
@@ -90,7 +96,7 @@ __device__ void cross_entropy(int rows, float *losses, typename C::T *d, const t
     sum = block_sum<C::threads>(sum * exp2_fast((top - most) * log2e), shared);
     float at_target[1];
     if (threadIdx.x == 0) {
-        raw(at_target, target);
+        biased(at_target, row, target);
         losses[r] = logf(sum) + (most - logit(at_target[0]));
     }
     if constexpr (C::grad) {
@@ -101,7 +107,7 @@ __device__ void cross_entropy(int rows, float *losses, typename C::T *d, const t
         T *out = d + static_cast<size_t>(r) * C::d_stride;
         each_in_row<C::vec, C::threads>(row, C::cols, [&]<int N>(int col) {
             float z[N];
-            raw(z, col);
+            biased(z, col < C::kept ? kept : row, col);
 #pragma unroll
             for (int i = 0; i < N; i++) {
                 float slope = factor;
