@@ -20,7 +20,7 @@ var attentionRows = map[string]lowering{
 			params: append([]param{e.out(op, 0, "o"), e.out(op, 1, "lse"), e.in(op, 0, "q"), e.in(op, 1, "k"), e.in(op, 2, "v")}, e.draws(op)...),
 		}
 		onGroups := func() {
-			n, t := n, groupForwardTile(a.width)
+			n, t := n, groupForwardTile(a)
 			n.arch, n.file, n.body, n.config = hopper, "attention_wgmma.cuh", "attention_wgmma", append(config, t.config()...)
 			n.blocks, n.threads = t.blocks, 128*t.groups
 			n.shared = t.panels(a.width, 64*t.groups+2*t.stages*t.tile)
@@ -138,7 +138,7 @@ type attentionShape struct {
 	batch, context, heads, kvHeads, width int
 	dynamic                               bool // context is the most there can be
 	tensorCores                           bool
-	plain                                 bool // scores are products: no cap, no bias, no dropout
+	plain                                 bool // scores are products, no cap, no bias, no dropout, and masks say no more than j <= i
 	config                                []constant
 	masks                                 [][]constant // of layers in turn; nil where all have one, which is in config
 }
@@ -166,6 +166,7 @@ func (e *emitter) attention(op *ir.Op, q *ir.Value) attentionShape {
 	a.config = append(a.config, number("dropout", op.Float("dropout")), integer("stream", op.Int("stream")))
 	patterns := op.Patterns("mask")
 	for _, p := range patterns {
+		a.plain = a.plain && p.Op == "causal" && p.Block <= 1
 		a.masks = append(a.masks, []constant{alias("Mask", maskType(p))})
 	}
 	if len(patterns) == 1 {
@@ -277,9 +278,10 @@ func (t groupTile) config() []constant {
 func (t groupTile) panels(width, rows int) int { return (width + 63) / 64 * 128 * rows }
 
 // The tiles fill a processor's registers: 128 for each thread of four groups, 168 of three, 255 of two. Small blocks let it start
-// the next head while another ends; where the queries' kernel has room, two groups share what is streamed.
-func groupForwardTile(width int) groupTile {
-	if width <= 64 {
+// the next head while another ends; where the queries' kernel has room, two groups share what is streamed. Masks and scores that are
+// more than plain take registers.
+func groupForwardTile(a attentionShape) groupTile {
+	if a.width <= 64 && a.plain {
 		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
 	}
 	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
@@ -293,7 +295,10 @@ func groupKeysTile(a attentionShape) groupTile {
 }
 
 func groupQueriesTile(a attentionShape) groupTile {
-	if a.width <= 64 && a.plain {
+	switch {
+	case !a.plain:
+		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 1}
+	case a.width <= 64:
 		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
 	}
 	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
