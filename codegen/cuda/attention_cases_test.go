@@ -44,25 +44,28 @@ func attentionCases() []opCase {
 	return all
 }
 
-// hopperCases are those of attention that Hopper has kernels for.
+// hopperCases are those of attention that Hopper has kernels for, where a tile is 64 positions, and a block owns up to 192.
 func hopperCases() []opCase {
 	var all []opCase
 	add := attentionAdder(&all)
 	causal := `mask: ["causal"]`
-	for _, t := range []int{1, 31, 64, 65, 129, 200} {
+	add("all", 2, 77, 6, 2, 56, `alibi: true, dropout: 0.2, mask: ["prefix(11) & (window(20) | global(3))"], softcap: 2.0, stream: 3`)
+	for _, t := range []int{129, 1, 31, 64, 65} {
 		add(fmt.Sprintf("T=%d", t), 2, t, 2, 2, 64, causal)
 	}
-	for _, width := range []int{40, 56, 72, 96, 128} {
+	for _, width := range []int{40, 56, 72, 96} {
 		add(fmt.Sprintf("width %d", width), 1, 70, 4, 2, width, causal)
 	}
-	add("shared heads", 2, 150, 6, 2, 64, causal)
+	add("more tiles than stages", 1, 257, 1, 1, 64, causal)
+	add("three groups", 1, 200, 1, 1, 128, causal)
+	add("shared heads", 1, 130, 3, 1, 64, causal)
 	for _, mask := range maskCases {
-		add(mask, 1, 200, 2, 1, 64, `mask: ["`+mask+`"]`)
+		add(mask, 1, 150, 1, 1, 64, `mask: ["`+mask+`"]`)
 	}
-	add("softcap", 2, 70, 2, 2, 64, causal+", softcap: 1.5")
+	add("tiles left out", 1, 300, 1, 1, 64, `mask: ["causal & (window(9) | global(3))"]`)
+	add("softcap", 1, 200, 1, 1, 64, causal+", softcap: 1.5")
 	add("alibi", 2, 70, 6, 3, 48, "alibi: true, "+causal)
 	add("dropout", 2, 72, 2, 2, 64, `dropout: 0.3, `+causal+`, stream: 5`)
-	add("all", 2, 77, 6, 2, 56, `alibi: true, dropout: 0.2, mask: ["prefix(11) & (window(20) | global(3))"], softcap: 2.0, stream: 3`)
 	return all
 }
 

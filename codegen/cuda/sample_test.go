@@ -170,14 +170,15 @@ func sampleLogits(r *rand.Rand, kind, tokens int) []float64 {
 	return logits
 }
 
+var sampleCases = []sampleCase{
+	{ir.F32, 1, 1, 4, 1}, {ir.BF16, 31, 30, 31, 1}, {ir.F32, 4096, 4096, 4096, 1}, {ir.F16, 10007, 9001, 10007, 3}, {ir.BF16, 10000, 10000, 10008, 1},
+	{ir.F32, 32768, 32767, 32768, 8}, {ir.BF16, 530008, 529999, 530008, 130},
+}
+
 // TestSample holds sampling on the device to the rule of runtime/lm.
 func TestSample(t *testing.T) {
-	cases := []sampleCase{
-		{ir.F32, 1, 1, 4, 1}, {ir.BF16, 31, 30, 31, 1}, {ir.F32, 4096, 4096, 4096, 1}, {ir.F16, 10007, 9001, 10007, 3}, {ir.BF16, 10000, 10000, 10008, 1}, {ir.F32, 32768, 32767, 32768, 8},
-		{ir.BF16, 530008, 529999, 530008, 130},
-	}
 	code := &cudagen.Code{}
-	for i, c := range cases {
+	for i, c := range sampleCases {
 		code.Sources = append(code.Sources, c.sources(i)...)
 	}
 	for _, name := range []string{"sample.cuh", "rng.cuh", "state.cuh", "device.cuh"} {
@@ -192,7 +193,7 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, c := range cases {
+	for i, c := range sampleCases {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seedOf(uint64(i)), 1))
 			rows := 44

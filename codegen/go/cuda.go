@@ -434,21 +434,31 @@ func (e *cudaEmitter) launches(b *jen.Group, op *ir.Op) {
 	e.comment(b, op)
 	for len(groups) > 0 {
 		on, off := groups[0].On, groups[0].Off
-		n := slices.IndexFunc(groups, func(g ir.Group) bool { return g.On != on || g.Off != off })
-		if n < 0 {
-			n = len(groups)
-		}
-		body := func(b *jen.Group) { e.groups(b, op, groups[:n]) }
+		var same []ir.Group
+		same, groups = cut(groups, on, off)
+		body := func(b *jen.Group) { e.groups(b, op, same) }
 		switch {
 		case on != "":
-			b.If(raw("r.On(%q)", on)).BlockFunc(body)
+			s := b.If(raw("r.On(%q)", on)).BlockFunc(body)
+			if others, rest := cut(groups, "", on); len(others) > 0 {
+				s.Else().BlockFunc(func(b *jen.Group) { e.groups(b, op, others) })
+				groups = rest
+			}
 		case off != "":
 			b.If(raw("!r.On(%q)", off)).BlockFunc(body)
 		default:
 			body(b)
 		}
-		groups = groups[n:]
 	}
+}
+
+// cut splits off the first groups, those for the same GPUs.
+func cut(groups []ir.Group, on, off string) (same, rest []ir.Group) {
+	n := slices.IndexFunc(groups, func(g ir.Group) bool { return g.On != on || g.Off != off })
+	if n < 0 {
+		n = len(groups)
+	}
+	return groups[:n], groups[n:]
 }
 
 func (e *cudaEmitter) groups(b *jen.Group, op *ir.Op, groups []ir.Group) {

@@ -13,8 +13,8 @@ import (
 	"github.com/tfc-dev/tfc/runtime/lm"
 )
 
-// Two kernels beside that of sampling: learn takes a step as the optimizer does, one that diverges where the first token is negative, and gives a
-// loss and a norm; give writes a row of logits for each token.
+// Two kernels beside that of sampling: learn takes a step as the optimizer does, one that diverges where the first token is
+// negative, and gives a loss and a norm; give writes a row of logits for each token.
 const learn = `#include "sim.h"
 struct State { unsigned long long seed; unsigned step; float lr, scale; unsigned good, hysteresis, skipped, diverged; };
 extern "C" __global__ void learn(float *w, float *m, float *scalars, const int *tokens, const int *targets, State *state) {
@@ -200,7 +200,8 @@ func TestSession(t *testing.T) {
 func TestEveryCallFails(t *testing.T) {
 	p := program(t)
 	counts := everyCallFails(t, func() error { return session(p) })
-	if counts["cuLaunchKernel"] == 0 || counts["cublasLtMatmul"] == 0 || counts["cuGraphLaunch"] != 8 {
+	// Five steps and an evaluation; twice two steps of decoding, and as many that pick.
+	if counts["cuLaunchKernel"] == 0 || counts["cublasLtMatmul"] == 0 || counts["cuGraphLaunch"] != 14 {
 		t.Errorf("calls: %v", counts)
 	}
 }
@@ -220,7 +221,7 @@ func everyCallFails(t *testing.T, session func() error) map[string]int {
 			counts[name]++
 		}
 	}
-	if counts["cuLaunchKernel"] == 0 || counts["cublasLtMatmul"] == 0 || counts["cuGraphLaunch"] != 12 {
+	if len(counts) < 20 {
 		t.Fatalf("calls: %v", counts)
 	}
 	failed := 0

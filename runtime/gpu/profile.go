@@ -61,12 +61,14 @@ func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (
 func (g *generator) profileStep(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
 	step := decodeStep{len(tokens), g.p.Pick.Enqueue != nil}
 	var options []lm.PickOptions
-	if step.pick { // and each replay goes to the next position: the last one comes to those given, or close
+	timed := positions // of a replay whose launches are timed
+	if step.pick {     // and each replay goes to the next position: the last one comes to those given, or close
 		options = make([]lm.PickOptions, step.rows)
 		times = max(1, min(times, g.p.MaxPositions/2-2))
-		positions = slices.Clone(positions)
+		positions, timed = slices.Clone(positions), slices.Clone(positions)
 		for i := range positions {
 			positions[i] = max(0, positions[i]-int32(2*times+2))
+			timed[i] = positions[i] + int32(times+3+times/2) // the one in the middle
 		}
 		defer func() { g.inputs.rows = 0 }() // where they are now is not what inputs knows
 	}
@@ -78,7 +80,7 @@ func (g *generator) profileStep(tokens, positions, slots []int32, times int) (*l
 	if !step.pick {
 		back = step.rows * g.p.VocabSize * g.p.Element.Size()
 	}
-	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: positions, slots: slots}, g.decode[step],
+	return g.run.profile(g.d.ctx, &g.p.Decode, &ledger{positions: timed, slots: slots}, g.decode[step],
 		edge{func(result Ptr) { g.after(step, result) }, back}, times)
 }
 

@@ -18,59 +18,72 @@ func costly(t *testing.T) *Program {
 	p.Kernels[1].Bytes, p.Kernels[1].RowBytes, p.Kernels[1].KeyBytes = 10, 100, 1000
 	p.Kernels[1].RowFLOPs, p.Kernels[1].KeyFLOPs = 7, 3
 	p.Kernels[1].Keys = mask.And(mask.Causal(), mask.Window(4))
+	p.Kernels[2].RowBytes = 16
 	return p
 }
 
-// profiles is a session that measures a device, and profiles a step of training and one of decoding.
-func profiles(p *Program) (train, decode *lm.Profile, r lm.Roofline, err error) {
+// roofline is a session that measures a device.
+func roofline(p *Program) (r lm.Roofline, err error) {
 	d, err := Backend(p).Open(0)
 	if err != nil {
-		return nil, nil, r, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if r, err = d.(lm.Measured).Roofline(); err != nil {
-		return nil, nil, r, err
+	return d.(lm.Measured).Roofline()
+}
+
+// profiles is a session that profiles a step of training and one of decoding.
+func profiles(p *Program) (train, decode *lm.Profile, err error) {
+	d, err := Backend(p).Open(0)
+	if err != nil {
+		return nil, nil, err
 	}
+	defer func() { err = errors.Join(err, d.Close()) }()
 	before, err := d.(lm.Measured).MemoryUsed()
 	if err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	weights := make([]float32, 32)
 	t, err := d.NewTrainer(weights, "")
 	if err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	defer t.Close()
 	tokens := []int32{5, 0, 0, 0, 0, 0, 0, 0}
 	if train, err = t.(lm.ProfiledTrainer).ProfileStep(tokens, tokens, lm.StepParams{LR: 1, Step: 1}, 2); err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	after, err := d.(lm.Measured).MemoryUsed()
 	if err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	if after-before != train.Planned {
-		return nil, nil, r, fmt.Errorf("%d bytes in use, %d planned", after-before, train.Planned)
+		return nil, nil, fmt.Errorf("%d bytes in use, %d planned", after-before, train.Planned)
 	}
 	if err := t.Pull(); err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	// One step before, and of each graph a first run and two that count.
 	if weights[31] != 7 {
-		return nil, nil, r, fmt.Errorf("%g steps were taken", weights[31])
+		return nil, nil, fmt.Errorf("%g steps were taken", weights[31])
 	}
 	g, err := d.NewGenerator(weights, 2, "")
 	if err != nil {
-		return nil, nil, r, err
+		return nil, nil, err
 	}
 	defer g.Close()
 	decode, err = g.(lm.ProfiledGenerator).ProfileDecode([]int32{1, 2}, []int32{1, 6}, []int32{0, 1}, 2)
-	return train, decode, r, err
+	return train, decode, err
 }
 
 func TestProfile(t *testing.T) {
 	fake := cudatest.New(t)
-	train, decode, r, err := profiles(costly(t))
+	program := costly(t)
+	r, err := roofline(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	train, decode, err := profiles(program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,14 +95,21 @@ func TestProfile(t *testing.T) {
 	}
 	// The step, in order. The model's FLOPs are three times those of eval, a product of 32 multiply-adds.
 	check(t, train, 3*2*32, []lm.Launch{
-		{Kernel: "copies from the host", Bytes: 16 + 2*4*8},
 		{Kernel: "clear", Bytes: 4 * 32},
 		{Kernel: "learn", About: "a step  m.yaml:3", Grid: [3]int{1, 1, 1}, Bytes: 1000, FLOPs: 5000},
-		{Kernel: "copies to the host", Bytes: 80 + 2*4},
 	})
-	// Of two rows, at positions 1 and 6, the first sees one key of the cache and itself, the other three and itself.
+	// Of seven steps from position 0 on the last two are timed launch by launch. At position 6 a row sees three keys of the
+	// cache, and itself.
+	check(t, decode, 2*7+8*3, []lm.Launch{
+		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 2*100 + 6*1000, FLOPs: 2*7 + 8*3},
+		{Kernel: "sample_tokens", Grid: [3]int{2, 1, 1}, Bytes: 2 * 16},
+		{Kernel: "copies to the host", Bytes: 2 * 4},
+	})
+	// Where the host picks, positions are those given: the row at 1 sees one key of the cache and itself.
+	if _, decode, err = profiles(onHost(program)); err != nil {
+		t.Fatal(err)
+	}
 	check(t, decode, 2*7+6*3, []lm.Launch{
-		{Kernel: "copies from the host", Bytes: 3 * 4 * 2},
 		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 2*100 + 4*1000, FLOPs: 2*7 + 6*3},
 		{Kernel: "copies to the host", Bytes: 2 * 3 * 4},
 	})
@@ -113,10 +133,14 @@ func check(t *testing.T, p *lm.Profile, flops float64, want []lm.Launch) {
 	}
 }
 
-// TestEveryCallOfAProfileFails is TestEveryCallFails for a profile.
+// TestEveryCallOfAProfileFails is TestEveryCallFails for a roofline and for profiles.
 func TestEveryCallOfAProfileFails(t *testing.T) {
 	p := costly(t)
-	everyCallFails(t, func() error { _, _, _, err := profiles(p); return err })
+	everyCallFails(t, func() error { _, err := roofline(p); return err })
+	counts := everyCallFails(t, func() error { _, _, err := profiles(p); return err })
+	if counts["cuGraphLaunch"] != 2*(1+2*3) { // a step to start from and, of each of its graphs, a first run and two that count
+		t.Errorf("calls: %v", counts)
+	}
 }
 
 // TestProfileOfManyRows: more rows than the program has in a step are several steps.
@@ -136,13 +160,14 @@ func TestProfileOfManyRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, p, 3*7+(1+2+3)*3, []lm.Launch{
-		{Kernel: "copies from the host", Bytes: 3 * 4 * 2},
-		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 2*100 + 1*1000, FLOPs: 2*7 + 3*3},
-		{Kernel: "copies to the host", Bytes: 2 * 3 * 4},
-		{Kernel: "copies from the host", Bytes: 3 * 4},
-		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 100 + 2*1000, FLOPs: 7 + 3*3},
-		{Kernel: "copies to the host", Bytes: 3 * 4},
+	// What is timed is the fifth step from position 0 on, where a row sees three keys of the cache, and itself.
+	check(t, p, 3*7+3*4*3, []lm.Launch{
+		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 2*100 + 6*1000, FLOPs: 2*7 + 8*3},
+		{Kernel: "sample_tokens", Grid: [3]int{2, 1, 1}, Bytes: 2 * 16},
+		{Kernel: "copies to the host", Bytes: 2 * 4},
+		{Kernel: "give", Grid: [3]int{1, 1, 1}, Bytes: 10 + 100 + 3*1000, FLOPs: 7 + 4*3},
+		{Kernel: "sample_tokens", Grid: [3]int{1, 1, 1}, Bytes: 16},
+		{Kernel: "copies to the host", Bytes: 4},
 	})
 }
 
@@ -150,13 +175,15 @@ func TestProfileOfManyRows(t *testing.T) {
 func TestSmallRoofline(t *testing.T) {
 	fake := cudatest.New(t)
 	fake.Set("memory", 34<<20)
+	fake.Set("bandwidth", 1<<40) // so that both grow until memory is out
+	fake.Set("flops", 1<<40)
 	d, err := Backend(program(t)).Open(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	r, err := d.(lm.Measured).Roofline()
-	if err != nil || r.Copied > 16<<20 || r.Copied < 1<<20 || r.Side < 128 {
+	if err != nil || r.Copied != 16<<20 || r.Side != 256 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	fake.Set("memory", 1<<20)

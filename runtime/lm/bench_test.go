@@ -46,7 +46,7 @@ func (d *profiledDevice) NewTrainer(w []float32, tuned string) (Trainer, error) 
 }
 
 func (d *profiledDevice) NewGenerator(w []float32, slots int, tuned string) (Generator, error) {
-	return profiledGenerator{newFakeGenerator(slices.Clone(w), slots), d}, nil
+	return profiledGenerator{NewPicker(newFakeGenerator(slices.Clone(w), slots), fakeVocab), d}, nil
 }
 
 type profiledTrainer struct {
@@ -60,7 +60,7 @@ func (t profiledTrainer) ProfileStep(tokens, targets []int32, p StepParams, time
 }
 
 type profiledGenerator struct {
-	*fakeGenerator
+	Picker
 	d *profiledDevice
 }
 

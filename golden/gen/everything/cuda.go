@@ -308,7 +308,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "bias_grad_part", Threads: 256, Bytes: 2162688, About: "head_loss_grad  part  everything.yaml:6"},
 		{Entry: "count_n", Threads: 1024, Bytes: 8196, About: "count  n  everything.yaml:44"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 2052, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 4202500, About: "head_loss_grad  part  everything.yaml:6"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 4128, Bytes: 4202500, About: "head_loss_grad  part  everything.yaml:6"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 2105344, About: "head_loss  part  everything.yaml:6"},
 		{Entry: "decode_attention_attn", Threads: 128, RowBytes: 1544, KeyBytes: 384, KeyFLOPs: 384, Keys: mask.Prefix(8), About: "attention_cached  attn  everything.yaml:22"},
 		{Entry: "decode_attention_attn2", Threads: 128, RowBytes: 2312, KeyBytes: 576, KeyFLOPs: 576, Keys: mask.Prefix(8), About: "attention_cached  attn2  everything.yaml:22"},

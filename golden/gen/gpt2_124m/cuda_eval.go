@@ -65,8 +65,7 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// attn, lse = attention(q1, k1, v1)  [gpt2-124m.yaml:3]
 		if r.On("sm_90a") {
 			r.Launch(kAttentionWgmmaAttn_2, gpu.Grid{768, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1)
-		}
-		if !r.On("sm_90a") {
+		} else {
 			r.Launch(kAttentionMmaAttn_2, gpu.Grid{768, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1)
 		}
 		// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [gpt2-124m.yaml:6, fuse-epilogue]

@@ -135,7 +135,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 27525120, About: "attention_grad  d_q_rot  ladder-100m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 262148, About: "count  n  ladder-100m.yaml:17"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 536936452, About: "head_loss_grad  part  ladder-100m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 32800, Bytes: 536936452, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 268500992, About: "head_loss  part  ladder-100m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 9224, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  ladder-100m.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 96, Bytes: 65536, About: "embed_grad  wte  ladder-100m.yaml:3"},

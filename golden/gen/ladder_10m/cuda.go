@@ -134,7 +134,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 11468800, About: "attention_grad  d_q_rot  ladder-10m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 65540, About: "count  n  ladder-10m.yaml:17"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 134283268, About: "head_loss_grad  part  ladder-10m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 134283268, About: "head_loss_grad  part  ladder-10m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 67174400, About: "head_loss  part  ladder-10m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 3848, KeyBytes: 1280, KeyFLOPs: 1280, Keys: mask.Causal(), About: "attention_cached  attn  ladder-10m.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 64, Bytes: 65536, About: "embed_grad  wte  ladder-10m.yaml:3"},

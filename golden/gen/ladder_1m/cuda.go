@@ -132,7 +132,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_grad_d_q_rot", Threads: 128, Shared: 33792, Bytes: 11206656, FLOPs: 998768640, About: "attention_grad  d_q_rot  ladder-1m.yaml:3"},
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 3440640, About: "attention_grad  d_q_rot  ladder-1m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 32772, About: "count  n  ladder-1m.yaml:17"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 67174404, About: "head_loss_grad  part  ladder-1m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 4128, Bytes: 67174404, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 33619968, About: "head_loss  part  ladder-1m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 1160, KeyBytes: 384, KeyFLOPs: 384, Keys: mask.Causal(), About: "attention_cached  attn  ladder-1m.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 32, Bytes: 65536, About: "embed_grad  wte  ladder-1m.yaml:3"},

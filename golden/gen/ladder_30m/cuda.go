@@ -134,7 +134,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 18350080, About: "attention_grad  d_q_rot  ladder-30m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 131076, About: "count  n  ladder-30m.yaml:17"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 268500996, About: "head_loss_grad  part  ladder-30m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 16416, Bytes: 268500996, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 134283264, About: "head_loss  part  ladder-30m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 6152, KeyBytes: 2048, KeyFLOPs: 2048, Keys: mask.Causal(), About: "attention_cached  attn  ladder-30m.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 64, Bytes: 65536, About: "embed_grad  wte  ladder-30m.yaml:3"},

@@ -132,7 +132,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_grad_d_q_rot", Threads: 128, Shared: 33792, Bytes: 18677760, FLOPs: 1664614400, About: "attention_grad  d_q_rot  ladder-3m.yaml:3"},
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 5734400, About: "attention_grad  d_q_rot  ladder-3m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 32772, About: "count  n  ladder-3m.yaml:17"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 134283268, About: "head_loss_grad  part  ladder-3m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 134283268, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 67174400, About: "head_loss  part  ladder-3m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 1928, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  ladder-3m.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 32, Bytes: 65536, About: "embed_grad  wte  ladder-3m.yaml:3"},

@@ -71,8 +71,7 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// attn, lse = attention(q_rot, k_rot, v)  [llama-1b.yaml:3]
 		if r.On("sm_90a") {
 			r.Launch(kAttentionWgmmaAttn, gpu.Grid{2048, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
-		}
-		if !r.On("sm_90a") {
+		} else {
 			r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
 		}
 		// attn_out = linear(attn, layers.o.weight[l])  [llama-1b.yaml:6]

@@ -66,8 +66,7 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		// attn, lse = attention(q_rot, k_rot, v)  [llama-1b.yaml:3]
 		if r.On("sm_90a") {
 			r.Launch(kAttentionWgmmaAttn_2, gpu.Grid{r.Blocks(128) * 32, 1, 1}, v.attn, v.lse, v.q, v.k, v.v, gpu.Int(r.Rows))
-		}
-		if !r.On("sm_90a") {
+		} else {
 			r.Launch(kAttentionMmaAttn_2, gpu.Grid{r.Blocks(128) * 32, 1, 1}, v.attn, v.lse, v.q, v.k, v.v, gpu.Int(r.Rows))
 		}
 		// attn_out = linear(attn, layers.o.weight[l])  [llama-1b.yaml:6]

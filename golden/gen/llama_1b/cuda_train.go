@@ -149,8 +149,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// attn, lse = attention(q_rot, k_rot, v)  [llama-1b.yaml:3]
 			if r.On("sm_90a") {
 				r.Launch(kAttentionWgmmaAttn, gpu.Grid{2048, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
-			}
-			if !r.On("sm_90a") {
+			} else {
 				r.Launch(kAttentionMmaAttn, gpu.Grid{2048, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
 			}
 			// attn_out = linear(attn, layers.o.weight[l])  [llama-1b.yaml:6]
@@ -205,8 +204,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{1024, 1, 1}, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
 				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{2048, 1, 1}, v.dQRot, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
-			}
-			if !r.On("sm_90a") {
+			} else {
 				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQRot, gpu.Grid{2560, 1, 1}, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
 			}

@@ -130,7 +130,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 3244032, FLOPs: 786432, About: "bias_grad  qkv_bias  parallel.yaml:8"},
 		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 4325376, FLOPs: 1048576, About: "bias_grad  up_bias  parallel.yaml:13"},
 		{Entry: "count_n", Threads: 1024, Bytes: 8196, About: "count  n  parallel.yaml:19"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 33579012, About: "head_loss_grad  part  parallel.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 33579012, About: "head_loss_grad  part  parallel.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 16801792, About: "head_loss  part  parallel.yaml:5"},
 		{Entry: "decode_attention_attn", Threads: 128, RowBytes: 3080, KeyBytes: 1024, KeyFLOPs: 512, Keys: mask.Causal(), About: "attention_cached  attn  parallel.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 32, Bytes: 16384, About: "embed_grad  wte  parallel.yaml:3"},

@@ -198,7 +198,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_stats_d_q_rot", Threads: 256, Bytes: 4587520, About: "attention_grad  d_q_rot  sparse.yaml:11"},
 		{Entry: "count_n", Threads: 1024, Bytes: 65540, About: "count  n  sparse.yaml:25"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 16388, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 67141636, About: "head_loss_grad  part  sparse.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 67141636, About: "head_loss_grad  part  sparse.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 33587200, About: "head_loss  part  sparse.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 128, RowBytes: 3080, KeyBytes: 1024, KeyFLOPs: 1024, Keys: mask.Causal(), About: "attention_cached  attn  sparse.yaml:11"},
 		{Entry: "decode_attention_mma_attn_2", Threads: 128, RowBytes: 3080, KeyBytes: 1024, KeyFLOPs: 1024, Keys: mask.And(mask.Causal(), mask.Window(128)), About: "attention_cached  attn  sparse.yaml:11"},

@@ -60,8 +60,7 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		// attn, lse = attention(q1, k1, v1)  [stories.yaml:3]
 		if r.On("sm_90a") {
 			r.Launch(kAttentionWgmmaAttn_3, gpu.Grid{r.Blocks(128) * 8, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1, gpu.Int(r.Rows))
-		}
-		if !r.On("sm_90a") {
+		} else {
 			r.Launch(kAttentionMmaAttn_3, gpu.Grid{r.Blocks(128) * 8, 1, 1}, v.attn, v.lse, v.q1, v.k1, v.v1, gpu.Int(r.Rows))
 		}
 		// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [stories.yaml:6, fuse-epilogue]

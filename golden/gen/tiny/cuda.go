@@ -118,7 +118,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_tiled_attn_2", Threads: 128, Shared: 35840, RowBytes: 2580, RowFLOPs: 81280, About: "attention  attn  tiny.yaml:3"},
 		{Entry: "attention_tiled_grad_d_q", Threads: 128, Shared: 45056, Bytes: 6942720, FLOPs: 234700800, About: "attention_grad  d_q  tiny.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 6148, About: "count  n  tiny.yaml:22"},
-		{Entry: "cross_entropy_part", Threads: 256, Bytes: 25178116, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 25178116, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 12595200, About: "head_loss  part  tiny.yaml:5"},
 		{Entry: "decode_attention_attn", Threads: 128, RowBytes: 3848, KeyBytes: 1280, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
 		{Entry: "embed_finish_wte", Threads: 64, Bytes: 12288, About: "embed_grad  wte  tiny.yaml:3"},

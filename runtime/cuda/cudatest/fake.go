@@ -60,7 +60,9 @@ func (f *Fake) Reset() { f.command("reset") }
 //	blaslt      cublasLtGetVersion (130000)
 //	algorithms  that the heuristic of cuBLASLt knows (3)
 //	workspace   bytes that the first of them needs (4096); the others need none
-//	pace0 …     to pace7: microseconds on the device's clock that a product takes, by algorithm (100)
+//	pace0 …     to pace7: microseconds on the device's clock that a product takes, by algorithm (100), beside
+//	flops       floating-point operations a microsecond of products (2000)
+//	bandwidth   bytes a microsecond of copies (1000)
 func (f *Fake) Set(name string, value int) { f.command("set", name, strconv.Itoa(value)) }
 
 // FailNth makes the nth call from now of a function return a result, and do nothing. 1 is the next call.

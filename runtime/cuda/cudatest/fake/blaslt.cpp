@@ -70,11 +70,11 @@ struct Heuristic { // cublasLtMatmulHeuristicResult_t
 // workspace is what an algorithm needs: the first one something, the others nothing.
 size_t workspace(const Algorithm &a) { return a.index == 0 ? size_t(tfc_fake_setting("workspace")) : 0; }
 
-// multiply_add is the milliseconds that each of a product's takes, beside its algorithm's pace.
-constexpr double multiply_add = 2e-7;
-
-// pace is the milliseconds that a product by an algorithm takes.
+// pace is the milliseconds that a product by an algorithm takes, beside those for its work.
 double pace(const Algorithm &a) { return 1e-3 * double(tfc_fake_setting(("pace" + std::to_string(a.index % 8)).c_str())); }
+
+// work is the milliseconds that so many multiply-adds, of two FLOPs each, take.
+double work(double multiply_adds) { return 1e-3 * 2 * multiply_adds / double(tfc_fake_setting("flops")); }
 
 bool valid(const Algorithm &a) { return a.magic == magic && a.index < uint64_t(tfc_fake_setting("algorithms")); }
 
@@ -335,7 +335,7 @@ API cublasLtMatmul(Handle *h, const Operation *o, const float *alpha, const void
     if (h == nullptr) return not_initialized;
     if (s != ok) return s;
     if (alpha == nullptr || beta == nullptr || (C == D && *beta != 0 && c->ld != d->ld)) return invalid_value;
-    p.ms = pace(algorithm ? *algorithm : Algorithm{}) + multiply_add * double(p.m()) * double(p.n()) * double(p.k());
+    p.ms = pace(algorithm ? *algorithm : Algorithm{}) + work(double(p.m()) * double(p.n()) * double(p.k()));
     p.alpha = *alpha, p.beta = *beta;
     p.A = A, p.B = B, p.C = C, p.D = D;
     if (p.A == nullptr || p.B == nullptr || p.D == nullptr || (p.beta != 0 && p.C == nullptr)) return invalid_value;

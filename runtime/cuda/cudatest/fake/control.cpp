@@ -46,6 +46,7 @@ long *setting(const std::string &name) {
         {"devices", &settings.devices}, {"major", &settings.major},           {"minor", &settings.minor},
         {"sms", &settings.sms},         {"driver", &settings.driver},         {"blaslt", &settings.blaslt},
         {"algorithms", &settings.algorithms}, {"workspace", &settings.workspace},
+        {"bandwidth", &settings.bandwidth}, {"flops", &settings.flops},
         {"pace0", &settings.pace[0]},   {"pace1", &settings.pace[1]},         {"pace2", &settings.pace[2]},
         {"pace3", &settings.pace[3]},   {"pace4", &settings.pace[4]},         {"pace5", &settings.pace[5]},
         {"pace6", &settings.pace[6]},   {"pace7", &settings.pace[7]},

@@ -16,7 +16,9 @@ struct Settings {
     long blaslt = 130000;      // cublasLtGetVersion
     long algorithms = 3;       // that the heuristic of cuBLASLt knows
     long workspace = 4096;     // bytes that the first of them needs
-    long pace[8] = {100, 100, 100, 100, 100, 100, 100, 100}; // microseconds that a product takes, by algorithm
+    long pace[8] = {100, 100, 100, 100, 100, 100, 100, 100}; // microseconds that a product takes, by algorithm, beside
+    long flops = 2000;         // floating-point operations a microsecond of products
+    long bandwidth = 1000;     // bytes a microsecond of copies
 };
 
 extern Settings settings;

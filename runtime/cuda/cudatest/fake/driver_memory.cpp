@@ -1,6 +1,7 @@
 // The driver API: memory, copies and fills.
 #include "api.h"
 
+#include "control.h"
 #include "memory.h"
 #include "shared.h"
 #include "simulator.h"
@@ -19,7 +20,7 @@ bool on_device(DevicePtr p, size_t bytes) { return memory::inside(memory::device
 
 Work copy(void *to, const void *from, size_t bytes) {
     return [=](Fault &fault) {
-        tfc_fake_spend(1e-6 * double(bytes)); // so that larger ones take longer on the device's clock
+        tfc_fake_spend(1e-3 * double(bytes) / double(settings.bandwidth));
         simulator::guarded("copy", fault, [&] { memmove(to, from, bytes); });
     };
 }

@@ -61,6 +61,8 @@ struct Core : Worker {
 };
 static_assert(sizeof(Core) <= first_slot * slot_size);
 
+constexpr size_t shared_guard = 1 << 20; // bytes that nobody can access, behind the shared memory
+
 Core *cores[pool::most];
 
 [[noreturn]] void die(const char *what) {
@@ -88,7 +90,7 @@ Core &make_core() {
     c.services = &services;
     const size_t page = size_t(sysconf(_SC_PAGESIZE));
     const size_t bytes = (most_shared + page - 1) / page * page;
-    unsigned char *shared = static_cast<unsigned char *>(reserve(bytes + page)); // a guard follows
+    unsigned char *shared = static_cast<unsigned char *>(reserve(bytes + shared_guard));
     allow(shared, bytes);
     c.shared_end = shared + bytes;
     return c;
@@ -242,7 +244,7 @@ Fault describe(Core &c) {
         f.result = illegal_address;
         if (c.address >= base && c.address < base + arena_size)
             f.text = "a thread's stack is full";
-        else if (c.address >= end && c.address < end + (1 << 20))
+        else if (c.address >= end && c.address < end + shared_guard)
             f.text = format("access %zu bytes past the dynamic shared memory", size_t(c.address - end));
         else
             f.text = "access to " + memory::describe(c.address);
