@@ -12,10 +12,13 @@ import (
 	"github.com/tfc-dev/tfc/runtime/cuda/cudatest"
 )
 
+// began sets the numbers that a GPU gets.
+var began = uint64(time.Now().Unix())
+
 // seedOf gives a GPU fresh numbers each run, and the simulator the same.
 func seedOf(seed uint64) uint64 {
 	if gotest.GPU() != "" {
-		return seed + uint64(time.Now().Unix())<<16
+		return seed + began<<16
 	}
 	return seed
 }

@@ -109,7 +109,8 @@ type Program struct {
 
 // Run generates the packages, builds one command out of all of them, in a module of its own, and runs their jobs. The answers
 // come with the numbers of their programs; a job that fails is an error of the test and has none. env is added to what the
-// command finds in its environment. CUDA code runs where GPU says; the command is named after the test there.
+// command finds in its environment. CUDA code runs where GPU says; the command is named after the test there, and runs under what
+// TFC_GPU_UNDER says, a tool and its arguments, a line each.
 func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 	t.Helper()
 	cuda := false
@@ -138,7 +139,11 @@ func Run(t testing.TB, ps []Program, env ...string) iter.Seq2[int, Answer] {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), command)
+	args := []string{command}
+	if under := os.Getenv("TFC_GPU_UNDER"); cuda && under != "" {
+		args = append(strings.Split(under, "\n"), command)
+	}
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(string(input))
 	cmd.Env = append(os.Environ(), env...)
 	var stderr strings.Builder

@@ -129,7 +129,7 @@ func TestOursAreNotOthers(t *testing.T) {
 	}
 }
 
-// sanitize passes the tests on to the tool, and reads both logs.
+// sanitize passes the tests of ops on to the tool, tells those of programs to start the programs under it, and reads all logs.
 func TestSanitize(t *testing.T) {
 	b := newBench(t, "memcheck")
 	home := t.TempDir()
@@ -141,7 +141,7 @@ func TestSanitize(t *testing.T) {
 	script(t, filepath.Join(home, "bin/compute-sanitizer"), `
 tool=$2
 while [ "$1" != --log-file ]; do shift; done
-report=$2
+report=$(echo "$2" | sed "s/%p/$$/")
 shift 2
 case $1 in
 *ops.test) cp `+log+` "$report" ;;
@@ -149,17 +149,27 @@ case $1 in
 esac
 exec "$@" "$tool" $(pwd)
 `)
-	for _, name := range []string{"ops.test", "programs.test"} {
-		script(t, b.built(name), `
+	script(t, b.built("ops.test"), `
 case "$*" in
 *-test.short*-test.run*memcheck*codegen*) echo "--- PASS: TestOps ($TFC_GPU)" ;;
 *) echo "--- FAIL: TestOps (arguments $*)" ;;
 esac
 `)
-	}
+	script(t, b.built("programs.test"), `
+IFS='
+'
+for program in true true; do $TFC_GPU_UNDER "$program"; done
+case "$*" in
+*-test.short*-test.run*) echo "--- PASS: TestCUDAPrograms ($TFC_GPU)" ;;
+*) echo "--- FAIL: TestCUDAPrograms (arguments $*)" ;;
+esac
+`)
 	rows := memcheck(b)
 	if len(rows) != 2 || rows[0].failed != 1 || rows[1].failed != 0 || rows[1].cases != 1 {
 		t.Errorf("%+v", rows)
+	}
+	if logs := sanitizerLogs(b, "memcheck-1"); len(logs) != 2 {
+		t.Errorf("the logs of two programs are %q", logs)
 	}
 }
 

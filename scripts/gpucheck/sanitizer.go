@@ -20,6 +20,7 @@ type sanitizerLog struct {
 	ours, others map[string]int
 	summary      string // its last word; "" where it had none
 	missing      int    // reports that the summary counts and the log does not show
+	unfinished   int    // logs without a summary
 }
 
 // others are the kernels of cuBLASLt and CUTLASS, which are not this project's to mend. A kernel by any other name is.
@@ -88,7 +89,28 @@ func readSanitizer(log string) sanitizerLog {
 	}
 	end()
 	l.missing = max(0, counted-shown)
+	if l.summary == "" {
+		l.unfinished = 1
+	}
 	return l
+}
+
+// sanitizerLogs are the logs of a run, one a process.
+func sanitizerLogs(b *bench, name string) []string {
+	files, _ := filepath.Glob(filepath.Join(b.results, "logs", name+".*.sanitizer.log")) // the pattern is well-formed
+	return files
+}
+
+// add adds the log of another process.
+func (l *sanitizerLog) add(o sanitizerLog) {
+	for what, n := range o.ours {
+		l.ours[what] += n
+	}
+	for what, n := range o.others {
+		l.others[what] += n
+	}
+	l.missing += o.missing
+	l.unfinished += o.unfinished
 }
 
 // lines are reports for people, the most frequent first.
@@ -112,7 +134,7 @@ func total(reports map[string]int) (n int) {
 func (l sanitizerLog) count(r *result) {
 	r.failed += len(l.ours)
 	r.failures = append(r.failures, lines(l.ours)...)
-	if l.summary == "" {
+	if l.unfinished > 0 {
 		r.failed++
 		r.failures = append(r.failures, "compute-sanitizer did not come to its summary")
 	}
@@ -158,23 +180,38 @@ func (b *bench) sanitize(all ...watched) (results []result) {
 		if w.tests != opTests {
 			dir, binary = "codegen/go", "programs.test"
 		}
-		report := filepath.Join(b.results, "logs", name+".sanitizer.log")
-		_ = os.Remove(report) // of an earlier run
+		for _, earlier := range sanitizerLogs(b, name) {
+			_ = os.Remove(earlier)
+		}
 		env := []string{"TFC_GPU=" + b.folder}
 		if w.unwritten {
 			env = append(env, "TFC_GPU_UNWRITTEN=1")
 		}
-		args := []string{
-			sanitizer(), "--tool", b.part, "--target-processes", "all", "--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "100000", "--log-file", report,
-			b.built(binary), "-test.short", "-test.v", "-test.timeout=0", "-test.run", w.tests,
+		watch := []string{
+			sanitizer(), "--tool", b.part, "--report-api-errors", "no", "--show-backtrace", "no", "--print-limit", "100000",
+			"--log-file", filepath.Join(b.results, "logs", name+".%p.sanitizer.log"),
+		}
+		args := []string{b.built(binary), "-test.short", "-test.v", "-test.timeout=0", "-test.run", w.tests}
+		if w.tests == opTests {
+			args = append(watch, args...)
+		} else { // whose tests start the programs
+			env = append(env, "TFC_GPU_UNDER="+strings.Join(watch, "\n"))
 		}
 		if w.skip != "" {
 			args = append(args, "-test.skip", w.skip)
 		}
 		log, err := b.run(process{log: name, dir: dir, env: env, args: args, limit: 4 * time.Minute})
-		said, _ := os.ReadFile(report) // where there is none, the summary is missing
 		r := testResult(b.part, w.what, log, err, time.Since(began))
-		readSanitizer(string(said)).count(&r)
+		files := sanitizerLogs(b, name)
+		said := sanitizerLog{ours: map[string]int{}, others: map[string]int{}}
+		for _, file := range files {
+			text, _ := os.ReadFile(file) // one that cannot be read has no summary
+			said.add(readSanitizer(string(text)))
+		}
+		if len(files) == 0 {
+			said.unfinished++
+		}
+		said.count(&r)
 		results = append(results, r)
 	}
 	return results
