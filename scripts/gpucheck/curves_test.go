@@ -92,11 +92,11 @@ func TestCurves(t *testing.T) {
 		t.Fatal(err)
 	}
 	var r result
-	if r.compare(got, want, 1e-9); r.failed == 0 {
+	if r.compare(got, want, within(1e-9)); r.failed == 0 {
 		t.Errorf("bf16 is as good as f32: %+v", r)
 	}
 	r = result{}
-	if r.compare(got[:1], want, 1); r.failed != len(want)-1 {
+	if r.compare(got[:1], want, within(1)); r.failed != len(want)-1 {
 		t.Errorf("a log of one line passes for %d: %+v", len(want), r)
 	}
 	r = result{}
