@@ -63,8 +63,8 @@ build() {
 		go test -c -ldflags '-s -w' -o "$checks/${test%%:*}.test" "./${test#*:}"
 	done
 	export TFC_GPU_BUILD=$PWD/$checks
-	go test -count=1 -timeout 60m -run 'TestOps|TestHopper|TestOptimizer|TestGeneration|TestSample' ./codegen/cuda
-	go test -count=1 -timeout 60m -run 'TestOps|TestHopper|TestOptimizer|TestGeneration|TestSample' -short ./codegen/cuda
+	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|Optimizer|Generation|Sample)' ./codegen/cuda
+	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|Optimizer|Generation|Sample)' -short ./codegen/cuda
 	go test -count=1 -timeout 60m -run 'TestCUDAPrograms' ./codegen/go ./golden/numeric
 
 	# The PyTorch programs to compare with are no part of this repository; where they lie beside it they go along.

@@ -49,7 +49,7 @@ func hopperCases() []opCase {
 	var all []opCase
 	add := attentionAdder(&all)
 	causal := `mask: ["causal"]`
-	add("all", 2, 77, 6, 2, 56, `alibi: true, dropout: 0.2, mask: ["prefix(11) & (window(20) | global(3))"], softcap: 2.0, stream: 3`)
+	add("two extras", 2, 77, 6, 2, 56, `dropout: 0.2, mask: ["prefix(11) & window(20)"], softcap: 2.0, stream: 3`)
 	for _, t := range []int{129, 1, 31, 64, 65} {
 		add(fmt.Sprintf("T=%d", t), 2, t, 2, 2, 64, causal)
 	}
@@ -63,8 +63,15 @@ func hopperCases() []opCase {
 		add(mask, 1, 150, 1, 1, 64, `mask: ["`+mask+`"]`)
 	}
 	add("tiles left out", 1, 300, 1, 1, 64, `mask: ["causal & (window(9) | global(3))"]`)
+	for _, mask := range []string{"causal & window(30)", "causal & (window(2, block: 32) | stride(3, block: 16))"} {
+		add(mask+" with dropout", 1, 80, 2, 1, 56, `dropout: 0.2, mask: ["`+mask+`"], stream: 3`)
+	}
+	for _, width := range []int{80, 128} { // where masks of three terms would not fit
+		add(fmt.Sprintf("two terms, width %d", width), 1, 70, 2, 1, width, `mask: ["prefix(40) & window(33)"]`)
+	}
 	add("softcap", 1, 200, 1, 1, 64, causal+", softcap: 1.5")
 	add("alibi", 2, 70, 6, 3, 48, "alibi: true, "+causal)
+	add("alibi and dropout", 1, 70, 2, 1, 48, "alibi: true, dropout: 0.3, "+causal+", stream: 5")
 	add("dropout", 2, 72, 2, 2, 64, `dropout: 0.3, `+causal+`, stream: 5`)
 	return all
 }

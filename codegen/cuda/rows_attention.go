@@ -138,7 +138,9 @@ type attentionShape struct {
 	batch, context, heads, kvHeads, width int
 	dynamic                               bool // context is the most there can be
 	tensorCores                           bool
-	plain                                 bool // scores are products, no cap, no bias, no dropout, and masks say no more than j <= i
+	alibi                                 bool
+	extras                                int // of cap, ALiBi and dropout; without any, scores are products
+	terms                                 int // comparisons of positions that a mask takes: of the layers, the most
 	config                                []constant
 	masks                                 [][]constant // of layers in turn; nil where all have one, which is in config
 }
@@ -154,7 +156,15 @@ func (e *emitter) attention(op *ir.Op, q *ir.Value) attentionShape {
 	default:
 		a.tensorCores = true
 	}
-	a.plain = op.Float("softcap") == 0 && !op.Bool("alibi") && op.Float("dropout") == 0
+	a.alibi = op.Bool("alibi")
+	for _, has := range []bool{op.Float("softcap") != 0, a.alibi, op.Float("dropout") != 0} {
+		if has {
+			a.extras++
+		}
+	}
+	for _, p := range op.Patterns("mask") {
+		a.terms = max(a.terms, terms(p))
+	}
 	a.config = []constant{
 		typ("T", q.Type.DType), integer("batch", a.batch), integer("context", a.context),
 		integer("heads", a.heads), integer("kv_heads", a.kvHeads), integer("head_dim", a.width),
@@ -166,7 +176,6 @@ func (e *emitter) attention(op *ir.Op, q *ir.Value) attentionShape {
 	a.config = append(a.config, number("dropout", op.Float("dropout")), integer("stream", op.Int("stream")))
 	patterns := op.Patterns("mask")
 	for _, p := range patterns {
-		a.plain = a.plain && p.Op == "causal" && p.Block <= 1
 		a.masks = append(a.masks, []constant{alias("Mask", maskType(p))})
 	}
 	if len(patterns) == 1 {
@@ -261,10 +270,37 @@ func backwardTile(op *ir.Op) attentionTile {
 // hopper is the architecture that has warpgroups.
 const hopper = "sm_90a"
 
-// onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and its sums fit in
-// registers.
+// onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and what they hold
+// fit in registers.
 func (a attentionShape) onGroups(vec int) bool {
-	return a.tensorCores && vec == 8 && (a.width > 32 && a.width <= 64 || a.plain && a.width > 64 && a.width <= 128)
+	if !a.tensorCores || vec != 8 {
+		return false
+	}
+	switch simple := a.terms <= 2; {
+	case a.width <= 32 || a.width > 128:
+		return false
+	case a.width > 64:
+		return a.extras == 0 && simple
+	default:
+		return a.extras < 2 || a.extras == 2 && simple
+	}
+}
+
+// terms counts the comparisons of positions that a mask takes. What counts in blocks or strides takes many.
+func terms(p spec.Pattern) int {
+	switch p.Op {
+	case "and":
+		n := 0
+		for _, t := range p.Args {
+			n += terms(t)
+		}
+		return n
+	case "causal", "window", "prefix", "global":
+		if p.Block <= 1 {
+			return 1
+		}
+	}
+	return 10
 }
 
 // groupTile is how the bodies of attention_wgmma.cuh cut their work; its fields are described there. blocks share a processor.
@@ -278,31 +314,40 @@ func (t groupTile) config() []constant {
 func (t groupTile) panels(width, rows int) int { return (width + 63) / 64 * 128 * rows }
 
 // The tiles fill a processor's registers: 128 for each thread of four groups, 168 of three, 255 of two. Small blocks let it start
-// the next head while another ends; where the queries' kernel has room, two groups share what is streamed. Masks and scores that are
-// more than plain take registers.
+// the next head while another ends; where the queries' kernel has room, two groups share what is streamed.
 func groupForwardTile(a attentionShape) groupTile {
-	if a.width <= 64 && a.plain {
+	switch {
+	case a.demanding():
+		return roomyTile
+	case a.width <= 64 && !a.alibi:
 		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
 	}
 	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
 }
 
 func groupKeysTile(a attentionShape) groupTile {
-	if a.width <= 64 && a.plain {
+	if a.width <= 64 && a.extras == 0 && !a.demanding() {
 		return groupTile{groups: 1, tile: 64, stages: 3, blocks: 3}
 	}
-	return groupTile{groups: 2, tile: 64, stages: 3, blocks: 1}
+	return roomyTile
 }
 
 func groupQueriesTile(a attentionShape) groupTile {
 	switch {
-	case !a.plain:
-		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 1}
-	case a.width <= 64:
+	case a.demanding():
+		return roomyTile
+	case a.width <= 64 && a.extras == 0:
 		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
 	}
 	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
 }
+
+// demanding says whether scores and masks take more registers than the tiles of three and four groups leave.
+func (a attentionShape) demanding() bool {
+	return a.terms > 2 || a.extras > 1 || a.extras == 1 && a.terms > 1
+}
+
+var roomyTile = groupTile{groups: 2, tile: 64, stages: 3, blocks: 1}
 
 // pitch is TileOf<width>::pitch of mma_tile.cuh.
 func pitch(width int) int {

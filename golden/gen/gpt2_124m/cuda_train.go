@@ -138,7 +138,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pQkv1, v.qkv1[l], v.attnIn[l], c.qkv[l], 0, c.qkvBias[l], 0)
 			// attn, lse = attention(q1, k1, v1, seed, step)  [gpt2-124m.yaml:3]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionWgmmaAttn, gpu.Grid{576, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaAttn, gpu.Grid{768, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
 			} else {
 				r.Launch(kAttentionMmaAttn, gpu.Grid{768, 1, 1}, v.attn[l], v.lse[l], v.q1[l], v.k1[l], v.v1[l], r.State, gpu.Int(m), gpu.Int(l))
 			}
@@ -208,7 +208,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			if r.On("sm_90a") {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{3072, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{768, 1, 1}, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
-				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{768, 1, 1}, v.dQ1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{576, 1, 1}, v.dQ1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
 			} else {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{3072, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1536, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))

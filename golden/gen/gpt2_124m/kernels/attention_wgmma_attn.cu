@@ -20,11 +20,11 @@ struct Config {
     static constexpr int k_stride = 2304;
     static constexpr int v_stride = 2304;
     static constexpr int o_stride = 768;
-    static constexpr int groups = 3;
+    static constexpr int groups = 2;
     static constexpr int tile = 64;
     static constexpr int stages = 3;
 };
 
-extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_attn(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, const State *state, int micro, int layer) {
+extern "C" __global__ void __launch_bounds__(256, 2) attention_wgmma_attn(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, const State *state, int micro, int layer) {
     attention_wgmma<Config>(Config::rows, o, lse, q, k, v, state, micro, layer);
 }
