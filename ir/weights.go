@@ -45,13 +45,52 @@ const weightAlign = 16
 // WeightTable lays out the weights of f, which must have all of the model's: first those that decay, family by family
 // and layer by layer, the parts of a packed weight side by side so that it is one matrix.
 func WeightTable(s *spec.Spec, f *Func) []Weight {
+	var table []Weight
+	eachMember(f, func(p *Param, i, at int) {
+		for _, q := range p.Leaves() {
+			w := Weight{Name: q.Member(p.From + i), Shape: q.Type.Shape(), Offset: at, Decay: p.Decay, Init: q.Init}
+			w.place(s)
+			table = append(table, w)
+			at += w.Size()
+		}
+	})
+	return table
+}
+
+// Span is a stretch of the weight buffer, in elements.
+type Span struct{ From, To int }
+
+// SpansWithout returns the stretches of the weight buffer that are left without some parameters, gaps included.
+func SpansWithout(f *Func, without map[*Param]bool) []Span {
+	var spans []Span
+	eachMember(f, func(p *Param, _, at int) {
+		end := at
+		for _, q := range p.Leaves() {
+			end += q.Type.Elems()
+		}
+		if without[p] {
+			at = end
+		}
+		end = (end + weightAlign - 1) / weightAlign * weightAlign
+		switch n := len(spans) - 1; {
+		case at == end:
+		case n >= 0 && spans[n].To == at:
+			spans[n].To = end
+		default:
+			spans = append(spans, Span{at, end})
+		}
+	})
+	return spans
+}
+
+// eachMember calls visit for every parameter of the weight buffer and each of its members, in order, with where it begins.
+func eachMember(f *Func, visit func(p *Param, member, at int)) {
 	part := map[*Param]bool{}
 	for _, p := range f.Params {
 		for _, q := range p.Parts {
 			part[q] = true
 		}
 	}
-	var table []Weight
 	at := 0
 	for _, decay := range []bool{true, false} {
 		for _, p := range f.Params {
@@ -60,16 +99,13 @@ func WeightTable(s *spec.Spec, f *Func) []Weight {
 			}
 			for i := range p.Members() {
 				at = (at + weightAlign - 1) / weightAlign * weightAlign
+				visit(p, i, at)
 				for _, q := range p.Leaves() {
-					w := Weight{Name: q.Member(p.From + i), Shape: q.Type.Shape(), Offset: at, Decay: decay, Init: q.Init}
-					w.place(s)
-					table = append(table, w)
-					at += w.Size()
+					at += q.Type.Elems()
 				}
 			}
 		}
 	}
-	return table
 }
 
 // place fills in where the weight is in a file: where the model's family has it, or under its own name.

@@ -68,9 +68,13 @@ var productRows = map[string]lowering{
 		dy, x := op.Args[0], op.Args[1]
 		p := e.over(op, nil)
 		p.M, p.N, p.K, p.TransA = dy.Type.Cols(), x.Type.Cols(), dy.Type.Rows(), true
-		p.LDA, p.LDB, p.LDC, p.LDD = e.stride(dy), e.stride(x), x.Type.Cols(), x.Type.Cols()
-		p.A, p.B, p.C, p.D, p.Beta = dy.Type.DType, x.Type.DType, ir.F32, ir.F32, 1
-		e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: e.in(op, 0, "dy"), b: e.in(op, 1, "x"), c: e.grad(op, 0, "dw")})
+		p.LDA, p.LDB, p.LDD = e.stride(dy), e.stride(x), x.Type.Cols()
+		p.A, p.B, p.D = dy.Type.DType, x.Type.DType, ir.F32
+		args := operands{d: e.grad(op, 0, "dw"), a: e.in(op, 0, "dy"), b: e.in(op, 1, "x")}
+		if !e.overwritten()[op.Into[0].Param] {
+			p.C, p.LDC, p.Beta, args.c = ir.F32, x.Type.Cols(), 1, args.d
+		}
+		e.product(op, p, args)
 	},
 }
 

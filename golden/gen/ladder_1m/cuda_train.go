@@ -123,7 +123,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	tokens := r.Tokens
 	targets := r.Targets
 	// zero_grads()  [grad]
-	r.Clear(r.Gradients, 3445632)
+	r.Clear(r.Gradients, 786432)
+	r.Clear(r.Gradients.At(3440640), 4992)
 	// n = count(targets)  [ladder-1m.yaml:17]
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
 	// zero = zero()  [ladder-1m.yaml:17]
@@ -177,20 +178,20 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [ladder-1m.yaml:6, grad]
-			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
+			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], 0, 0, 0)
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [ladder-1m.yaml:6, grad]
 			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
 			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [ladder-1m.yaml:3, grad]
 			r.Launch(kGluGradDGate, gpu.Grid{1024, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [ladder-1m.yaml:9, grad]
-			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], d.gateUp[l], 0, 0)
+			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], 0, 0, 0)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [ladder-1m.yaml:9, grad]
 			r.Multiply(pDMlpIn, v.dMlpIn, v.dGateUp, c.gateUp[l], 0, 0, 0)
 			// d_x2 = rmsnorm_grad(d_mlp_in, x2[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x3) into layers.mlp_norm.weight[l]  [ladder-1m.yaml:3, grad]
 			r.Launch(kRmsnormGradDX2, gpu.Grid{128, 1, 1}, v.dStream, r.Scratch, v.dMlpIn, v.x2[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{3, 1, 1}, d.mlpNorm[l], 0, r.Scratch)
 			// linear_dw(d_x2, attn[l]) into layers.o.weight[l]  [ladder-1m.yaml:6, grad]
-			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], d.o[l], 0, 0)
+			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], 0, 0, 0)
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [ladder-1m.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [ladder-1m.yaml:3, grad]
@@ -201,7 +202,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q = rope(d_q_rot, positions)  [ladder-1m.yaml:3, grad]
 			r.Launch(kRopeDK, gpu.Grid{192, 1, 1}, v.dQRot, v.dQRot, r.Tables[0], r.Tables[1], r.Positions)
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [ladder-1m.yaml:8, grad]
-			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv, v.attnIn[l], d.qkv[l], 0, 0)
+			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv, v.attnIn[l], 0, 0, 0)
 			// d_attn_in = linear_dx(d_qkv, layers.qkv.weight[l])  [ladder-1m.yaml:8, grad]
 			r.Multiply(pDAttnIn, v.dAttnIn, v.dQkv, c.qkv[l], 0, 0, 0)
 			// d_x4 = rmsnorm_grad(d_attn_in, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x2) into layers.attn_norm.weight[l]  [ladder-1m.yaml:3, fuse-epilogue]

@@ -93,7 +93,9 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	tokens := r.Tokens
 	targets := r.Targets
 	// zero_grads()  [grad]
-	r.Clear(r.Gradients, 5274624)
+	r.Clear(r.Gradients, 1048576)
+	r.Clear(r.Gradients.At(3407872), 1048576)
+	r.Clear(r.Gradients.At(5242880), 31744)
 	// n = count(targets)  [parallel.yaml:19]
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
 	// zero = zero()  [parallel.yaml:19]
@@ -149,7 +151,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kBiasGradDownBias, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
 			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [parallel.yaml:6, grad]
-			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
+			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], 0, 0, 0)
 			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l])  [parallel.yaml:6, fuse-epilogue]
 			r.Multiply(pDUp1, v.dUp1, v.dStream, c.down[l], 0, 0, 0)
 			r.Launch(kActGradDUp1, gpu.Grid{1024, 1, 1}, v.dUp1, v.dUp1, v.up1[l])
@@ -157,14 +159,14 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kBiasGradUpBias, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
 			r.Launch(kAddPartialsUpBias, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, attn_in[l]) into layers.up.weight[l]  [parallel.yaml:3, grad]
-			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.attnIn[l], d.up[l], 0, 0)
+			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.attnIn[l], 0, 0, 0)
 			// d_attn_in = linear_dx(d_up1, layers.up.weight[l])  [parallel.yaml:3, grad]
 			r.Multiply(pDAttnIn, v.dAttnIn, v.dUp1, c.up[l], 0, 0, 0)
 			// bias_grad(d_x3) into layers.o.bias[l]  [parallel.yaml:13, grad]
 			r.Launch(kBiasGradDownBias, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
 			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.oBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, attn[l]) into layers.o.weight[l]  [parallel.yaml:6, grad]
-			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], d.o[l], 0, 0)
+			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], 0, 0, 0)
 			// d_attn = linear_dx(d_x3, layers.o.weight[l])  [parallel.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q1_rot, d_k1_rot, d_v1 = attention_grad(d_attn, q1_rot[l], k1_rot[l], v1[l], attn[l], lse[l])  [parallel.yaml:3, grad]
@@ -178,7 +180,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kBiasGradQkvBias, gpu.Grid{3, 64, 1}, r.Scratch, v.dQkv1)
 			r.Launch(kAddPartialsQkvBias, gpu.Grid{12, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [parallel.yaml:8, grad]
-			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], d.qkv[l], 0, 0)
+			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], 0, 0, 0)
 			// d_attn_in2 = linear_dx(d_qkv1, layers.qkv.weight[l], d_attn_in)  [parallel.yaml:8, fuse-epilogue]
 			r.Multiply(pDAttnIn2, v.dAttnIn, v.dQkv1, c.qkv[l], v.dAttnIn, 0, 0)
 			// d_x2 = layernorm_grad(d_attn_in2, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [parallel.yaml:3, fuse-epilogue]

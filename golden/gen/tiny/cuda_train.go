@@ -123,7 +123,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	tokens := r.Tokens
 	targets := r.Targets
 	// zero_grads()  [grad]
-	r.Clear(r.Gradients, 5124480)
+	r.Clear(r.Gradients, 1310720)
+	r.Clear(r.Gradients.At(5120000), 4480)
 	// n = count(targets)  [tiny.yaml:22]
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
 	// zero = zero()  [tiny.yaml:22]
@@ -173,27 +174,27 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [tiny.yaml:6, grad]
-			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
+			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], 0, 0, 0)
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [tiny.yaml:6, grad]
 			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
 			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [tiny.yaml:3, grad]
 			r.Launch(kGluGradDGate, gpu.Grid{672, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [tiny.yaml:9, grad]
-			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], d.gateUp[l], 0, 0)
+			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], 0, 0, 0)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [tiny.yaml:9, grad]
 			r.Multiply(pDMlpIn, v.dMlpIn, v.dGateUp, c.gateUp[l], 0, 0, 0)
 			// d_x2 = rmsnorm_grad(d_mlp_in, x2[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x3) into layers.mlp_norm.weight[l]  [tiny.yaml:3, grad]
 			r.Launch(kRmsnormGradDX2, gpu.Grid{48, 1, 1}, v.dStream, r.Scratch, v.dMlpIn, v.x2[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{5, 1, 1}, d.mlpNorm[l], 0, r.Scratch)
 			// linear_dw(d_x2, attn[l]) into layers.o.weight[l]  [tiny.yaml:6, grad]
-			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], d.o[l], 0, 0)
+			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], 0, 0, 0)
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [tiny.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q, d_k, d_v = attention_grad(d_attn, q[l], k[l], v[l], attn[l], lse[l])  [tiny.yaml:3, grad]
 			r.Launch(kAttentionStatsDQ, gpu.Grid{240, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 			r.Launch(kAttentionTiledGradDQ, gpu.Grid{240, 1, 1}, v.dQ, v.dK, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [tiny.yaml:8, grad]
-			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv, v.attnIn[l], d.qkv[l], 0, 0)
+			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv, v.attnIn[l], 0, 0, 0)
 			// d_attn_in = linear_dx(d_qkv, layers.qkv.weight[l])  [tiny.yaml:8, grad]
 			r.Multiply(pDAttnIn, v.dAttnIn, v.dQkv, c.qkv[l], 0, 0, 0)
 			// d_x4 = rmsnorm_grad(d_attn_in, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x2) into layers.attn_norm.weight[l]  [tiny.yaml:3, fuse-epilogue]
