@@ -46,20 +46,23 @@ func TestHopper(t *testing.T) {
 	}
 }
 
-// TestHopperFits: all cases take those kernels, and nvcc compiles them without spilling registers, which the simulator does
-// not see.
-func TestHopperFits(t *testing.T) {
-	files := map[string][]byte{}
-	for _, s := range generate(t, ir.BF16, "sm_90a", opTests(t, ir.BF16, "sm_90a")).Sources {
-		if strings.HasPrefix(s.Name, "attention_mma") && strings.HasSuffix(s.Name, ".cu") {
-			t.Errorf("%s is not written for Hopper:\n%s", s.Name, s.Data)
+// TestAttentionFits: all cases of TestHopper take its kernels, and nvcc compiles these, and those for other GPUs in their
+// place, without spilling registers, which the simulator does not see.
+func TestAttentionFits(t *testing.T) {
+	tests := opTests(t, ir.BF16, "sm_90a")
+	for _, arch := range []string{"sm_90a", "sm_80"} {
+		files := map[string][]byte{}
+		for _, s := range generate(t, ir.BF16, arch, tests).Sources {
+			if arch == "sm_90a" && strings.HasPrefix(s.Name, "attention_mma") && strings.HasSuffix(s.Name, ".cu") {
+				t.Errorf("%s is not written for Hopper:\n%s", s.Name, s.Data)
+			}
+			files[s.Name] = s.Data
 		}
-		files[s.Name] = s.Data
+		if _, err := nvcc.Find(t.Context()); err != nil {
+			t.Skip(err)
+		}
+		gotest.CompileNVCC(t, files)
 	}
-	if _, err := nvcc.Find(t.Context()); err != nil {
-		t.Skip(err)
-	}
-	gotest.CompileNVCC(t, files)
 }
 
 // opTests are the cases of a type for an architecture, taken through the passes that kernels need: for Hopper only those that

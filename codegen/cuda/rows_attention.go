@@ -28,7 +28,7 @@ var attentionRows = map[string]lowering{
 			e.emit(op, n)
 		}
 		onWarps := func() {
-			n, t := n, forwardTile(a.width)
+			n, t := n, forwardTile(a)
 			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma", append(append(config, integer("vec", vec)), t.config()...)
 			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(t.owned()+4*t.tile)
@@ -82,7 +82,7 @@ var attentionRows = map[string]lowering{
 			}
 		}
 		onWarps := func() {
-			t, passes := backwardTile(op), 1 // over the queries, for dk and dv
+			t, passes := backwardTile(op, a), 1 // over the queries, for dk and dv
 			if a.width > 128 {
 				passes = 2
 			}
@@ -235,29 +235,29 @@ func (t attentionTile) config() []constant {
 
 // forwardTile and backwardTile choose what fits in registers and 96 KiB of shared memory. Columns that pad, and scores that
 // are more than a product, take registers.
-func forwardTile(width int) attentionTile {
+func forwardTile(a attentionShape) attentionTile {
 	t := attentionTile{warps: 4, warpRows: 16, tile: 64, step: 32}
-	if width%16 == 0 && width <= 128 {
+	if a.width%16 == 0 && a.width <= 128 {
 		t.keep = 1
 	}
 	switch {
-	case width%16 == 0 && width <= 64:
+	case a.width%16 == 0 && a.width <= 64 && (a.extras == 0 || a.extras == 1 && a.terms <= 2):
 		t.warpRows = 32
-	case width > 128:
+	case a.width > 128:
 		t.tile = 32
 	}
 	return t
 }
 
-func backwardTile(op *ir.Op) attentionTile {
+func backwardTile(op *ir.Op, a attentionShape) attentionTile {
 	width := op.Int("head_dim")
 	plain := width%16 == 0 && op.Float("softcap") == 0 && !op.Bool("alibi")
 	t := attentionTile{warps: 4, warpRows: 16, tile: 64, step: 16}
-	if plain && width <= 128 && op.Float("dropout") == 0 {
+	if plain && width <= 128 && op.Float("dropout") == 0 && (width <= 32 || a.terms <= 2) {
 		t.keep = 1
 	}
 	switch {
-	case plain && width <= 64:
+	case plain && (width <= 32 || width <= 64 && a.terms <= 2):
 		t.warpRows = 32
 	case width > 128:
 		t.warps, t.tile = 3, 16
