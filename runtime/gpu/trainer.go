@@ -142,7 +142,7 @@ func (t *trainer) start(workspace, tables Ptr, tuned string) (err error) {
 			}
 		}
 	}
-	state := make([]byte, stateBytes)
+	state := make([]byte, len(t.slots[0].results.Bytes())) // with the scalars, and what lies between
 	scale := float32(1)
 	if p.Element == F16 {
 		scale = initialLossScale
