@@ -238,7 +238,7 @@ func check(t *testing.T, x opTest, in map[string]*ir.Tensor, state *ir.State, go
 	t.Helper()
 	want, rounding := exactly(t, x, in, state, d)
 	for n := range uint64(3) { // how far off a plain computation is, is a matter of luck: of its results on several inputs, the worst counts
-		if d == ir.F32 || len(in) > 0 && size(in) > 1<<12 {
+		if d == ir.F32 || len(in) > 0 && size(in) > 1<<15 {
 			break
 		}
 		in, state := draw(x, seedOf(x.seed)+1000*(n+1), d)

@@ -215,7 +215,11 @@ func sameOnPools(t *testing.T, kernel func(p *Pool), outputs ...[]float32) {
 			}
 		}
 		// Now and then the Go runtime allocates for a goroutine that blocks; a kernel would do so in each run.
-		if n := testing.AllocsPerRun(3, func() { kernel(p) }); n != 0 {
+		n := testing.AllocsPerRun(3, func() { kernel(p) })
+		for try := 0; n != 0 && try < 3; try++ {
+			n = min(n, testing.AllocsPerRun(3, func() { kernel(p) }))
+		}
+		if n != 0 {
 			t.Fatalf("%d workers: %v allocations", workers, n)
 		}
 		p.Close()

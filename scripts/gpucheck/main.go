@@ -21,7 +21,7 @@ import (
 )
 
 // limit is the time for all parts; what has not ended by then is killed and counts as failed.
-const limit = 530 * time.Second
+const limit = 570 * time.Second
 
 // part is a row of the table below.
 type part struct {
