@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,7 +51,7 @@ func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 		if err != nil {
 			return nil, &exit{exitMissing, err}
 		}
-		job := nvcc.Job{Archs: arch}
+		job := nvcc.Job{Archs: arch, AllowSpills: true}
 		for _, s := range sources {
 			job.Add(s.Name, s.Data, s.Arch)
 		}
@@ -59,7 +62,19 @@ func withNVCC(c *cobra.Command, kept string) compile.Fatbin {
 		if err != nil {
 			return nil, err
 		}
+		noteSpills(c.ErrOrStderr(), result.Kernels)
 		return []cudagen.Source{{Name: fatbinFile, Data: result.Fatbin}}, nil
+	}
+}
+
+// noteSpills says which kernels do not fit in registers. They are right all the same.
+func noteSpills(to io.Writer, kernels []nvcc.Kernel) {
+	for _, k := range kernels {
+		for _, arch := range slices.Sorted(maps.Keys(k.Usage)) {
+			if u := k.Usage[arch]; u.Spills() {
+				fmt.Fprintf(to, "tfc: note: kernel %s keeps %d bytes of each thread's registers in memory on %s, and is slower for it\n", k.Entry, u.SpillStores, arch)
+			}
+		}
 	}
 }
 
