@@ -1,4 +1,4 @@
-// What a step does to the whole buffers of weights, gradients and moments, which are laid out alike: clear, norm, AdamW.
+// What a step does to the whole buffers of weights, gradients and moments, which are laid out alike: norm, AdamW.
 // What differs from step to step (step, learning rate, loss scale) is read from State, so that a graph of a step can run
 // again and again.
 //
@@ -6,27 +6,6 @@
 #pragma once
 #include "device.cuh"
 #include "state.cuh"
-
-// zero clears a float scalar.
-//   grid    one block of any size
-template <class C> __device__ void zero(int, float *y) {
-    if (threadIdx.x == 0) *y = 0;
-}
-
-// copy_weights writes the copy of all weights that products read, rounded to nearest even.
-//   Config  T, count (long long), threads
-//   grid    x: ceil(count/8 / threads)        bytes: weights and copies once
-template <class C> __device__ void copy_weights(int, typename C::T *copies, const float *weights) {
-    const long long i = (static_cast<long long>(blockIdx.x) * C::threads + threadIdx.x) * 8;
-    if (i + 8 <= C::count) {
-        float v[8];
-        load(v, weights + i);
-        store(copies + i, v);
-        return;
-    }
-#pragma unroll 1
-    for (long long j = i; j < C::count; j++) copies[j] = from_float<typename C::T>(weights[j]);
-}
 
 __device__ inline double block_sum64(double x, double *shared, int warps) {
 #pragma unroll
