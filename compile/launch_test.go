@@ -112,3 +112,29 @@ func TestLaunchBytes(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedMemory: a launch that is not of one architecture alone fits a block of sm_86 and sm_89, which run the code of sm_80.
+func TestSharedMemory(t *testing.T) {
+	const most = 99 << 10
+	for _, s := range examples(t) {
+		c, err := compile.CUDA(s, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		launches := 0
+		for op, groups := range c.Launches {
+			for _, gr := range groups {
+				for _, l := range gr.Launches {
+					for _, k := range l.Kernels {
+						if launches++; k.Arch == "" && gr.On == "" && k.Shared > most {
+							t.Errorf("%s: %s of %s (%v) takes %d bytes of shared memory, of %d", s.Name, k.Name, op.Kind, op.Pos, k.Shared, most)
+						}
+					}
+				}
+			}
+		}
+		if launches == 0 {
+			t.Errorf("%s: no launches", s.Name)
+		}
+	}
+}

@@ -251,7 +251,6 @@ func plainAttentionGrad(op *ir.Op, in map[string]*ir.Tensor, d ir.DType) []*ir.T
 				g := a.row(do, b, i, h)
 				dp, sum := make([]float64, a.t), 0.0
 				for j := range p {
-					p[j] = a.round(p[j]) // what a softmax gives, and keeps for its gradient
 					for c, x := range a.row(a.v, b, j, h/a.shared) {
 						dp[j] += g[c] * x
 						a.row(dv, b, j, h/a.shared)[c] += a.round(p[j]*drop[j]) * g[c]

@@ -1,6 +1,10 @@
 package cudagen
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"slices"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // lossRows are the cross-entropy on stored logits, and the output head with it.
 var lossRows = map[string]lowering{
@@ -72,11 +76,9 @@ func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 // crossEntropyTile chooses a block's threads, and how many columns it keeps: a whole row where that leaves room for other
 // blocks; of longer ones so much that the rest of the rows at work at one time stays in the level 2 cache.
 func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
-	most := 160 << 10 // bytes of shared memory that a block can have
-	for _, arch := range e.g.Archs {
-		if arch == "sm_86" || arch == "sm_89" {
-			most = 96 << 10
-		}
+	most := 160 << 10 // bytes of shared memory that a block of Hopper can have and more
+	if !slices.Equal(e.g.Archs, []string{hopper}) {
+		most = 96 << 10 // code for sm_80 runs on sm_86 and sm_89, too, whose blocks have 99 KiB
 	}
 	kept = min(t.Cols(), most/t.DType.Bytes()-2*vec)
 	switch {

@@ -164,7 +164,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 50872320, FLOPs: 25165824, About: "bias_grad  up_bias  gpt2-124m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 512, Shared: 100546, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 512, Bytes: 205869056, About: "head_loss  part  gpt2-124m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 128, RowBytes: 9224, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
 		{Entry: "decode_combine_attn", Threads: 128, RowBytes: 1544, About: "attention_cached  attn  gpt2-124m.yaml:3"},

@@ -149,7 +149,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_dq_d_q_rot", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 119537664, FLOPs: 72549475474, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 524292, About: "count  n  llama-1b.yaml:19"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 1024, Shared: 163840, Bytes: 525344772, About: "head_loss_grad  part  llama-1b.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 1024, Shared: 98304, Bytes: 525344772, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 1024, Bytes: 262676480, About: "head_loss  part  llama-1b.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 128, RowBytes: 12296, KeyBytes: 2048, KeyFLOPs: 8192, Keys: mask.Causal(), About: "attention_cached  attn  llama-1b.yaml:3"},
 		{Entry: "decode_combine_attn", Threads: 128, RowBytes: 4104, About: "attention_cached  attn  llama-1b.yaml:3"},

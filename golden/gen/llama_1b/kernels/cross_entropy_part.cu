@@ -16,7 +16,7 @@ struct Config {
     static constexpr bool counted = true;
     static constexpr bool scaled = false;
     static constexpr int threads = 1024;
-    static constexpr int kept = 81904;
+    static constexpr int kept = 49136;
 };
 
 extern "C" __global__ void __launch_bounds__(1024) cross_entropy_part(float *losses, bf16 *d, const bf16 *logits, const float *bias, const int *targets, const float *n, State *state) {
