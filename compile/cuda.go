@@ -36,7 +36,7 @@ func CUDA(s *spec.Spec, off map[string]bool, fatbin Fatbin) (*gogen.CUDA, error)
 		}
 		sources = append(slices.Clone(sources), made...)
 	}
-	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Pick: code.Pick, Scratch: code.Scratch, Tables: code.Tables, Element: code.Element}
+	c := &gogen.CUDA{Funcs: funcs, Kernels: code.Kernels, Launches: code.Launches, Pick: code.Pick, Scratch: code.Scratch, Rivals: code.Rivals, Tables: code.Tables, Element: code.Element}
 	for _, f := range sources {
 		c.Files = append(c.Files, gogen.File{Path: f.Name, Data: f.Data})
 	}

@@ -89,14 +89,10 @@ func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	for i := range d.Data {
 		d.Data[i] *= slopes.Data[i]
 	}
-	dx := evalLinearDX(e, op, []*Tensor{d, in[1], nil})[0]
+	dx := linearDX(d, in[1], nil)
 	evalLinearDW(e, op, []*Tensor{d, in[0]})
 	if op.Into[1] != nil {
-		db := make([]float64, d.cols())
-		for i, g := range d.Data {
-			db[i%len(db)] += g
-		}
-		e.addGrad(op.Into[1], db)
+		e.addGrad(op.Into[1], columnSums(d))
 	}
 	return []*Tensor{Scalar(loss), dx, rows, headTileOf(op, 3)}
 }

@@ -204,7 +204,20 @@ func evalLinear(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 }
 
 func evalLinearDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	dy, w, residual := in[0], in[1], in[2]
+	dx := linearDX(in[0], in[1], in[2])
+	if fn := op.Str("act"); fn != "" {
+		for i, x := range in[3].Data {
+			dx.Data[i] *= slope(fn, x)
+		}
+	}
+	if len(op.Into) > 0 {
+		e.addGrad(op.Into[0], columnSums(dx))
+	}
+	return one(dx)
+}
+
+// linearDX is dy·w, plus residual where there is one.
+func linearDX(dy, w, residual *Tensor) *Tensor {
 	dx := dy.withCols(w.cols())
 	if residual != nil {
 		copy(dx.Data, residual.Data)
@@ -216,12 +229,7 @@ func evalLinearDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 			}
 		}
 	}
-	if fn := op.Str("act"); fn != "" {
-		for i, x := range in[3].Data {
-			dx.Data[i] *= slope(fn, x)
-		}
-	}
-	return one(dx)
+	return dx
 }
 
 func evalLinearDW(e *evaluator, op *Op, in []*Tensor) []*Tensor {
@@ -243,12 +251,16 @@ func evalBias(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 }
 
 func evalBiasGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	db := make([]float64, in[0].cols())
-	for i, g := range in[0].Data {
-		db[i%len(db)] += g
-	}
-	e.addGrad(op.Into[0], db)
+	e.addGrad(op.Into[0], columnSums(in[0]))
 	return nil
+}
+
+func columnSums(x *Tensor) []float64 {
+	sums := make([]float64, x.cols())
+	for i, v := range x.Data {
+		sums[i%len(sums)] += v
+	}
+	return sums
 }
 
 // activate applies an activation; its derivative is slope.

@@ -31,10 +31,19 @@ type Launch struct {
 	Kernels []*Kernel // one, or several that layers take in turn: layer l runs element l mod their number
 	Grid    [3]Count  // of blocks
 	Product *Product
-	Clear   int  // bytes that are set to zero, from Args[0] on
-	Cost    Cost // of a kernel
-	Share   int  // in the op's FLOPs, beside the launches that have one too; 0 for none
+	Clear   int      // bytes that are set to zero, from Args[0] on
+	Cost    Cost     // of a kernel
+	Rest    []Launch // of a product with Sums: what is launched after it where cuBLASLt makes it, and so no sums
+	Share   int      // in the op's FLOPs, beside the launches that have one too; 0 for none
 	Args    []Operand
+}
+
+// Rival is a kernel that makes a product as cuBLASLt does: which of them runs is measured on the device. Its arguments are maps of
+// A, B, D, and of C or the value before the activation; the bias; the sums of the columns of D over each 128 rows; and M.
+type Rival struct {
+	Product    Product // About left out
+	Kernel     *Kernel
+	Rows, Cols int // of a tile of D
 }
 
 // Group is launches that run Times times, one after another; their operands advance by Step bytes each time. Where On is set
@@ -62,6 +71,7 @@ type Product struct {
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of
 	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation, and "gelu_tanh_grad", which reads it: D times the activation's derivative there
+	Sums               bool   // a last operand takes the sums of the columns of D over each 128 rows: [ceil(M/128), N] f32, from kernels that give them
 	About              string
 }
 

@@ -152,7 +152,7 @@ func (v *verifier) op(op *Op) error {
 	if err := fits(def.Args, op.Args, "arguments"); err != nil {
 		return err
 	}
-	if err := fits(def.Into, op.Into, "gradients"); err != nil {
+	if err := fits(def.Into, op.Into, "gradients"); err != nil && (len(op.Into) > 0 || lacks(def.Into)) { // an op that need not add to any says nothing of them
 		return err
 	}
 	for _, w := range op.Into {
@@ -273,6 +273,16 @@ func fits(names []string, vs []*Value, what string) error {
 		return fmt.Errorf("has %d %s, want %d, _ for those absent", len(vs), what, len(names))
 	}
 	return nil
+}
+
+// lacks says whether one of the names must be there.
+func lacks(names []string) bool {
+	for _, n := range names {
+		if n[len(n)-1] != '?' {
+			return true
+		}
+	}
+	return false
 }
 
 func checkAttrs(def *OpDef, op *Op) error {

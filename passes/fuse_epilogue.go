@@ -7,7 +7,8 @@ import (
 )
 
 // fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
-// backward products and norms the add of the other gradient of the same value.
+// backward products and norms the add of the other gradient of the same value. On a GPU, a backward product that ends with the
+// derivative of an activation also sums the gradient of the bias before that.
 func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, op := range opsOf(f, "bias") {
@@ -23,6 +24,11 @@ func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	}
 	for _, op := range opsOf(f, "add") {
 		n += fuseResidual(f, op, o.Target != nil && o.Target.CUDA)
+	}
+	for _, op := range opsOf(f, "bias_grad") {
+		if o.Target != nil && o.Target.CUDA {
+			n += fuseBiasGrad(op)
+		}
 	}
 	return n, nil
 }
@@ -107,6 +113,17 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 	remake(f, dx, grad, []*ir.Value{dx.Args[0], dx.Args[1], nil, grad.Args[1]}, attrs, grad.Result())
 	dx.Remove()
 	grad.Remove()
+	return 1
+}
+
+// fuseBiasGrad has the product that gives a gradient sum its columns.
+func fuseBiasGrad(sum *ir.Op) int {
+	dx := sum.Args[0].Op
+	if dx == nil || dx.Kind != "linear_dx" || dx.Str("act") == "" || len(dx.Into) > 0 || dx.Block != sum.Block {
+		return 0
+	}
+	dx.Into = sum.Into
+	sum.Remove()
 	return 1
 }
 

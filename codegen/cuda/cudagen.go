@@ -37,6 +37,7 @@ type Code struct {
 	Launches map[*ir.Op][]ir.Group // of every op that does something
 	Pick     *ir.Op                // what picks tokens, with launches like any op of a job; nil for none
 	Scratch  map[string]int        // bytes of workspace, by job; 0 for none; that of Pick is under its kind
+	Rivals   []ir.Rival            // of the products
 	Tables   []ir.RotaryTable      // that kernels read
 	Element  ir.DType              // of activations and of the products' copies of the weights
 }
@@ -100,7 +101,8 @@ type generator struct {
 	byEntry map[string]string       // the bodies' names
 	counts  map[string][]*ir.Kernel // kernels by entry, one a cost
 	names   map[string]bool
-	files   map[string]bool // bodies that are included
+	files   map[string]bool     // bodies that are included
+	rivals  map[ir.Product]bool // products whose rivals are made; About left out
 }
 
 // include adds the bodies, with all that they include.

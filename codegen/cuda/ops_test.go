@@ -71,19 +71,9 @@ func opTests(t *testing.T, d ir.DType, arch string) (tests []opTest) {
 	t.Helper()
 	seen := covered{}
 	add := func(c opCase, cols int, shape string) {
-		f := c.parse(t, d, cols)
-		f.Name = fmt.Sprintf("f%d", len(tests))
-		if err := ir.Verify(f); err != nil {
-			t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
-		}
-		o := passes.Options{Target: ir.TargetNamed(arch)}
-		for _, p := range []string{"select-attention", "plan-memory"} {
-			if _, err := passes.Named(p).Run(f, o); err != nil {
-				t.Fatalf("%s: %v", c.name, err)
-			}
-		}
-		if !testing.Short() || seen.adds(t, f, d, arch) {
-			tests = append(tests, opTest{c.name + " " + shape, f, uint64(len(tests))})
+		x := newOpTest(t, c, d, arch, cols, len(tests), shape)
+		if !testing.Short() || seen.adds(t, x.f, d, arch) {
+			tests = append(tests, x)
 		}
 	}
 	if arch == "sm_90a" {
@@ -117,6 +107,23 @@ func opTests(t *testing.T, d ir.DType, arch string) (tests []opTest) {
 		add(c, 0, "")
 	}
 	return tests
+}
+
+// newOpTest is test number n, of a case in a type, taken through the passes that kernels need.
+func newOpTest(t *testing.T, c opCase, d ir.DType, arch string, cols, n int, shape string) opTest {
+	t.Helper()
+	f := c.parse(t, d, cols)
+	f.Name = fmt.Sprintf("f%d", n)
+	if err := ir.Verify(f); err != nil {
+		t.Fatalf("%s: %v\n%s", c.name, err, ir.Print(f))
+	}
+	o := passes.Options{Target: ir.TargetNamed(arch)}
+	for _, p := range []string{"select-attention", "plan-memory"} {
+		if _, err := passes.Named(p).Run(f, o); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+	}
+	return opTest{c.name + " " + shape, f, uint64(n)}
 }
 
 // covered is what cases have run: rows of the table, by the kinds of ops with the names of their attributes, and bodies,

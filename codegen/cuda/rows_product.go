@@ -59,10 +59,27 @@ var productRows = map[string]lowering{
 		if fn == "gelu_tanh" && dx.Type.DType != ir.F32 && e.vec(dx.Type.Cols(), dx, op.Args[3]) == 8 {
 			p.Epilogue, p.LDAux, args.pre, fn = "gelu_tanh_grad", e.stride(op.Args[3]), e.in(op, 3, "pre"), ""
 		}
-		e.product(op, p, args)
-		if fn != "" {
-			e.activateGrad(op, fn, dx, op.Args[3], dx)
+		if len(op.Into) == 0 {
+			e.product(op, p, args)
+			if fn != "" {
+				e.activateGrad(op, fn, dx, op.Args[3], dx)
+			}
+			return
 		}
+		rows, _ := e.rows(dx)
+		if fn != "" || dx.Type.DType == ir.F32 {
+			e.product(op, p, args)
+			if fn != "" {
+				e.activateGrad(op, fn, dx, op.Args[3], dx)
+			}
+			e.biasGrad(op, dx, rows, e.read(dx, "dy"), e.grad(op, 0, "first"))
+			return
+		}
+		p.Sums = true
+		parts, cols := (rows+rivalSums-1)/rivalSums, dx.Type.Cols()
+		args.sums = e.scratch("float *", "partial", 4*parts*cols)
+		e.product(op, p, args, e.launched(func() { e.columnSums(op, dx, rows, parts, e.read(dx, "dy"), args.sums) })...)
+		e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))
 	},
 	"linear_dw": func(e *emitter, op *ir.Op) {
 		dy, x := op.Args[0], op.Args[1]
@@ -109,7 +126,7 @@ func (e *emitter) finished(op *ir.Op, p ir.Product, args operands, to, residual 
 }
 
 // operands are those of a product; those it has not stay zero.
-type operands struct{ d, a, b, c, bias, pre param }
+type operands struct{ d, a, b, c, bias, pre, sums param }
 
 // over starts a product of op whose M is the rows of v, or a constant where v is nil.
 func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
@@ -118,14 +135,18 @@ func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 }
 
 // product launches a matrix product.
-func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
-	l := ir.Launch{Product: &p}
+func (e *emitter) product(op *ir.Op, p ir.Product, o operands, rest ...ir.Launch) {
+	l := ir.Launch{Product: &p, Rest: rest}
 	bits := 256
 	for _, x := range []param{o.d, o.a, o.b, o.c, o.bias, o.pre} {
 		l.Args = append(l.Args, x.operand)
 		bits |= e.address(x.operand)
 	}
 	p.Align = bits & -bits
+	if p.Sums {
+		l.Args = append(l.Args, o.sums.operand)
+	}
+	e.rivals(op, p)
 	e.add(op, l)
 }
 

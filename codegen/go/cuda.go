@@ -16,6 +16,7 @@ type CUDA struct {
 	Funcs    map[string]*ir.Func // by job
 	Kernels  []*ir.Kernel
 	Launches map[*ir.Op][]ir.Group
+	Rivals   []ir.Rival
 	Pick     *ir.Op         // what picks tokens; nil where the host does
 	Scratch  map[string]int // bytes of workspace, by job, and under its kind that of Pick
 	Tables   []ir.RotaryTable
@@ -144,6 +145,16 @@ func (c *cudaGenerator) program() *jen.File {
 		products = append(products, jen.Line(), jen.Values(productFields(p)...), jen.Op(","))
 	}
 	lines.add("Products", jen.Index().Add(gpu("Product")).Values(jen.Add(append(products, jen.Line())...)))
+	var rivals []jen.Code
+	for _, r := range c.Rivals {
+		if name, ok := c.product[r.Product]; ok {
+			rivals = append(rivals, jen.Line(), jen.Values(jen.Id("Product").Op(":").Id(name), jen.Id("Kernel").Op(":").Id(kernelName(r.Kernel)),
+				jen.Id("Rows").Op(":").Lit(r.Rows), jen.Id("Cols").Op(":").Lit(r.Cols)), jen.Op(","))
+		}
+	}
+	if len(rivals) > 0 {
+		lines.add("Rivals", jen.Index().Add(gpu("Rival")).Values(jen.Add(append(rivals, jen.Line())...)))
+	}
 	for _, t := range c.Tables {
 		tables = append(tables, jen.Line(), jen.Values(jen.Id("Freqs").Op(":").Add(floats(t.Freqs)), jen.Id("Scale").Op(":").Add(num(t.Scale)),
 			jen.Id("Max").Op(":").Add(raw("MaxPositions")), jen.Id("Sine").Op(":").Lit(t.Sine)), jen.Op(","))
@@ -249,6 +260,9 @@ func productFields(p *ir.Product) []jen.Code {
 	if p.Epilogue != "" {
 		name := map[string]string{"bias": "Bias", "gelu_tanh": "GELUBias", "gelu_tanh_pre": "GELUAuxBias", "gelu_tanh_grad": "DGELU"}[p.Epilogue]
 		f.add("Epilogue", gpu("Epilogue"+name))
+	}
+	if p.Sums {
+		f.add("Sums", jen.True())
 	}
 	f.add("Align", jen.Lit(p.Align))
 	f.add("About", jen.Lit(p.About))
@@ -528,13 +542,20 @@ func (e *cudaEmitter) copy(b *jen.Group, to, from *ir.Value, into, out string) {
 	b.Add(raw("r.Copy(%s, %s, %d)", into, out, to.Type.Elems()*to.Type.DType.Bytes()))
 }
 
-// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre).
+// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre), or MultiplySums, and
+// what is left to do where that gives no sums.
 func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	var args []string
 	for _, a := range l.Args {
 		args = append(args, e.operand(op, a))
 	}
 	switch {
+	case l.Product != nil && l.Product.Sums:
+		b.If(raw("!r.MultiplySums(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", "))).BlockFunc(func(b *jen.Group) {
+			for _, rest := range l.Rest {
+				e.launch(b, op, rest)
+			}
+		})
 	case l.Product != nil:
 		b.Add(raw("r.Multiply(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Clear > 0:

@@ -80,12 +80,12 @@ func (b *BLAS) do(f *cfunc, args ...uintptr) error {
 }
 
 // Prepare makes a product ready for Multiply: its algorithm is the lock's; or where the lock has none and wants it, the
-// fastest of up to eight that the heuristic proposes, timed here; or else, as where there is no memory to time in, the
+// fastest of up to eight that the heuristic proposes and of the rivals, timed here; or else, as where there is no memory to time in, the
 // heuristic's first. The lock then holds it; call its Save once all is prepared, until which other processes of this machine
 // wait with their timing.
 // What was prepared once is returned again, without allocation. Products with Dynamic set are dropped, the oldest first,
 // when there are more than 1024: use those at once.
-func (b *BLAS) Prepare(product Product) (*Prepared, error) {
+func (b *BLAS) Prepare(product Product, rivals ...Rival) (*Prepared, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p := b.prepared[product]; p != nil {
@@ -94,7 +94,7 @@ func (b *BLAS) Prepare(product Product) (*Prepared, error) {
 	if b.prepared == nil {
 		return nil, errors.New("the BLAS is closed")
 	}
-	p, err := b.prepare(product)
+	p, err := b.prepare(product, rivals)
 	if err != nil {
 		return nil, err
 	}
@@ -124,13 +124,16 @@ func (b *BLAS) Timings() []Timing {
 	return t
 }
 
-func (b *BLAS) prepare(product Product) (*Prepared, error) {
+func (b *BLAS) prepare(product Product, rivals []Rival) (*Prepared, error) {
 	complete, err := product.complete()
 	if err != nil {
 		return nil, fmt.Errorf("product of %s: %w", product.About, err)
 	}
 	p := &Prepared{blas: b, product: complete, info: complete.info()}
 	if err = p.describe(); err == nil {
+		err = p.takeRivals(rivals)
+	}
+	if err == nil {
 		err = p.choose()
 	}
 	if err != nil {
@@ -142,14 +145,26 @@ func (b *BLAS) prepare(product Product) (*Prepared, error) {
 // Multiply puts a prepared product on the stream: D = epilogue(alpha·op(A)·op(B) + Beta·C). c may be 0 where Beta is, or
 // where C is D; bias and aux are 0 where the epilogue has none. It allocates nothing.
 func (s *Stream) Multiply(p *Prepared, d, a, b, c, bias, aux Ptr, alpha float32) {
+	s.MultiplySums(p, d, a, b, c, bias, aux, 0, alpha)
+}
+
+// MultiplySums is Multiply of a product with Sums set, whose sums go to the address given where p.Sums.
+func (s *Stream) MultiplySums(p *Prepared, d, a, b, c, bias, aux, sums Ptr, alpha float32) {
 	if s.err != nil {
 		return
 	}
 	if c == 0 || p != nil && p.product.Beta == 0 {
 		c = d
 	}
-	if err := p.check(s.ctx, d, a, b, c, bias, aux); err != nil {
+	if err := p.check(s.ctx, d, a, b, c, bias, aux, sums); err != nil {
 		s.err = err
+		return
+	}
+	if r, _ := p.rival(&p.algorithm); r != nil && alpha == 1 {
+		s.multiplyBy(r, p, d, a, b, c, bias, aux, sums)
+		return
+	} else if r != nil {
+		s.err = fmt.Errorf("%s: alpha is %g, a kernel of the program's own takes 1", &p.info, alpha)
 		return
 	}
 	if err := p.point(s, bias, aux); err != nil {

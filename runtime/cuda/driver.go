@@ -28,6 +28,7 @@ type driver struct {
 
 	moduleLoadData, moduleUnload, moduleGetFunction                    cfunc
 	funcGetAttribute, funcSetAttribute, funcGetParamInfo, launchKernel cfunc
+	tensorMapEncodeTiled                                               cfunc
 
 	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent, streamBeginCapture, streamEndCapture cfunc
 	eventCreate, eventDestroy, eventRecord, eventRecordWithFlags, eventSynchronize, eventElapsedTime      cfunc
@@ -74,6 +75,7 @@ func (d *driver) functions() []symbol {
 		{to: &d.funcSetAttribute, names: []string{"cuFuncSetAttribute"}},
 		{to: &d.funcGetParamInfo, names: []string{"cuFuncGetParamInfo"}, optional: true}, // since 12.4
 		{to: &d.launchKernel, names: []string{"cuLaunchKernel"}},
+		{to: &d.tensorMapEncodeTiled, names: []string{"cuTensorMapEncodeTiled"}, optional: true}, // where only cuBLASLt multiplies, nobody needs it
 		{to: &d.streamCreate, names: []string{"cuStreamCreate"}},
 		{to: &d.streamDestroy, names: []string{"cuStreamDestroy_v2"}},
 		{to: &d.streamSynchronize, names: []string{"cuStreamSynchronize"}},

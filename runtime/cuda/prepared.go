@@ -31,14 +31,15 @@ type Prepared struct {
 	bias, aux                          Ptr     // those that operation holds
 	algorithm                          algorithm
 	origin                             string
+	rivals                             []Rival
 }
 
 // Timing is how the algorithm of a product was chosen by time. Where there was no memory to time it in, there is the product
 // alone.
 type Timing struct {
 	Product    Product
-	Candidates int           // algorithms that the heuristic proposed
-	Chosen     int           // number of the fastest, counted from 1: the heuristic's order
+	Candidates int           // algorithms that the heuristic proposed, and kernels of the program's own
+	Chosen     int           // number of the fastest, counted from 1: in the heuristic's order, the program's own last
 	First      time.Duration // of the heuristic's first choice; 0 where it cannot be run
 	Took       time.Duration // of the chosen one
 }
@@ -211,6 +212,9 @@ func (p *Prepared) time() error {
 	if err != nil {
 		return err
 	}
+	for i := range p.rivals {
+		found = append(found, heuristicResult{algorithm: p.rivals[i].algorithm()})
+	}
 	best, first, took, err := p.fastest(found)
 	if err != nil {
 		return err
@@ -221,8 +225,12 @@ func (p *Prepared) time() error {
 	return nil
 }
 
-// usable reports whether cuBLASLt takes an algorithm for the product, within the workspace there is.
+// usable reports whether cuBLASLt takes an algorithm for the product, within the workspace there is, or the program has the
+// kernel that it stands for.
 func (p *Prepared) usable(a algorithm) bool {
+	if r, ok := p.rival(&a); r != nil || !ok {
+		return ok
+	}
 	x := struct {
 		algorithm algorithm
 		result    heuristicResult
@@ -282,7 +290,7 @@ func (p *Prepared) candidates(most int) ([]heuristicResult, error) {
 }
 
 // check says what is wrong with the addresses of a product.
-func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
+func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux, sums Ptr) error {
 	if p == nil || p.closed || p.blas.ctx != c {
 		return errors.New("product that is not prepared, is dropped, or is of another context")
 	}
@@ -292,6 +300,8 @@ func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
 		return fmt.Errorf("%s: address 0 of D, A or B", &p.info)
 	case e.bias != (bias != 0) || e.aux != (aux != 0):
 		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(bias), uint64(aux))
+	case p.Sums() && sums == 0:
+		return fmt.Errorf("%s: address 0 of the sums", &p.info)
 	case cc == d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
 	case (d|a|b|cc|bias|aux)&Ptr(p.product.Align-1) != 0:

@@ -113,6 +113,7 @@ type Product struct {
 	Compute            Compute
 	Epilogue           Epilogue
 	Beta               float32
+	Sums               bool // sums of the columns of D over each 128 rows are wanted, see Prepared.Sums
 	Align              int  // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
 	Dynamic            bool // M changes from call to call: nothing is timed, nothing goes to the lock
 	About              string
@@ -158,6 +159,9 @@ func (p Product) String() string {
 	}
 	if p.Epilogue.info().aux {
 		s += fmt.Sprintf(" ldaux=%d", p.LDAux)
+	}
+	if p.Sums {
+		s += " sums"
 	}
 	return s
 }

@@ -35,6 +35,7 @@ type scratch struct {
 	values      [maxArgs]Arg
 	algorithm   algorithm
 	alpha, beta float32
+	rival       rivalArgs
 }
 
 // scratches keeps scratch memory that no stream uses. What was pinned once stays so and is used again.

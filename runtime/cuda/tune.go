@@ -57,8 +57,8 @@ func (t *trial) compare(candidates []heuristicResult) (winner *contender, first 
 	quickest := time.Duration(math.MaxInt64)
 	var firstErr error
 	for i, r := range candidates {
-		if len(t.field) >= minCandidates && t.spent > timedScan {
-			break
+		if r.algorithm[0] != rivalMark && len(t.field) >= minCandidates && t.spent > timedScan {
+			continue
 		}
 		c := &contender{number: i, algorithm: r.algorithm}
 		if err := t.try(c); err != nil {
@@ -119,6 +119,7 @@ type trial struct {
 	c      int
 	bias   int
 	aux    int
+	sums   int
 	events [3]*Event
 	field  []*contender  // that ran
 	spent  time.Duration // by the device
@@ -149,6 +150,9 @@ func (p *Prepared) newTrial() (*trial, error) {
 	t.bias = place(1, q.N, q.N, q.Bias.Size())
 	if q.Epilogue.info().aux {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
+	}
+	if q.Sums {
+		t.sums = place((q.M+127)/128, q.N, q.N, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {
@@ -222,18 +226,21 @@ func (t *trial) fill() error {
 func (t *trial) multiply(by *contender, i int) {
 	at := t.memory + Ptr(i%t.sets*t.set)
 	e := t.p.product.Epilogue.info()
-	var bias, aux, c Ptr
+	var bias, aux, c, sums Ptr
 	if e.bias {
 		bias = at + Ptr(t.bias)
 	}
 	if e.aux {
 		aux = at + Ptr(t.aux)
 	}
+	if t.sums != 0 {
+		sums = at + Ptr(t.sums)
+	}
 	if t.c != 0 {
 		c = at + Ptr(t.c)
 	}
 	t.p.algorithm = by.algorithm
-	by.stream.Multiply(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, 1)
+	by.stream.MultiplySums(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, sums, 1)
 }
 
 // try runs a product twice: the first time loads what is loaded once, the second is timed. Both are put on the stream

@@ -77,11 +77,17 @@ type code struct {
 	kernels []cuda.Kernel
 	blas    *cuda.BLAS
 	lock    *cuda.Lock
+	rivals  map[int][]cuda.Rival // by product
 }
 
 // newCode makes the program ready. tuned is the run's lock of products, "" for none.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
-	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels}
+	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels, rivals: map[int][]cuda.Rival{}}
+	for _, r := range c.program.Rivals {
+		if c.program.Kernels[r.Kernel].Arch == c.arch {
+			c.rivals[r.Product] = append(c.rivals[r.Product], cuda.Rival{Kernel: c.kernels[r.Kernel], Rows: r.Rows, Cols: r.Cols})
+		}
+	}
 	var err error
 	if c.lock, err = d.openLock(tuned); err != nil {
 		return nil, err
@@ -99,5 +105,5 @@ func (c *code) product(p, rows int) (*cuda.Prepared, error) {
 	if q.Dynamic {
 		q.M, q.Dynamic = rows, rows != c.d.program.MaxPrefill
 	}
-	return c.blas.Prepare(q)
+	return c.blas.Prepare(q, c.rivals[p]...)
 }

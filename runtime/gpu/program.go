@@ -47,6 +47,10 @@ type Kernel struct {
 // Product is a matrix product of the program. Of those with Dynamic set, M is the rows of the call.
 type Product = cuda.Product
 
+// Rival is a kernel of the program that makes a product as cuBLASLt does, by their numbers, with Rows × Cols of D in a tile. Which of
+// them makes it is measured.
+type Rival struct{ Product, Kernel, Rows, Cols int }
+
 // What products may do to their results.
 const (
 	EpilogueBias        = cuda.EpilogueBias
@@ -86,6 +90,7 @@ type Program struct {
 	CacheWidths                                    []int // elements of a key, all heads together, by layer
 	Kernels                                        []Kernel
 	Products                                       []Product
+	Rivals                                         []Rival
 	Tables                                         []RotaryTable
 	Train, Eval, Logits, Prefill, Decode           Job
 	Pick                                           Job // picks tokens from the logits of Prefill and Decode; zero where the host does
@@ -157,6 +162,21 @@ func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
 		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
 	}
 	r.ledger.product(r, r.code.program.Products[p])
+}
+
+// MultiplySums is Multiply of a product with Sums set: it says whether the sums of D's columns are given, too. Where they are not,
+// they are left for others to compute.
+func (r *Run) MultiplySums(p int, d, a, b, c, bias, pre, sums Ptr) bool {
+	prepared, err := r.code.product(p, r.Rows)
+	if err != nil {
+		r.stream.Fail(err)
+		return false
+	}
+	if !r.dry {
+		r.stream.MultiplySums(prepared, d, a, b, c, bias, pre, sums, 1)
+	}
+	r.ledger.product(r, r.code.program.Products[p])
+	return prepared.Sums()
 }
 
 // Clear sets bytes to zero.

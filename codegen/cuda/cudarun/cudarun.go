@@ -15,6 +15,7 @@ import (
 
 // Device is a device that functions run on.
 type Device struct {
+	Rival     int  // which of the program's own kernels makes products that have some, counted from 1; 0: cuBLASLt
 	Unwritten bool // new memory is left as it is, for tools that watch who reads it, and not poisoned
 
 	ctx    *cuda.Context
@@ -265,25 +266,32 @@ func (c *call) launch(op *ir.Op, l ir.Launch, i int) {
 	case l.Clear > 0:
 		c.d.stream.Zero(args[0], l.Clear)
 	case l.Product != nil:
-		c.multiply(l.Product, args)
+		if !c.multiply(l.Product, args) {
+			for _, rest := range l.Rest {
+				c.launch(op, rest, i)
+			}
+		}
 	default:
-		k := l.Kernels[0]
-		loaded, ok := c.kernels[k]
-		if !ok {
-			var err error
-			module := c.image.modules[k.Entry]
-			if module == nil {
-				c.fail(fmt.Errorf("the image has no kernel %s", k.Entry))
-				return
-			}
-			if loaded, err = module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About}); err != nil {
-				c.fail(err)
-				return
-			}
-			c.kernels[k] = loaded
+		loaded, err := c.kernel(l.Kernels[0])
+		if err != nil {
+			c.fail(err)
+			return
 		}
 		c.d.stream.Launch(loaded, c.count(l.Grid[0]), c.count(l.Grid[1]), c.count(l.Grid[2]), args...)
 	}
+}
+
+func (c *call) kernel(k *ir.Kernel) (cuda.Kernel, error) {
+	if loaded, ok := c.kernels[k]; ok {
+		return loaded, nil
+	}
+	module := c.image.modules[k.Entry]
+	if module == nil {
+		return cuda.Kernel{}, fmt.Errorf("the image has no kernel %s", k.Entry)
+	}
+	loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About})
+	c.kernels[k] = loaded
+	return loaded, err
 }
 
 func (c *call) count(n ir.Count) int {
@@ -293,23 +301,48 @@ func (c *call) count(n ir.Count) int {
 	return (c.rows + n.Per - 1) / n.Per * n.N
 }
 
-func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
+// multiply makes a product, and says whether sums that are wanted are given.
+func (c *call) multiply(p *ir.Product, args []cuda.Ptr) (summed bool) {
 	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16}
 	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias, "gelu_tanh_grad": cuda.EpilogueDGELU}
 	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
-		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Align: p.Align, Dynamic: p.Rows, About: p.About}
+		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Sums: p.Sums, Align: p.Align, Dynamic: p.Rows, About: p.About}
 	if p.TF32 {
 		q.Compute = cuda.ComputeTF32
 	}
 	if p.Rows {
 		q.M = c.rows
 	}
-	prepared, err := c.d.blas.Prepare(q)
+	prepared, err := c.prepared(p, q)
 	if err != nil {
 		c.fail(err)
-		return
+		return false
 	}
-	c.d.stream.Multiply(prepared, args[0], args[1], args[2], args[3], args[4], args[5], 1)
+	var sums cuda.Ptr
+	if p.Sums {
+		sums = args[6]
+	}
+	c.d.stream.MultiplySums(prepared, args[0], args[1], args[2], args[3], args[4], args[5], sums, 1)
+	return prepared.Sums()
+}
+
+// prepared is a product ready to be made by what the device is to take.
+func (c *call) prepared(p *ir.Product, q cuda.Product) (*cuda.Prepared, error) {
+	key, n := *p, 0
+	key.About = ""
+	for _, r := range c.code.Rivals {
+		if r.Product != key {
+			continue
+		}
+		if n++; n == c.d.Rival {
+			k, err := c.kernel(r.Kernel)
+			if err != nil {
+				return nil, err
+			}
+			return c.d.blas.PrepareRival(q, cuda.Rival{Kernel: k, Rows: r.Rows, Cols: r.Cols})
+		}
+	}
+	return c.d.blas.Prepare(q)
 }
 
 func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {

@@ -27,7 +27,7 @@
 #include "mask.cuh"
 #include "rng.cuh"
 
-constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f;
+constexpr float ln_2 = 0.6931471805599453f;
 
 // slope_of is C::slopes[head], without an array in memory: a tree of selects over constants.
 template <class C, int From = 0, int To = C::heads> __device__ inline float slope_of(int head) {

@@ -1,5 +1,5 @@
 // What every kernel stands on: element types, wide loads and stores, reductions over warps and blocks, and the tensor
-// cores. All inline PTX is here. With TFC_SIM defined the same names come from the simulator (sim.h), which runs kernels
+// cores. Inline PTX is here, and in hopper.cuh. With TFC_SIM defined the same names come from the simulator (sim.h), which runs kernels
 // on a CPU for tests.
 #pragma once
 
@@ -19,6 +19,7 @@ using bf16 = __nv_bfloat16;
 
 constexpr int warp_size = 32;
 constexpr float infinity = __builtin_huge_valf();
+constexpr float log2_e = 1.4426950408889634f;
 
 constexpr __host__ __device__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 constexpr __host__ __device__ int round_up(int a, int b) { return ceil_div(a, b) * b; }
@@ -123,6 +124,13 @@ template <int Threads> __device__ inline float block_max(float x, float *shared)
 __device__ inline float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// reciprocal_fast is 1/x to a unit in the last place (rcp.approx.ftz).
+__device__ inline float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
@@ -237,6 +245,15 @@ template <class T> __device__ inline void wgmma_rows(float (&d)[8][4], const uin
 #undef TFC_ACCUMULATOR
 
 #endif
+
+// unpack2 takes two elements out of a register, the low half first.
+template <class T> __device__ inline void unpack2(float (&x)[2], uint32_t r) {
+    T v[2];
+    static_assert(sizeof v == sizeof r);
+    memcpy(v, &r, sizeof v);
+    x[0] = to_float(v[0]);
+    x[1] = to_float(v[1]);
+}
 
 // accumulators_to_a packs two neighbouring accumulators, 16×8 each, into an A operand.
 template <class T> __device__ inline void accumulators_to_a(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {

@@ -23,9 +23,9 @@ const (
 	kAddLayernormX3_4
 	kAddLayernormX3_5
 	kAddPartialsDStream
+	kAddPartialsDUp1
 	kAddPartialsDownBias
 	kAddPartialsQkvBias
-	kAddPartialsUpBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -42,9 +42,9 @@ const (
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaDkvDQ1
 	kAttentionWgmmaDqDQ1
+	kBiasGradDUp1
 	kBiasGradDownBias
 	kBiasGradQkvBias
-	kBiasGradUpBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -75,6 +75,25 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAttnOut1
+	kProductWgmmaAttnOut1_2
+	kProductWgmmaDAttn
+	kProductWgmmaDAttn_2
+	kProductWgmmaDAttnIn
+	kProductWgmmaDAttnIn_2
+	kProductWgmmaDMlpIn
+	kProductWgmmaDMlpIn_2
+	kProductWgmmaDUp1
+	kProductWgmmaMlpOut1
+	kProductWgmmaMlpOut1_2
+	kProductWgmmaQkv1
+	kProductWgmmaQkv1_2
+	kProductWgmmaX4
+	kProductWgmmaX4_2
 	kSampleBestTokens
 	kSampleTokens
 	kSmallLinearMmaAct
@@ -140,9 +159,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 3158016, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
+		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 811008, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 546816, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 552960, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
-		{Entry: "add_partials_up_bias", Threads: 256, Bytes: 565248, About: "bias_grad  up_bias  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 28344320, FLOPs: 6291456, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
@@ -159,9 +178,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 76283904, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 63700992, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 51118080, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 38283264, FLOPs: 18874368, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
-		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 50872320, FLOPs: 25165824, About: "bias_grad  up_bias  gpt2-124m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
@@ -192,6 +211,25 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 53545984, FLOPs: 88080384, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  act  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_attn_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_attn_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
+		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
+		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
+		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_qkv1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
+		{Entry: "product_wgmma_qkv1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
+		{Entry: "product_wgmma_x4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x4  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_x4_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x4  gpt2-124m.yaml:6"},
 		{Entry: "sample_best_tokens", Threads: 256, Bytes: 200, RowBytes: 100554, About: "pick  tokens"},
 		{Entry: "sample_tokens", Threads: 1024, Bytes: 200, RowBytes: 100566, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 384, Bytes: 4730880, RowBytes: 7680, RowFLOPs: 4718592, About: "linear  act  gpt2-124m.yaml:3"},
@@ -212,7 +250,7 @@ var cudaProgram = &gpu.Program{
 		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50257, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 2048, N: 768, K: 50257, LDA: 50257, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 768, N: 3072, K: 8192, TransA: true, LDA: 768, LDB: 3072, LDC: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  gpt2-124m.yaml:6"},
-		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 3072, N: 768, K: 8192, TransA: true, LDA: 3072, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, LDA: 3072, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{M: 768, N: 768, K: 8192, TransA: true, LDA: 768, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  gpt2-124m.yaml:6"},
@@ -231,6 +269,43 @@ var cudaProgram = &gpu.Program{
 		{M: 256, N: 3072, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUBias, Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 256, N: 768, K: 3072, Dynamic: true, TransB: true, LDA: 3072, LDB: 3072, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  x4  gpt2-124m.yaml:6"},
 		{M: 1, N: 50257, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 50257, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  gpt2-124m.yaml:5"},
+	},
+	Rivals: []gpu.Rival{
+		{Product: pQkv1, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv1, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut1, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut1, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1, Rows: 128, Cols: 128},
+		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
+		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX3, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX3, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 	},
 	Train:   gpu.Job{Arena: 2665910272, Scratch: 3145728, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 218468352, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},

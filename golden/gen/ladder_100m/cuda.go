@@ -51,6 +51,26 @@ const (
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAttnOut
+	kProductWgmmaAttnOut_2
+	kProductWgmmaDAct
+	kProductWgmmaDAct_2
+	kProductWgmmaDAttn
+	kProductWgmmaDAttn_2
+	kProductWgmmaDAttnIn
+	kProductWgmmaDAttnIn_2
+	kProductWgmmaDMlpIn
+	kProductWgmmaDMlpIn_2
+	kProductWgmmaGateUp
+	kProductWgmmaGateUp_2
+	kProductWgmmaPart
+	kProductWgmmaPart_2
+	kProductWgmmaPart_3
+	kProductWgmmaPart_4
+	kProductWgmmaQkv
+	kProductWgmmaQkv_2
+	kProductWgmmaX3
+	kProductWgmmaX3_2
 	kRmsnormAttnIn
 	kRmsnormAttnIn_2
 	kRmsnormAttnIn_3
@@ -156,6 +176,26 @@ var cudaProgram = &gpu.Program{
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 6152, About: "attention_cached  attn  ladder-100m.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 3072, About: "last  x_last  ladder-100m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  ladder-100m.yaml:3"},
+		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-100m.yaml:8"},
+		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-100m.yaml:8"},
+		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
+		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
+		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
+		{Entry: "product_wgmma_part_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
+		{Entry: "product_wgmma_qkv", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  ladder-100m.yaml:8"},
+		{Entry: "product_wgmma_qkv_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  ladder-100m.yaml:8"},
+		{Entry: "product_wgmma_x3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x3  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_x3_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x3  ladder-100m.yaml:6"},
 		{Entry: "rmsnorm_attn_in", Threads: 128, Bytes: 25201664, FLOPs: 31457280, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_2", Threads: 128, Bytes: 25168896, FLOPs: 31457280, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_3", Threads: 128, Bytes: 3072, RowBytes: 3072, RowFLOPs: 3840, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
@@ -207,6 +247,50 @@ var cudaProgram = &gpu.Program{
 		{M: 256, N: 4096, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-100m.yaml:9"},
 		{M: 256, N: 768, K: 2048, Dynamic: true, TransB: true, LDA: 4096, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
 		{M: 1, N: 16384, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-100m.yaml:5"},
+	},
+	Rivals: []gpu.Rival{
+		{Product: pQkv, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
+		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
 	Tables: []gpu.RotaryTable{
 		{Freqs: []float32{1, 0.56234133, 0.31622776, 0.17782794, 0.1, 0.05623413, 0.03162278, 0.017782794, 0.01, 0.0056234132, 0.0031622779, 0.0017782794, 0.001, 0.0005623413, 0.0003162278, 0.00017782794}, Scale: 1, Max: MaxPositions, Sine: false},

@@ -56,6 +56,26 @@ const (
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAttnOut
+	kProductWgmmaAttnOut_2
+	kProductWgmmaDAct
+	kProductWgmmaDAct_2
+	kProductWgmmaDAttn
+	kProductWgmmaDAttn_2
+	kProductWgmmaDAttnIn
+	kProductWgmmaDAttnIn_2
+	kProductWgmmaDMlpIn
+	kProductWgmmaDMlpIn_2
+	kProductWgmmaGateUp
+	kProductWgmmaGateUp_2
+	kProductWgmmaPart
+	kProductWgmmaPart_2
+	kProductWgmmaPart_3
+	kProductWgmmaPart_4
+	kProductWgmmaQkv
+	kProductWgmmaQkv_2
+	kProductWgmmaX3
+	kProductWgmmaX3_2
 	kRmsnormAttnIn
 	kRmsnormAttnIn_2
 	kRmsnormAttnIn_3
@@ -171,6 +191,26 @@ var cudaProgram = &gpu.Program{
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 4104, About: "attention_cached  attn  llama-1b.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 8192, About: "last  x_last  llama-1b.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 8200, KeyBytes: 2048, KeyFLOPs: 8192, Keys: mask.Causal(), About: "attention_cached  attn  llama-1b.yaml:3"},
+		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  llama-1b.yaml:8"},
+		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  llama-1b.yaml:8"},
+		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
+		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
+		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
+		{Entry: "product_wgmma_part_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
+		{Entry: "product_wgmma_qkv", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  llama-1b.yaml:8"},
+		{Entry: "product_wgmma_qkv_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  llama-1b.yaml:8"},
+		{Entry: "product_wgmma_x3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x3  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_x3_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x3  llama-1b.yaml:6"},
 		{Entry: "rmsnorm_attn_in", Threads: 128, Bytes: 67149824, FLOPs: 83886080, About: "rmsnorm  attn_in  llama-1b.yaml:3"},
 		{Entry: "rmsnorm_attn_in_2", Threads: 128, Bytes: 67117056, FLOPs: 83886080, About: "rmsnorm  attn_in  llama-1b.yaml:3"},
 		{Entry: "rmsnorm_attn_in_3", Threads: 128, Bytes: 8192, RowBytes: 8192, RowFLOPs: 10240, About: "rmsnorm  attn_in  llama-1b.yaml:3"},
@@ -227,6 +267,50 @@ var cudaProgram = &gpu.Program{
 		{M: 256, N: 16384, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  llama-1b.yaml:10"},
 		{M: 256, N: 2048, K: 8192, Dynamic: true, TransB: true, LDA: 16384, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
 		{M: 1, N: 128256, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 128256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  llama-1b.yaml:5"},
+	},
+	Rivals: []gpu.Rival{
+		{Product: pQkv, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
+		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
 	Tables: []gpu.RotaryTable{
 		{Freqs: []float32{1, 0.6636013, 0.44036663, 0.29222783, 0.19392276, 0.12868738, 0.0853971, 0.05666962, 0.03760603, 0.024955409, 0.01656044, 0.010989529, 0.007292665, 0.0048394212, 0.003211446, 0.001290548, 0.0004295567, 9.708289e-05, 1.9461639e-05, 1.29147675e-05, 8.570256e-06, 5.6872323e-06, 3.7740544e-06, 2.5044671e-06, 1.6619674e-06, 1.1028836e-06, 7.3187493e-07, 4.856731e-07, 3.222933e-07, 2.1387423e-07, 1.419272e-07, 9.4183065e-08}, Scale: 1, Max: MaxPositions, Sine: false},

@@ -152,12 +152,11 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [parallel.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], 0, 0, 0)
-			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l])  [parallel.yaml:6, fuse-epilogue]
+			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l]) into layers.up.bias[l]  [parallel.yaml:6, fuse-epilogue]
 			r.Multiply(pDUp1, v.dUp1, v.dStream, c.down[l], 0, 0, 0)
 			r.Launch(kActGradDUp1, gpu.Grid{1024, 1, 1}, v.dUp1, v.dUp1, v.up1[l])
-			// bias_grad(d_up1) into layers.up.bias[l]  [parallel.yaml:13, grad]
-			r.Launch(kBiasGradUpBias, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
-			r.Launch(kAddPartialsUpBias, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
+			r.Launch(kBiasGradDUp1, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
+			r.Launch(kAddPartialsDUp1, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, attn_in[l]) into layers.up.weight[l]  [parallel.yaml:3, grad]
 			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.attnIn[l], 0, 0, 0)
 			// d_attn_in = linear_dx(d_up1, layers.up.weight[l])  [parallel.yaml:3, grad]

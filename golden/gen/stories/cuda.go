@@ -23,9 +23,9 @@ const (
 	kAddLayernormX3_4
 	kAddLayernormX3_5
 	kAddPartialsDStream
+	kAddPartialsDUp1
 	kAddPartialsDownBias
 	kAddPartialsQkvBias
-	kAddPartialsUpBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -42,9 +42,9 @@ const (
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaDkvDQ1
 	kAttentionWgmmaDqDQ1
+	kBiasGradDUp1
 	kBiasGradDownBias
 	kBiasGradQkvBias
-	kBiasGradUpBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -74,6 +74,29 @@ const (
 	kLayernormGradDStream
 	kLayernormGradDX3
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAttnOut1
+	kProductWgmmaAttnOut1_2
+	kProductWgmmaDAttn
+	kProductWgmmaDAttn_2
+	kProductWgmmaDAttnIn
+	kProductWgmmaDAttnIn_2
+	kProductWgmmaDMlpIn
+	kProductWgmmaDMlpIn_2
+	kProductWgmmaDUp1
+	kProductWgmmaMlpOut1
+	kProductWgmmaMlpOut1_2
+	kProductWgmmaPart
+	kProductWgmmaPart_2
+	kProductWgmmaPart_3
+	kProductWgmmaPart_4
+	kProductWgmmaQkv1
+	kProductWgmmaQkv1_2
+	kProductWgmmaX4
+	kProductWgmmaX4_2
 	kSampleBestTokens
 	kSampleTokens
 	kSmallLinearMmaAct
@@ -139,9 +162,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 2105344, About: "layernorm_grad  d_stream  stories.yaml:3"},
+		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 540672, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 528384, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 1024, Bytes: 552960, About: "bias_grad  qkv_bias  stories.yaml:8"},
-		{Entry: "add_partials_up_bias", Threads: 1024, Bytes: 557056, About: "bias_grad  up_bias  stories.yaml:3"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 17858560, FLOPs: 4194304, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
@@ -158,9 +181,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 50855936, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 42467328, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34078720, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
-		{Entry: "bias_grad_up_bias", Threads: 256, Bytes: 34095104, FLOPs: 16777216, About: "bias_grad  up_bias  stories.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 131076, About: "count  n  stories.yaml:18"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 256, Shared: 20032, Bytes: 327745540, About: "head_loss_grad  part  stories.yaml:5"},
@@ -190,6 +213,29 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 27330560, FLOPs: 58720256, About: "layernorm_grad  d_stream  stories.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 35719168, FLOPs: 58720256, About: "layernorm_grad  d_x3  stories.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 2056, KeyBytes: 2048, KeyFLOPs: 2048, Keys: mask.Causal(), About: "attention_cached  attn  stories.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  stories.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  act  stories.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  stories.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  stories.yaml:9"},
+		{Entry: "product_wgmma_attn_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  stories.yaml:6"},
+		{Entry: "product_wgmma_attn_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  stories.yaml:6"},
+		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
+		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
+		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
+		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
+		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
+		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
+		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
+		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
+		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
+		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
+		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
+		{Entry: "product_wgmma_part_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
+		{Entry: "product_wgmma_qkv1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  stories.yaml:8"},
+		{Entry: "product_wgmma_qkv1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  stories.yaml:8"},
+		{Entry: "product_wgmma_x4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x4  stories.yaml:6"},
+		{Entry: "product_wgmma_x4_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x4  stories.yaml:6"},
 		{Entry: "sample_best_tokens", Threads: 256, Bytes: 40, RowBytes: 20040, About: "pick  tokens"},
 		{Entry: "sample_tokens", Threads: 1024, Bytes: 40, RowBytes: 20052, About: "pick  tokens"},
 		{Entry: "small_linear_mma_act", Threads: 256, Bytes: 2105344, RowBytes: 5120, RowFLOPs: 2097152, About: "linear  act  stories.yaml:9"},
@@ -210,7 +256,7 @@ var cudaProgram = &gpu.Program{
 		{M: 10000, N: 512, K: 8192, TransA: true, LDA: 10000, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 8192, N: 512, K: 10000, LDA: 10000, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 512, N: 2048, K: 8192, TransA: true, LDA: 512, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  stories.yaml:6"},
-		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
+		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Sums: true, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
 		{M: 2048, N: 512, K: 8192, TransA: true, LDA: 2048, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, LDA: 2048, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{M: 512, N: 512, K: 8192, TransA: true, LDA: 512, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  stories.yaml:6"},
@@ -229,6 +275,51 @@ var cudaProgram = &gpu.Program{
 		{M: 256, N: 2048, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUBias, Align: 32, About: "linear  act  stories.yaml:9"},
 		{M: 256, N: 512, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  x4  stories.yaml:6"},
 		{M: 1, N: 10000, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 10000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  stories.yaml:5"},
+	},
+	Rivals: []gpu.Rival{
+		{Product: pQkv1, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv1, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut1, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut1, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1, Rows: 128, Cols: 128},
+		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
+		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
+		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
+		{Product: pQkv3, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
+		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX3, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
+		{Product: pX3, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
+		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
 	Train:   gpu.Job{Arena: 1265991680, Scratch: 2097152, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 172261376, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},

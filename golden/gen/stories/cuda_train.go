@@ -181,11 +181,11 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kAddPartialsDownBias, gpu.Grid{16, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [stories.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dMlpOut1, v.act[l], d.down[l], 0, 0)
-			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l])  [stories.yaml:6, fuse-epilogue]
-			r.Multiply(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l])
-			// bias_grad(d_up1) into layers.up.bias[l]  [stories.yaml:3, grad]
-			r.Launch(kBiasGradUpBias, gpu.Grid{8, 66, 1}, r.Scratch, v.dUp1)
-			r.Launch(kAddPartialsUpBias, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
+			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l]) into layers.up.bias[l]  [stories.yaml:6, fuse-epilogue]
+			if !r.MultiplySums(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l], r.Scratch) {
+				r.Launch(kBiasGradDUp1, gpu.Grid{8, 64, 1}, r.Scratch, v.dUp1)
+			}
+			r.Launch(kAddPartialsDUp1, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [stories.yaml:9, grad]
 			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.mlpIn[l], d.up[l], 0, 0)
 			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [stories.yaml:9, grad]

@@ -70,8 +70,8 @@ API cuFuncGetParamInfo(const Function *f, size_t index, size_t *offset, size_t *
     if (offset == nullptr || index >= size_t(f->code.entry->count)) return call(invalid_value);
     size_t at = 0;
     for (size_t i = 0;; i++) {
-        const size_t n = f->code.entry->sizes[i] & 0x7f;
-        at = (at + n - 1) / n * n;
+        const size_t n = f->code.entry->sizes[i] & 0x7fff, align = n > 64 ? 64 : n;
+        at = (at + align - 1) / align * align;
         if (i == index) {
             *offset = at;
             if (size) *size = n;
@@ -85,10 +85,13 @@ namespace {
 
 // check_pointers says which pointer of a launch is not one of the device; nullptr is, where a kernel takes it.
 void check_pointers(const Launch &l, Fault &fault) {
+    size_t next = 0;
     for (int i = 0; i < l.code->entry->count; i++) {
+        const size_t at = next;
+        next += tfc_sim::room(l.code->entry->sizes[i]);
         if (l.code->entry->sizes[i] != tfc_sim::pointer_size) continue;
         void *p;
-        memcpy(&p, l.data.data() + 8 * i, sizeof p);
+        memcpy(&p, l.data.data() + at, sizeof p);
         if (p == nullptr || memory::inside(memory::device, p, 0) || memory::inside(memory::pinned, p, 0)) continue;
         fault = {illegal_address, format("kernel %s: argument %d is %s", l.code->name.c_str(), i, memory::describe(reinterpret_cast<uintptr_t>(p)).c_str())};
         return;
@@ -109,8 +112,12 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
     if (bx * by * bz > unsigned(e.bound)) return call(launch_out_of_resources);
     if (shared > unsigned(f->most_dynamic)) return call(invalid_value);
     if (extra != nullptr || (arguments == nullptr && e.count)) return call(invalid_value);
-    const auto l = std::make_shared<Launch>(Launch{&f->code, {gx, gy, gz}, {bx, by, bz}, shared, std::vector<unsigned char>(size_t(8 * e.count))});
-    for (int i = 0; i < e.count; i++) memcpy(l->data.data() + 8 * i, arguments[i], e.sizes[i] & 0x7f);
+    const auto l = std::make_shared<Launch>(Launch{&f->code, {gx, gy, gz}, {bx, by, bz}, shared, {}});
+    for (int i = 0; i < e.count; i++) {
+        const size_t at = l->data.size();
+        l->data.resize(at + tfc_sim::room(e.sizes[i]));
+        memcpy(l->data.data() + at, arguments[i], e.sizes[i] & 0x7fff);
+    }
     return call(stream::enqueue(s, f->code.name, [f, l](Fault &fault) {
         if (!module::known(f)) { // a graph can outlive it
             fault = {invalid_handle, "the kernel's module has been unloaded"};
@@ -119,4 +126,16 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
         check_pointers(*l, fault);
         if (fault.result == success) simulator::run(*l, fault);
     }));
+}
+
+// cuTensorMapEncodeTiled describes matrices of 16 bits in tiles of 64 swizzled columns, which is what kernels here use.
+API cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, void *base, const uint64_t *sizes, const uint64_t *strides, const unsigned *box,
+                           const unsigned *steps, int interleave, int swizzle, int, int fill) {
+    READY("rank=%u base=%p", rank, base);
+    if (map == nullptr || reinterpret_cast<uintptr_t>(map) % 64 != 0 || reinterpret_cast<uintptr_t>(base) % 16 != 0) return call(invalid_value);
+    if ((type != 6 && type != 9) || rank != 2 || interleave != 0 || swizzle != 3 || fill != 0 || steps[0] != 1 || steps[1] != 1) return call(not_supported);
+    if (sizes[0] == 0 || sizes[1] == 0 || sizes[0] > 1ull << 32 || sizes[1] > 1ull << 32 || strides[0] % 16 != 0 || strides[0] < 2 * sizes[0]) return call(invalid_value);
+    if (box[0] != 64 || box[1] == 0 || box[1] > 256) return call(invalid_value);
+    *map = {0x7fc0a441ull << 32, static_cast<unsigned char *>(base), sizes[0], sizes[1], strides[0], box[1], {}};
+    return call(success);
 }

@@ -1,5 +1,6 @@
 #include "simulator.h"
 
+#include "async.h"
 #include "copies.h"
 #include "memory.h"
 #include "mma.h"
@@ -41,7 +42,11 @@ struct Grid {
     std::mutex mutex; // of fault
 
     Grid(const Launch &l, Fault &f) : launch(l), fault(f), blocks(uint64_t(l.grid.x) * l.grid.y * l.grid.z) {
-        for (int i = 0; i < l.code->entry->count; i++) arguments.push_back(const_cast<unsigned char *>(l.data.data()) + 8 * i);
+        size_t at = 0;
+        for (int i = 0; i < l.code->entry->count; i++) {
+            arguments.push_back(const_cast<unsigned char *>(l.data.data()) + at);
+            at += room(l.code->entry->sizes[i]);
+        }
     }
 };
 
@@ -157,6 +162,7 @@ void suspend(Worker &w, Fiber &f) { context::change(f, next(w, f.warp, f.lane));
 void deadlock(Worker &w) {
     for (int i = 0; i * lanes < w.threads; i++)
         if (w.warps[i].arrived) fail("divergent warp: the lanes that are not at a collective wait elsewhere; warp %d", {w.warps[i].kind, 0}, i);
+    if (w.waiting == 0) fail("all threads wait: for arrivals that do not come, or at barriers of a group");
     fail("divergent barrier: %d threads wait, the others cannot go on", w.barrier, w.waiting);
 }
 
@@ -202,6 +208,7 @@ void run_block(Core &c, uint64_t index) {
         context::prepare(f, stack(c, i), live);
         if (f.copies) copies::clear(f);
     }
+    async::clear(c);
     const int warp = first(c.ready, c.backward);
     context::change(c.host, c.fibers[warp * lanes + first(c.warps[warp].runnable, c.backward)]);
 }
@@ -316,7 +323,8 @@ void install_handlers() {
     });
 }
 
-const Services services = {suspend, fail_kernel, tensor_core::multiply, copies::begin, copies::commit, copies::wait};
+const Services services = {suspend, fail_kernel, tensor_core::multiply, copies::begin, copies::commit, copies::wait,
+                            async::init, async::arrive, async::await, async::fetch, async::store, async::commit, async::leave, async::barrier};
 
 } // namespace
 

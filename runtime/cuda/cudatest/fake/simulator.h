@@ -23,7 +23,7 @@ struct Launch {
     const Code *code;
     dim3 grid, block;
     unsigned shared;                 // bytes of dynamic shared memory
-    std::vector<unsigned char> data; // the arguments, 8 bytes apart
+    std::vector<unsigned char> data; // the arguments, each from a multiple of 8 bytes
 };
 
 namespace simulator {

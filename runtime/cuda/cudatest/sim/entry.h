@@ -11,21 +11,24 @@ namespace tfc_sim {
 struct Entry {
     int bound;                  // threads of a block, at most
     int count;                  // of parameters
-    const unsigned char *sizes; // of each, in bytes; pointer_size for a pointer
+    const unsigned short *sizes; // of each, in bytes; pointer_size for a pointer
     void (*call)(void *const *arguments);
 };
 
-constexpr unsigned char pointer_size = 0x80 | sizeof(void *);
+constexpr unsigned short pointer_size = 0x8000 | sizeof(void *);
 
-template <class T> constexpr unsigned char parameter_size = sizeof(T);
-template <class T> constexpr unsigned char parameter_size<T *> = pointer_size;
+// room is what an argument of a size takes among all of a launch, in bytes.
+constexpr size_t room(unsigned short size) { return ((size & 0x7fff) + 7) / 8 * 8; }
+
+template <class T> constexpr unsigned short parameter_size = sizeof(T);
+template <class T> constexpr unsigned short parameter_size<T *> = pointer_size;
 
 template <int... I> struct Indices {};
 
 template <auto F> struct Describe;
 template <class... A, void (*F)(A...)> struct Describe<F> {
-    static_assert(((sizeof(A) <= 8) && ...), "parameters are numbers and pointers");
-    static constexpr unsigned char sizes[sizeof...(A) + 1] = {parameter_size<A>...};
+    static_assert(((sizeof(A) <= 8 || __is_same(A, const TensorMap)|| __is_same(A, TensorMap)) && ...), "parameters are numbers, pointers and maps");
+    static constexpr unsigned short sizes[sizeof...(A) + 1] = {parameter_size<A>...};
     template <int... I> static void call_with(void *const *p, Indices<I...>) { F(*static_cast<A *>(p[I])...); }
     static void call(void *const *p) { call_with(p, Indices<__integer_pack(int(sizeof...(A)))...>{}); }
     static constexpr Entry entry(int bound) { return {bound, int(sizeof...(A)), sizes, call}; }

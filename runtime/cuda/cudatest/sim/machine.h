@@ -50,6 +50,11 @@ struct Warp {
 };
 
 struct Worker;
+struct Async; // what the runner keeps of copies of tiles, and of who waits for them
+
+} // namespace tfc_sim
+struct TensorMap;
+namespace tfc_sim {
 
 // Services is what the runner does for kernels.
 struct Services {
@@ -59,6 +64,14 @@ struct Services {
     void (*copy_begin)(Fiber &, void *shared, const void *global, bool valid);
     void (*copy_commit)(Fiber &);
     void (*copy_wait)(Fiber &, int youngest);
+    void (*arrival_init)(Worker &, unsigned long long *, int count);
+    void (*arrive)(Worker &, unsigned long long *, int bytes);
+    void (*await)(Worker &, Fiber &, unsigned long long *, int phase);
+    void (*tile_fetch)(Worker &, void *shared, const TensorMap &, unsigned long long *, int column, int row);
+    void (*tile_store)(Worker &, Fiber &, const void *shared, const TensorMap &, int column, int row);
+    void (*tile_commit)(Worker &, Fiber &);
+    void (*tile_leave)(Worker &, Fiber &, int youngest);
+    void (*group_barrier)(Worker &, Fiber &, int id, int threads);
 };
 
 struct Worker {
@@ -72,6 +85,7 @@ struct Worker {
     int waiting;    // threads at the barrier
     Place barrier;  // where they wait
     bool backward;  // the order of lanes and warps
+    Async *async;   // or nullptr
     Warp warps[max_warps];
     Fiber fibers[max_threads];
 };

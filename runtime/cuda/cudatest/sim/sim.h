@@ -31,4 +31,6 @@
 
 #include "tensor.h"
 
+#include "hopper.h"
+
 #include "entry.h"

@@ -71,7 +71,8 @@ inline void copy_async(void *shared, const void *global, bool valid) {
 inline void copy_async_commit() { tfc_sim::worker().services->copy_commit(tfc_sim::fiber()); }
 template <int N> inline void copy_async_wait() { tfc_sim::worker().services->copy_wait(tfc_sim::fiber(), N); }
 
-// Products of a warpgroup, warp by warp and at once: what a wait would be for is not simulated. A Matrix is an address.
+// Products of a warpgroup, warp by warp and at once. A Matrix is an address. A product ends when all four warps have come to it: a wait
+// for it is where they meet.
 using Matrix = unsigned long long;
 
 inline Matrix matrix_at(const void *tile) { return reinterpret_cast<uintptr_t>(tile); }
@@ -80,7 +81,9 @@ inline Matrix matrix_moved(Matrix m, int bytes) { return m + bytes; }
 inline void fence_async() {}
 inline void wgmma_begin() {}
 inline void wgmma_commit() {}
-template <int> inline void wgmma_wait() {}
+template <int> inline void wgmma_wait() {
+    tfc_sim::worker().services->group_barrier(tfc_sim::worker(), tfc_sim::fiber(), 16 + int(threadIdx.x) / 128, 128);
+}
 inline void wgmma_done(float (&)[8][4]) {}
 inline void wgmma_fresh(float (&d)[8][4]) {
     for (auto &columns : d)

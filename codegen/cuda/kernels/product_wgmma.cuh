@@ -1,0 +1,242 @@
+// Matrix products of 16 bits on Hopper, with what belongs to their ends: a bias, a summand, an activation or its derivative, column
+// sums. One warp fetches tiles by descriptor into a ring of shared memory, two warpgroups multiply them (wgmma); blocks stay and take
+// tiles of D in turn. In pairs (ping-pong), a warpgroup has a tile of D for itself, and while one ends its tile the other
+// multiplies; together, they have halves of a wider tile, which needs fewer bytes of shared memory a multiplication.
+// (CUTLASS's "warp-specialized persistent" kernels, "ping-pong" and "cooperative", are built so.)
+#pragma once
+#include "activation.cuh"
+#include "hopper.cuh"
+
+// product_wgmma: D [rows, cols] = A [rows, terms] · B, where B is [cols, terms], or where across is set [terms, cols]; then, as Config
+// says and in this order, P = D + bias + C; other = P; D = fn(P). With gradient, D = P · fn'(other). With sums, the columns
+// of D, as stored, are summed over each 128 rows: sums [ceil(rows/128), cols] float, in a fixed order.
+//
+//   Config  T, terms, cols, across, pairs, has_bias, has_c, has_pre, has_fn, fn, gradient, sums (in pairs only)
+//   maps    of a with 128 rows a tile, of b with tile_cols (across: 64), of d and other with 64. other is C, or the value before the
+//           activation, which is written with has_pre and read with gradient
+//   grid    as many blocks as run at once; threads 384; shared: product_shared
+//   tile    128 × 128 in pairs, 128 × 256 together
+template <class C> struct ProductTiles {
+    static constexpr int rows = 128, cols = C::pairs ? 128 : 256, box = 64 * 128; // box: 64 rows of 64 columns, in bytes
+    static constexpr bool input = C::has_c || C::gradient;
+    static constexpr bool more = input || C::has_pre;      // boxes are for two matrices
+    static constexpr int boxes = C::pairs || more ? 4 : 2; // of a warpgroup
+    static constexpr int stage = (rows + cols) * 128, stages = C::pairs ? 5 : more ? 3 : 4;
+    static constexpr int steps = ceil_div(C::terms, 64), across = ceil_div(C::cols, cols), band = 16;
+
+    // place is the first row and column of tile t: bands of 16 tiles down are taken one after another, each from left to right, so
+    // that what runs at once shares rows and columns.
+    static __device__ int2 place(int t, int down) {
+        const int b = t / (band * across), rest = t % (band * across), high = down - b * band < band ? down - b * band : band;
+        return make_int2((b * band + rest % high) * rows, rest / high * cols);
+    }
+};
+
+template <class C>
+__device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap &map_b, const TensorMap &map_d, const TensorMap &map_other,
+                              const typename C::T *bias, float *sums) {
+    using T = typename C::T;
+    using L = ProductTiles<C>;
+    static_assert(!(C::has_c && C::gradient) && !(L::input && C::has_pre), "one more matrix at most");
+    static_assert(C::pairs || !C::sums, "sums are over the rows of one warpgroup");
+    SHARED_PANELS(ring);
+    unsigned char *const all_boxes = ring + L::stages * L::stage;
+    Arrival *const full = reinterpret_cast<Arrival *>(all_boxes + 2 * L::boxes * L::box), *const empty = full + L::stages;
+    Arrival *const turn = empty + L::stages, *const came = turn + 2, *const left = came + 2; // of each warpgroup: it may multiply; its boxes have come, are free
+    const int group = warp_index() / 4, down = ceil_div(rows, L::rows), tiles = down * L::across;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < L::stages; i++) {
+            arrival_init(full + i, 1);
+            arrival_init(empty + i, C::pairs ? 1 : 2);
+        }
+        for (int i = 0; i < 2; i++) {
+            arrival_init(turn + i, 1);
+            arrival_init(came + i, 1);
+            arrival_init(left + i, 1);
+        }
+        arrivals_ready();
+    }
+    __syncthreads();
+
+    if (group == 2) {
+        registers_down<24>();
+        if (threadIdx.x != 256) return;
+        int step = 0, turns = 0; // of this block
+        for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
+            const int2 at = L::place(t, down);
+#pragma unroll 1
+            for (int s = 0; s < L::steps; s++, step++) {
+                const int slot = step % L::stages;
+                unsigned char *const a = ring + slot * L::stage, *const b = a + L::rows * 128;
+                arrival_wait(empty + slot, step / L::stages % 2 ^ 1);
+                arrival_announce(full + slot, L::stage);
+                tile_fetch(a, map_a, full + slot, s * 64, at.x);
+                if constexpr (C::across) {
+#pragma unroll
+                    for (int p = 0; p < L::cols / 64; p++) tile_fetch(b + p * 64 * 128, map_b, full + slot, at.y + p * 64, s * 64);
+                } else {
+                    tile_fetch(b, map_b, full + slot, s * 64, at.y);
+                }
+            }
+            if constexpr (L::input) {
+#pragma unroll 1
+                for (int g = C::pairs ? turns % 2 : 0; g < (C::pairs ? turns % 2 + 1 : 2); g++) {
+                    arrival_wait(left + g, (C::pairs ? turns / 2 : turns) % 2 ^ 1);
+                    arrival_announce(came + g, 4 * L::box);
+#pragma unroll
+                    for (int b = 0; b < 4; b++) {
+                        const int row = C::pairs ? b / 2 : g, column = C::pairs ? b % 2 : b;
+                        tile_fetch(all_boxes + (g * 4 + b) * L::box, map_other, came + g, at.y + column * 64, at.x + row * 64);
+                    }
+                }
+            }
+        }
+        return;
+    }
+
+    registers_up<240>();
+    unsigned char *const boxes = all_boxes + group * L::boxes * L::box;
+    const int lane = lane_index(), warp = warp_index() % 4, row_in = lane / 4, column_in = lane % 4 * 2; // of an accumulator
+    const bool leads = threadIdx.x % 128 == 0;
+    int turns = 0;
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
+        if (C::pairs && turns % 2 != group) continue;
+        const int2 at = L::place(t, down);
+        int step = turns * L::steps;
+        float acc[4][8][4]; // boxes, of the warpgroup's part of D
+        if (C::pairs && turns > 0) arrival_wait(turn + group, (turns - 1) / 2 % 2);
+#pragma unroll 1
+        for (int s = 0; s < L::steps; s++, step++) {
+            const int slot = step % L::stages;
+            const unsigned char *const a = ring + slot * L::stage, *const b = a + L::rows * 128;
+            arrival_wait(full + slot, step / L::stages % 2);
+            const Matrix ma = matrix_at(a + (C::pairs ? 0 : group * 64 * 128)), mb = C::across ? matrix_across(b, 64 * 128) : matrix_at(b);
+            wgmma_begin();
+#pragma unroll
+            for (int e = 0; e < 4; e++) { // 16 terms
+                const Matrix x = matrix_moved(ma, e * 32), y = matrix_moved(mb, e * (C::across ? 16 * 128 : 32));
+                if constexpr (C::pairs) {
+                    wgmma_columns<T, 0, 2, C::across>(acc, x, y, s > 0 || e > 0);
+                    wgmma_columns<T, 2, 2, C::across>(acc, matrix_moved(x, 64 * 128), y, s > 0 || e > 0);
+                } else {
+                    wgmma_columns<T, 0, 4, C::across>(acc, x, y, s > 0 || e > 0);
+                }
+            }
+            wgmma_commit();
+            if (s > 0) {
+                wgmma_wait<1>();
+                if (leads) arrival_arrive(empty + (step - 1) % L::stages);
+            }
+        }
+        if (C::pairs && leads) arrival_arrive(turn + (1 - group)); // whose products queue up behind these
+        wgmma_wait<0>();
+#pragma unroll
+        for (int b = 0; b < 4; b++) wgmma_done(acc[b]);
+        if (leads) arrival_arrive(empty + (step - 1) % L::stages);
+
+        float added[C::has_bias ? (C::pairs ? 2 : 4) : 1][8][2]; // of bias, by box and eight columns: loaded together
+        if constexpr (C::has_bias) {
+#pragma unroll
+            for (int n = 0; n < L::cols / 8; n++) {
+                const int column = at.y + n * 8 + column_in;
+                added[n / 8][n % 8][0] = added[n / 8][n % 8][1] = 0;
+                if (column < C::cols) load(added[n / 8][n % 8], bias + column);
+            }
+        }
+        if constexpr (L::input) arrival_wait(came + group, (C::pairs ? turns / 2 : turns) % 2);
+        float column_sums[2][2][4]; // by box and eight columns
+#pragma unroll
+        for (int b = 0; b < 4; b++) {
+            const int row = at.x + (C::pairs ? b / 2 : group) * 64, column = at.y + (C::pairs ? b % 2 : b) * 64;
+            unsigned char *const out = boxes + (C::has_pre ? b % 2 * 2 + 1 : b % L::boxes) * L::box, *const before = boxes + b % 2 * 2 * L::box;
+            auto place = [&](int n, int half) { return (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2; };
+            uint32_t result[8][2], other[8][2];
+            if constexpr (L::input) {
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+#pragma unroll
+                    for (int half = 0; half < 2; half++) other[n][half] = *reinterpret_cast<const uint32_t *>(out + place(n, half));
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    float v[2] = {acc[b][n][2 * half], acc[b][n][2 * half + 1]}, o[2];
+                    if constexpr (L::input) unpack2<T>(o, other[n][half]);
+                    if constexpr (C::has_bias) {
+                        v[0] += added[C::pairs ? b % 2 : b][n][0];
+                        v[1] += added[C::pairs ? b % 2 : b][n][1];
+                    }
+                    if constexpr (C::has_c) {
+                        v[0] += o[0];
+                        v[1] += o[1];
+                    }
+                    if constexpr (C::has_pre) other[n][half] = pack2<T>(v[0], v[1]);
+                    if constexpr (C::gradient) {
+                        float s[2];
+                        slope2<C::fn>(s, o);
+                        v[0] *= s[0];
+                        v[1] *= s[1];
+                    } else if constexpr (C::has_fn) {
+                        activate2<C::fn>(v);
+                    }
+                    result[n][half] = pack2<T>(v[0], v[1]);
+                }
+            }
+            if constexpr (!L::input) { // the box's last tile must have left
+                if (leads) tile_store_read<C::has_pre ? 1 : L::boxes - 1>();
+                group_barrier(1 + group, 128);
+            }
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    if constexpr (C::has_pre) *reinterpret_cast<uint32_t *>(before + place(n, half)) = other[n][half];
+                    *reinterpret_cast<uint32_t *>(out + place(n, half)) = result[n][half];
+                }
+            }
+            fence_async();
+            group_barrier(1 + group, 128);
+            if (leads) {
+                if constexpr (C::has_pre) tile_store(map_other, before, column, row);
+                tile_store(map_d, out, column, row);
+                tile_store_commit();
+            }
+            if constexpr (C::sums) { // a product with a matrix of ones; a warp has 16 of the box's columns
+                const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
+                float(&sum)[2][4] = column_sums[b % 2];
+                if (b < 2) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) sum[0][i] = sum[1][i] = 0;
+                }
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    uint32_t r[4];
+                    const int line = k * 16 + lane % 16, chunk = warp * 2 + lane / 16;
+                    ldmatrix_transposed(r, out + line * 128 + 16 * (chunk ^ (line & 7)));
+                    mma<T>(sum[0], ones, r[0], r[1]);
+                    mma<T>(sum[1], ones, r[2], r[3]);
+                }
+                if (b >= 2 && lane < 4) {
+#pragma unroll
+                    for (int n = 0; n < 2; n++) {
+                        const int c = column + warp * 16 + n * 8 + lane * 2;
+                        if (c < C::cols) {
+                            const float two[2] = {sum[n][0], sum[n][1]};
+                            store(sums + static_cast<size_t>(at.x / L::rows) * C::cols + c, two);
+                        }
+                    }
+                }
+            }
+        }
+        if constexpr (L::input) {
+            group_barrier(1 + group, 128); // sums may still be read
+            if (leads) {
+                tile_store_read<0>();
+                arrival_arrive(left + group);
+            }
+        }
+    }
+    if (leads) tile_store_done();
+}

@@ -1,0 +1,59 @@
+// Hopper's copies of tiles, arrivals and group barriers, and wide products, as hopper.cuh describes them.
+#pragma once
+
+// TensorMap is what the fake driver's cuTensorMapEncodeTiled writes: a matrix, and the rows of a tile of 64 columns.
+struct TensorMap {
+    uint64_t magic;
+    unsigned char *base;
+    uint64_t columns, rows, stride; // in elements, rows, bytes
+    uint64_t tile_rows;
+    unsigned char rest[80];
+};
+static_assert(sizeof(TensorMap) == 128);
+
+// An Arrival is the number of what the runner keeps of it.
+using Arrival = unsigned long long;
+
+inline void arrival_init(Arrival *a, int count) { tfc_sim::worker().services->arrival_init(tfc_sim::worker(), a, count); }
+inline void arrivals_ready() {}
+inline void arrival_arrive(Arrival *a) { tfc_sim::worker().services->arrive(tfc_sim::worker(), a, 0); }
+inline void arrival_announce(Arrival *a, int bytes) { tfc_sim::worker().services->arrive(tfc_sim::worker(), a, bytes); }
+inline void arrival_wait(Arrival *a, int phase) { tfc_sim::worker().services->await(tfc_sim::worker(), tfc_sim::fiber(), a, phase); }
+
+// A tile that is fetched lands as late as it may, when somebody waits for it, and is NaNs until then; one that is stored leaves when a
+// wait asks for it.
+inline void tile_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, row);
+}
+inline void tile_store(const TensorMap &map, const void *shared, int column, int row) {
+    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, row);
+}
+inline void tile_store_commit() { tfc_sim::worker().services->tile_commit(tfc_sim::worker(), tfc_sim::fiber()); }
+template <int N> inline void tile_store_read() { tfc_sim::worker().services->tile_leave(tfc_sim::worker(), tfc_sim::fiber(), N); }
+inline void tile_store_done() { tfc_sim::worker().services->tile_leave(tfc_sim::worker(), tfc_sim::fiber(), 0); }
+
+inline void group_barrier(int id, int threads) { tfc_sim::worker().services->group_barrier(tfc_sim::worker(), tfc_sim::fiber(), id, threads); }
+
+template <int> inline void registers_up() {}
+template <int> inline void registers_down() {}
+
+// matrix_across needs no more than the address: panels lie side by side, and wgmma_columns knows how far.
+inline Matrix matrix_across(const void *tile, int panel) {
+    if (panel != 64 * 128) tfc_sim::fail("panels of a product across are 64 rows, not %d bytes", {nullptr, 0}, panel);
+    return matrix_at(tile);
+}
+
+template <class T, int First, int Panels, bool Across> inline void wgmma_columns(float (&d)[4][8][4], Matrix a, Matrix b, bool add) {
+    const int lane = threadIdx.x % 32, row = lane / 4, col = lane % 4 * 2, first = threadIdx.x / 32 % 4 * 16;
+    auto pair = [&](int r, int c) { return tfc_sim::element(a, r, c) | tfc_sim::element(a, r, c + 1) << 16; };
+    auto term = [&](int n, int k) { return Across ? tfc_sim::element(b + n / 64 * 64 * 128, k, n % 64) : tfc_sim::element(b, n, k); };
+    const uint32_t x[4] = {pair(first + row, col), pair(first + row + 8, col), pair(first + row, col + 8), pair(first + row + 8, col + 8)};
+    for (int p = 0; p < Panels; p++) {
+        for (int n = 0; n < 8; n++) {
+            float(&to)[4] = d[First + p][n];
+            if (!add) to[0] = to[1] = to[2] = to[3] = 0;
+            const int c = p * 64 + n * 8 + row;
+            mma<T>(to, x, term(c, col) | term(c, col + 1) << 16, term(c, col + 8) | term(c, col + 9) << 16);
+        }
+    }
+}

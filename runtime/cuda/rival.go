@@ -1,0 +1,174 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+)
+
+// Rival is a kernel of the program's own that makes a product as cuBLASLt does (product_wgmma.cuh), for matrices of 16 bits
+// whose rows start at multiples of 16 bytes. Which of them makes it is measured. Its parameters are descriptions of A, B, D
+// and of C or aux, the addresses of the bias and of the sums, and M.
+type Rival struct {
+	Kernel     Kernel
+	Rows, Cols int // of the tiles of D
+}
+
+// rivalMark starts the algorithm that stands for a rival in the lock: then come its version, and its tile. A new version is one
+// that gives other bits.
+const (
+	rivalMark    = 0x74_66_63_20_6f_77_6e_00 // "tfc own"
+	rivalVersion = 1
+)
+
+func (r *Rival) algorithm() algorithm {
+	return algorithm{rivalMark, rivalVersion, uint64(r.Rows), uint64(r.Cols)}
+}
+
+// rival returns the rival that an algorithm stands for, nil where it is one of cuBLASLt, and whether there is such a one.
+func (p *Prepared) rival(a *algorithm) (r *Rival, ok bool) {
+	if a[0] != rivalMark {
+		return nil, true
+	}
+	for i := range p.rivals {
+		if p.rivals[i].algorithm() == *a {
+			return &p.rivals[i], true
+		}
+	}
+	return nil, false
+}
+
+// takeRivals says whether rivals can make the product at all.
+func (p *Prepared) takeRivals(rivals []Rival) error {
+	q := &p.product
+	if len(rivals) == 0 {
+		return nil
+	}
+	for _, ld := range []int{q.LDA, q.LDB, q.LDC, q.LDD, q.LDAux} {
+		if ld%8 != 0 {
+			return fmt.Errorf("a kernel of its own wants rows that start at multiples of 16 bytes, not of %d elements", ld)
+		}
+	}
+	if q.TransA || q.A == F32 || q.D != q.A || q.Align < 16 {
+		return errors.New("a kernel of its own takes 16 bits, A as it is, and addresses at multiples of 16 bytes")
+	}
+	if p.blas.ctx.drv.tensorMapEncodeTiled.address == 0 {
+		return nil // a driver that has no descriptions of tiles leaves all to cuBLASLt
+	}
+	p.rivals = slices.Clone(rivals)
+	return nil
+}
+
+// PrepareRival makes a product ready that the rival makes, whatever is faster.
+func (b *BLAS) PrepareRival(product Product, r Rival) (*Prepared, error) {
+	complete, err := product.complete()
+	if err != nil {
+		return nil, fmt.Errorf("product of %s: %w", product.About, err)
+	}
+	p := &Prepared{blas: b, product: complete, info: complete.info(), algorithm: r.algorithm(), origin: "asked for"}
+	if err := p.takeRivals([]Rival{r}); err != nil {
+		return nil, fmt.Errorf("%s: %w", &p.info, err)
+	}
+	if p.rivals == nil {
+		return nil, fmt.Errorf("%s: the driver has no cuTensorMapEncodeTiled; update it", &p.info)
+	}
+	return p, nil
+}
+
+// Sums reports whether Multiply gives sums of the columns of D, over each 128 rows: [ceil(M/128), N] float. Products by cuBLASLt
+// do not.
+func (p *Prepared) Sums() bool { return p.product.Sums && p.algorithm[0] == rivalMark }
+
+// tensorMap is CUtensorMap.
+type tensorMap [16]uint64
+
+// rivalArgs are the arguments of a rival, in pinned memory.
+type rivalArgs struct {
+	room        [5]tensorMap // of which maps are at multiples of 64 bytes
+	params      [7]unsafe.Pointer
+	bias, sums  Ptr
+	rows        int32
+	sizes       [2]uint64
+	strides     [1]uint64
+	tile, steps [2]uint32
+}
+
+// Numbers of the driver (CUtensorMapDataType, CUtensorMapSwizzle, CUtensorMapL2promotion).
+const (
+	mapFloat16   = 6
+	mapBFloat16  = 9
+	mapSwizzle   = 3 // of 128 bytes
+	mapPromotion = 3 // to 256 bytes
+)
+
+// maps returns the first of four maps.
+func (x *rivalArgs) maps() *[4]tensorMap {
+	at := uintptr(unsafe.Pointer(&x.room))
+	return (*[4]tensorMap)(unsafe.Add(unsafe.Pointer(&x.room), -at&63))
+}
+
+// describe writes a map of a matrix of 16 bits, in tiles of so many rows and 64 columns.
+func (s *Stream) describe(m *tensorMap, t DType, at Ptr, rows, cols, ld, tile int) error {
+	x := &s.scratch.rival
+	x.sizes = [2]uint64{uint64(cols), uint64(rows)}
+	x.strides = [1]uint64{uint64(ld * t.Size())}
+	x.tile, x.steps = [2]uint32{64, uint32(tile)}, [2]uint32{1, 1}
+	kind := uintptr(mapFloat16)
+	if t == BF16 {
+		kind = mapBFloat16
+	}
+	s.scratch.args = [16]uintptr{
+		uintptr(unsafe.Pointer(m)), kind, 2, uintptr(at), uintptr(unsafe.Pointer(&x.sizes)), uintptr(unsafe.Pointer(&x.strides)),
+		uintptr(unsafe.Pointer(&x.tile)), uintptr(unsafe.Pointer(&x.steps)), 0, mapSwizzle, mapPromotion, 0,
+	}
+	return s.call(&s.ctx.drv.tensorMapEncodeTiled, 12)
+}
+
+// multiplyBy puts a product on the stream that a rival makes. It allocates nothing.
+func (s *Stream) multiplyBy(r *Rival, p *Prepared, d, a, b, c, bias, aux, sums Ptr) {
+	q, x := &p.product, &s.scratch.rival
+	maps := x.maps()
+	err := s.describe(&maps[0], q.A, a, q.M, q.K, q.LDA, r.Rows)
+	if err == nil && q.TransB {
+		err = s.describe(&maps[1], q.B, b, q.N, q.K, q.LDB, r.Cols)
+	} else if err == nil {
+		err = s.describe(&maps[1], q.B, b, q.K, q.N, q.LDB, 64)
+	}
+	if err == nil {
+		err = s.describe(&maps[2], q.D, d, q.M, q.N, q.LDD, 64)
+	}
+	other, ld := d, q.LDD // not looked at
+	if q.Epilogue.info().aux {
+		other, ld = aux, q.LDAux
+	} else if q.Beta != 0 {
+		other, ld = c, q.LDC
+	}
+	if err == nil {
+		err = s.describe(&maps[3], q.D, other, q.M, q.N, ld, 64)
+	}
+	if err != nil {
+		s.err = s.blame(err, p.info.String())
+		return
+	}
+	x.bias, x.sums, x.rows = bias, sums, int32(q.M)
+	for i := range maps {
+		x.params[i] = unsafe.Pointer(&maps[i])
+	}
+	x.params[4], x.params[5], x.params[6] = unsafe.Pointer(&x.bias), unsafe.Pointer(&x.sums), unsafe.Pointer(&x.rows)
+	tiles := (q.M + r.Rows - 1) / r.Rows * ((q.N + r.Cols - 1) / r.Cols)
+	blocks := min(tiles, s.ctx.device.SMs)
+	if err := s.checkLaunch(r.Kernel, blocks, 1, 1, len(x.params)); err != nil {
+		s.err = err
+		return
+	}
+	k := r.Kernel.info
+	s.scratch.args = [16]uintptr{
+		r.Kernel.handle, uintptr(blocks), 1, 1, uintptr(k.Threads), 1, 1, uintptr(k.Shared), s.handle, uintptr(unsafe.Pointer(&x.params)), 0,
+	}
+	s.note(k)
+	s.captured++
+	if err := s.call(&s.ctx.drv.launchKernel, 11); err != nil {
+		s.err = s.blame(err, describeLaunch(k, blocks, 1, 1))
+	}
+}
