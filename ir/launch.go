@@ -31,15 +31,14 @@ type Launch struct {
 	Kernels []*Kernel // one, or several that layers take in turn: layer l runs element l mod their number
 	Grid    [3]Count  // of blocks
 	Product *Product
-	Clear   int      // bytes that are set to zero, from Args[0] on
-	Cost    Cost     // of a kernel
-	Rest    []Launch // of a product with Sums: what is launched after it where cuBLASLt makes it, and so no sums
-	Share   int      // in the op's FLOPs, beside the launches that have one too; 0 for none
+	Clear   int  // bytes that are set to zero, from Args[0] on
+	Cost    Cost // of a kernel
+	Share   int  // in the op's FLOPs, beside the launches that have one too; 0 for none
 	Args    []Operand
 }
 
 // Rival is a kernel that makes a product as cuBLASLt does: which of them runs is measured on the device. Its arguments are maps of
-// A, B, D, and of C or the value before the activation; the bias; the sums of the columns of D over each 128 rows; and M.
+// A, B, D, and of C or the other matrix; the bias; the sums of the columns of D over each 64 rows; and M.
 type Rival struct {
 	Product    Product // About left out
 	Kernel     *Kernel
@@ -71,7 +70,9 @@ type Product struct {
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of
 	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation, and "gelu_tanh_grad", which reads it: D times the activation's derivative there
-	Sums               bool   // a last operand takes the sums of the columns of D over each 128 rows: [ceil(M/128), N] f32, from kernels that give them
+	Own                string // an end that only kernels of the program's own have: "slope", D = act(P) and the last matrix act'(P); "times", D = P times the last matrix
+	Act                string // of slope
+	Sums               bool   // a seventh operand takes the sums of the columns of D over each 64 rows: [ceil(M/64), N] f32; of the program's own kernels
 	About              string
 }
 

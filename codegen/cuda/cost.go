@@ -71,11 +71,7 @@ func (e *emitter) count(op *ir.Op) {
 		for i, gr := range groups {
 			for j := range gr.Launches {
 				if !skip(gr) {
-					l := &groups[i].Launches[j]
-					list, times = append(list, l), append(times, gr.Times)
-					for k := range l.Rest {
-						list, times = append(list, &l.Rest[k]), append(times, gr.Times)
-					}
+					list, times = append(list, &groups[i].Launches[j]), append(times, gr.Times)
 				}
 			}
 		}

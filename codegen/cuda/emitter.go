@@ -81,19 +81,6 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 	e.g.code.Launches[op] = groups
 }
 
-// launched returns what body launches, which is then left to somebody else to add.
-func (e *emitter) launched(body func()) []ir.Launch {
-	outer := e.group
-	e.group = &ir.Group{Times: 1}
-	body()
-	made := e.group.Launches
-	e.group = outer
-	for _, l := range made {
-		stay(l)
-	}
-	return made
-}
-
 // stay makes the operands of a launch that runs once stay where they are.
 func stay(l ir.Launch) {
 	for i := range l.Args {

@@ -6,59 +6,67 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
-// Products of our own: for Hopper's matrix units, each product that kernels/product_wgmma.cuh can make has two kernels beside
-// cuBLASLt's. Which is the fastest is measured on the device.
+// Products of our own (kernels/product_wgmma.cuh), for Hopper's matrix units. Each product that they can make has two beside
+// cuBLASLt's kernels, and which is the fastest is measured on the device. Those with an activation are theirs alone: where the value
+// before it is read by the backward product only, the two keep the activation's derivative in its place, which is worked out
+// with the activation and costs the backward product a multiplication.
 
-// rivalSums is the rows that one of a product's column sums is over.
-const rivalSums = 128
+const rivalSums = 64 // rows that one of a product's column sums is over
 
 // rivals makes the kernels for p, a product of op, once for all that are alike.
 func (e *emitter) rivals(op *ir.Op, p ir.Product) {
-	const arch = "sm_90a"
 	key := p
 	key.About = ""
-	if !slices.Contains(e.g.Archs, arch) || !rivalable(p) || e.g.rivals[key] {
+	if !slices.Contains(e.g.Archs, hopper) || !rivalable(p) || e.g.rivals[key] {
 		return
 	}
 	if e.g.rivals == nil {
 		e.g.rivals = map[ir.Product]bool{}
 	}
 	e.g.rivals[key] = true
-	gradient := p.Epilogue == "gelu_tanh_grad"
 	for _, pairs := range []bool{true, false} {
-		if p.Sums && !pairs {
-			continue
+		panels := 4
+		if pairs {
+			panels = 2
 		}
-		cols, stages, boxes := 256, 4, 2
-		switch {
-		case pairs:
-			cols, stages, boxes = 128, 5, 4
-		case gradient || p.Beta != 0 || p.Epilogue == "gelu_tanh_pre":
-			stages, boxes = 3, 4
-		}
-		shared := stages*(128+cols)*128 + 2*boxes*64*128 + 8*(2*stages+6)
-		t := ctype(p.A)
-		k := kernel{
-			file: "product_wgmma.cuh", body: "product_wgmma", arch: arch, threads: 384, blocks: 1, shared: (shared + 1023) / 1024 * 1024,
-		}
+		k := kernel{file: "product_wgmma.cuh", body: "product_wgmma", arch: hopper, threads: 384, blocks: 1, shared: rivalShared(p, pairs, panels)}
 		for _, name := range []string{"a", "b", "d", "other"} {
 			k.params = append(k.params, param{ctype: "const __grid_constant__ TensorMap ", name: name})
 		}
-		k.params = append(k.params, param{ctype: "const " + t + " *", name: "bias"}, param{ctype: "float *", name: "sums"})
-		config := []constant{
-			typ("T", p.A), integer("terms", p.K), integer("cols", p.N), boolean("across", !p.TransB), boolean("pairs", pairs),
-			boolean("has_bias", p.Epilogue != "" && !gradient), boolean("has_c", p.Beta != 0), boolean("has_pre", p.Epilogue == "gelu_tanh_pre"),
-			boolean("has_fn", p.Epilogue != "" && p.Epilogue != "bias"), constant("static constexpr Activation fn = Activation::gelu_tanh"),
-			boolean("gradient", gradient), boolean("sums", p.Sums),
+		k.params = append(k.params, param{ctype: "const " + ctype(p.A) + " *", name: "bias"}, param{ctype: "float *", name: "sums"})
+		act := p.Act
+		if p.Epilogue == "gelu_tanh" {
+			act = "gelu_tanh"
 		}
+		config := []constant{
+			typ("T", p.A), integer("terms", p.K), integer("cols", p.N), boolean("across", !p.TransB), boolean("pairs", pairs), integer("panels", panels),
+			boolean("has_bias", p.Epilogue != ""), boolean("has_c", p.Beta != 0), boolean("has_fn", act != ""),
+		}
+		if act != "" {
+			config = append(config, fn(act))
+		}
+		config = append(config, boolean("slope", p.Own == "slope"), boolean("times", p.Own == "times"), boolean("sums", p.Sums))
 		made := e.g.counted(e.g.kernel(op, &k, config, true), op, ir.Cost{})
-		e.g.code.Rivals = append(e.g.code.Rivals, ir.Rival{Product: key, Kernel: made, Rows: 128, Cols: cols})
+		e.g.code.Rivals = append(e.g.code.Rivals, ir.Rival{Product: key, Kernel: made, Rows: 128, Cols: 64 * panels})
 	}
+}
+
+// rivalShared is ProductTiles::shared.
+func rivalShared(p ir.Product, pairs bool, panels int) int {
+	boxes := 2
+	switch parts := map[bool]int{true: 2 * panels, false: panels}[pairs]; {
+	case p.Beta != 0 || p.Own == "times":
+		boxes = parts
+	case pairs || p.Own == "slope":
+		boxes = 4
+	}
+	stage, fixed := (128+64*panels)*128, 2*boxes*64*128+1024
+	return (227*1024-fixed)/stage*stage + fixed
 }
 
 // rivalable says whether product_wgmma can make p: of 16 bits, with A as it is stored, and rows that start at multiples of 16 bytes.
 func rivalable(p ir.Product) bool {
-	if p.A == ir.F32 || p.D != p.A || p.TransA || p.Align%16 != 0 || p.Beta != 0 && p.Epilogue == "gelu_tanh_pre" {
+	if p.A == ir.F32 || p.D != p.A || p.TransA || p.Align%16 != 0 {
 		return false
 	}
 	for _, ld := range []int{p.LDA, p.LDB, p.LDC, p.LDD, p.LDAux} {
@@ -66,5 +74,34 @@ func rivalable(p ir.Product) bool {
 			return false
 		}
 	}
-	return p.Beta == 0 || p.Epilogue == "" || p.Epilogue == "bias"
+	return p.Epilogue == "" || p.Epilogue == "bias" || p.Epilogue == "gelu_tanh" && p.Beta == 0
+}
+
+// keepsSlope says whether v, the value before an activation, is read by nothing but the backward products that multiply by the
+// activation's derivative there, so that on Hopper that derivative may take its place.
+func (e *emitter) keepsSlope(v *ir.Value) bool {
+	op := v.Op
+	if !slices.Contains(e.g.Archs, hopper) || v.Type.DType == ir.F32 || !e.has(v) || op == nil || op.Kind != "linear" || len(op.Results) < 2 || op.Results[1] != v {
+		return false
+	}
+	if _, dynamic := e.rows(v); dynamic || op.Args[3] != nil || op.Str("kernel") == "small_linear" || slices.Contains(e.f.Results, v) {
+		return false
+	}
+	whole := func(rows ...*ir.Value) bool { // pieces of 16 bytes
+		for _, r := range rows {
+			if r.Type.DType != v.Type.DType || e.vec(r.Type.Cols(), r) != 8 {
+				return false
+			}
+		}
+		return true
+	}
+	if !whole(op.Args[0], op.Results[0], v) {
+		return false
+	}
+	for _, use := range e.f.Uses()[v] {
+		if use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !whole(use.Args[0], use.Results[0]) {
+			return false
+		}
+	}
+	return true
 }

@@ -9,7 +9,7 @@ var productRows = map[string]lowering{
 			smallLinear(e, op)
 			return
 		}
-		x, w, residual, y := op.Args[0], op.Args[1], op.Args[3], op.Results[0]
+		x, w, residual := op.Args[0], op.Args[1], op.Args[3]
 		p := e.over(op, x)
 		p.M, p.N, p.K, p.TransB = x.Type.Rows(), w.Type.Rows(), w.Type.Cols(), true
 		p.LDA, p.LDB = e.stride(x), p.K
@@ -21,29 +21,18 @@ var productRows = map[string]lowering{
 		if residual != nil {
 			p.Beta, p.C, p.LDC, args.c = 1, residual.Type.DType, e.stride(residual), e.read(residual, "residual")
 		}
-		fn, to := op.Str("act"), y
-		if fn != "" && e.has(op.Results[1]) {
-			to = op.Results[1]
-		}
-		if op.Args[2] != nil && e.roundsTwice(op) {
-			e.finished(op, p, args, to, residual)
-			if fn != "" {
-				e.activate(op, fn, to, y)
-			}
+		byCuBLASLt := func() { e.linear(op, p, args) }
+		if len(op.Results) < 2 || !e.keepsSlope(op.Results[1]) {
+			byCuBLASLt()
 			return
 		}
-		if fn == "gelu_tanh" && residual == nil && e.fusesGELU(op) {
-			p.Epilogue = "gelu_tanh"
-			if to != y {
-				p.Epilogue, p.LDAux, args.pre = "gelu_tanh_pre", e.stride(to), e.written(to, "pre")
-			}
-			fn, to = "", y
-		}
-		p.D, p.LDD, args.d = to.Type.DType, e.stride(to), e.written(to, "y")
-		e.product(op, p, args)
-		if fn != "" {
-			e.activate(op, fn, to, y)
-		}
+		e.choose(hopper, func() {
+			y, slope := op.Results[0], op.Results[1]
+			p, args := p, args
+			p.Own, p.Act, p.D, p.LDD, p.LDAux = "slope", op.Str("act"), y.Type.DType, e.stride(y), e.stride(slope)
+			args.d, args.pre = e.written(y, "y"), e.written(slope, "slope")
+			e.product(op, p, args)
+		}, byCuBLASLt)
 	},
 	"linear_dx": func(e *emitter, op *ir.Op) {
 		dy, w, residual, dx := op.Args[0], op.Args[1], op.Args[2], op.Results[0]
@@ -56,30 +45,38 @@ var productRows = map[string]lowering{
 			p.Beta, p.C, p.LDC, args.c = 1, residual.Type.DType, e.stride(residual), e.read(residual, "residual")
 		}
 		fn := op.Str("act")
-		if fn == "gelu_tanh" && dx.Type.DType != ir.F32 && e.vec(dx.Type.Cols(), dx, op.Args[3]) == 8 {
-			p.Epilogue, p.LDAux, args.pre, fn = "gelu_tanh_grad", e.stride(op.Args[3]), e.in(op, 3, "pre"), ""
-		}
-		if len(op.Into) == 0 {
+		byCuBLASLt := func() {
+			p, args, fn := p, args, fn
+			if fn == "gelu_tanh" && dx.Type.DType != ir.F32 && e.vec(dx.Type.Cols(), dx, op.Args[3]) == 8 {
+				p.Epilogue, p.LDAux, args.pre, fn = "gelu_tanh_grad", e.stride(op.Args[3]), e.in(op, 3, "pre"), ""
+			}
 			e.product(op, p, args)
 			if fn != "" {
 				e.activateGrad(op, fn, dx, op.Args[3], dx)
 			}
-			return
-		}
-		rows, _ := e.rows(dx)
-		if fn != "" || dx.Type.DType == ir.F32 {
-			e.product(op, p, args)
-			if fn != "" {
-				e.activateGrad(op, fn, dx, op.Args[3], dx)
+			if len(op.Into) > 0 {
+				rows, _ := e.rows(dx)
+				e.biasGrad(op, dx, rows, e.read(dx, "dy"), e.grad(op, 0, "first"))
 			}
-			e.biasGrad(op, dx, rows, e.read(dx, "dy"), e.grad(op, 0, "first"))
+		}
+		if fn == "" || !e.keepsSlope(op.Args[3]) {
+			byCuBLASLt()
 			return
 		}
-		p.Sums = true
-		parts, cols := (rows+rivalSums-1)/rivalSums, dx.Type.Cols()
-		args.sums = e.scratch("float *", "partial", 4*parts*cols)
-		e.product(op, p, args, e.launched(func() { e.columnSums(op, dx, rows, parts, e.read(dx, "dy"), args.sums) })...)
-		e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))
+		e.choose(hopper, func() {
+			p, args := p, args
+			p.Own, p.LDAux, args.pre = "times", e.stride(op.Args[3]), e.in(op, 3, "slope")
+			if len(op.Into) == 0 {
+				e.product(op, p, args)
+				return
+			}
+			rows, _ := e.rows(dx)
+			p.Sums = true
+			parts, cols := (rows+rivalSums-1)/rivalSums, dx.Type.Cols()
+			args.sums = e.scratch("float *", "partial", 4*parts*cols)
+			e.product(op, p, args)
+			e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))
+		}, byCuBLASLt)
 	},
 	"linear_dw": func(e *emitter, op *ir.Op) {
 		dy, x := op.Args[0], op.Args[1]
@@ -93,6 +90,34 @@ var productRows = map[string]lowering{
 		}
 		e.product(op, p, args)
 	},
+}
+
+// linear is a linear op's product p by cuBLASLt, and what that leaves to do.
+func (e *emitter) linear(op *ir.Op, p ir.Product, args operands) {
+	residual, y := op.Args[3], op.Results[0]
+	fn, to := op.Str("act"), y
+	if fn != "" && e.has(op.Results[1]) {
+		to = op.Results[1]
+	}
+	if op.Args[2] != nil && e.roundsTwice(op) {
+		e.finished(op, p, args, to, residual)
+		if fn != "" {
+			e.activate(op, fn, to, y)
+		}
+		return
+	}
+	if fn == "gelu_tanh" && residual == nil && e.fusesGELU(op) {
+		p.Epilogue = "gelu_tanh"
+		if to != y {
+			p.Epilogue, p.LDAux, args.pre = "gelu_tanh_pre", e.stride(to), e.written(to, "pre")
+		}
+		fn, to = "", y
+	}
+	p.D, p.LDD, args.d = to.Type.DType, e.stride(to), e.written(to, "y")
+	e.product(op, p, args)
+	if fn != "" {
+		e.activate(op, fn, to, y)
+	}
 }
 
 // roundsTwice says whether cuBLASLt's kernels for a linear with a bias in 16 bits round the product before they add the
@@ -135,8 +160,8 @@ func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
 }
 
 // product launches a matrix product.
-func (e *emitter) product(op *ir.Op, p ir.Product, o operands, rest ...ir.Launch) {
-	l := ir.Launch{Product: &p, Rest: rest}
+func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
+	l := ir.Launch{Product: &p}
 	bits := 256
 	for _, x := range []param{o.d, o.a, o.b, o.c, o.bias, o.pre} {
 		l.Args = append(l.Args, x.operand)

@@ -41,30 +41,18 @@ func loopOver(op *ir.Op, axis string) *ir.Loop {
 
 // biasGrad adds the column sums of rows of v to a gradient.
 func (e *emitter) biasGrad(op *ir.Op, v *ir.Value, rows int, dy, to param) {
+	const threads = 256
 	cols := v.Type.Cols()
-	n := max(1, min(2*partThreads/sumThreads/e.sumsAcross(v), (rows+31)/32))
+	vec := e.vec(cols, v)
+	across := (cols + 32*vec - 1) / (32 * vec)
+	n := max(1, min(2*partThreads/threads/across, (rows+31)/32))
 	partial := e.scratch("float *", "partial", 4*n*cols)
-	e.columnSums(op, v, rows, n, dy, partial)
-	e.addPartials(op, partial, n, 1, cols, to, null("float *", "second"))
-}
-
-const sumThreads = 256
-
-// sumsAcross is the blocks that cover a row of v.
-func (e *emitter) sumsAcross(v *ir.Value) int {
-	cols := v.Type.Cols()
-	width := 32 * e.vec(cols, v)
-	return (cols + width - 1) / width
-}
-
-// columnSums sums the columns of v over each of n stretches of its rows.
-func (e *emitter) columnSums(op *ir.Op, v *ir.Value, rows, n int, dy, partial param) {
-	cols := v.Type.Cols()
 	e.emit(op, kernel{
 		file: "reduce.cuh", body: "bias_grad", items: rows,
-		config: []constant{typ("T", v.Type.DType), integer("cols", cols), integer("vec", e.vec(cols, v)), integer("dy_stride", e.stride(v)), integer("parts", n), integer("threads", sumThreads)},
-		params: []param{partial, dy}, threads: sumThreads, grid: [3]ir.Count{{N: e.sumsAcross(v)}, {N: n}},
+		config: []constant{typ("T", v.Type.DType), integer("cols", cols), integer("vec", vec), integer("dy_stride", e.stride(v)), integer("parts", n), integer("threads", threads)},
+		params: []param{partial, dy}, threads: threads, grid: [3]ir.Count{{N: across}, {N: n}},
 	})
+	e.addPartials(op, partial, n, 1, cols, to, null("float *", "second"))
 }
 
 // tableGrad adds scale times rows of dy to the rows of a table that the second argument names.

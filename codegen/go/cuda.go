@@ -261,6 +261,13 @@ func productFields(p *ir.Product) []jen.Code {
 		name := map[string]string{"bias": "Bias", "gelu_tanh": "GELUBias", "gelu_tanh_pre": "GELUAuxBias", "gelu_tanh_grad": "DGELU"}[p.Epilogue]
 		f.add("Epilogue", gpu("Epilogue"+name))
 	}
+	switch p.Own {
+	case "slope":
+		f.add("Own", gpu("OwnSlope"))
+		f.add("Act", jen.Lit(p.Act))
+	case "times":
+		f.add("Own", gpu("OwnTimes"))
+	}
 	if p.Sums {
 		f.add("Sums", jen.True())
 	}
@@ -542,8 +549,8 @@ func (e *cudaEmitter) copy(b *jen.Group, to, from *ir.Value, into, out string) {
 	b.Add(raw("r.Copy(%s, %s, %d)", into, out, to.Type.Elems()*to.Type.DType.Bytes()))
 }
 
-// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre), or MultiplySums, and
-// what is left to do where that gives no sums.
+// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre), or
+// r.MultiplySums with the address of sums.
 func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	var args []string
 	for _, a := range l.Args {
@@ -551,11 +558,7 @@ func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	}
 	switch {
 	case l.Product != nil && l.Product.Sums:
-		b.If(raw("!r.MultiplySums(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", "))).BlockFunc(func(b *jen.Group) {
-			for _, rest := range l.Rest {
-				e.launch(b, op, rest)
-			}
-		})
+		b.Add(raw("r.MultiplySums(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Product != nil:
 		b.Add(raw("r.Multiply(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Clear > 0:

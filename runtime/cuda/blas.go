@@ -130,8 +130,9 @@ func (b *BLAS) prepare(product Product, rivals []Rival) (*Prepared, error) {
 		return nil, fmt.Errorf("product of %s: %w", product.About, err)
 	}
 	p := &Prepared{blas: b, product: complete, info: complete.info()}
-	if err = p.describe(); err == nil {
-		err = p.takeRivals(rivals)
+	err = p.takeRivals(rivals)
+	if err == nil && !complete.owned() {
+		err = p.describe()
 	}
 	if err == nil {
 		err = p.choose()
@@ -148,7 +149,7 @@ func (s *Stream) Multiply(p *Prepared, d, a, b, c, bias, aux Ptr, alpha float32)
 	s.MultiplySums(p, d, a, b, c, bias, aux, 0, alpha)
 }
 
-// MultiplySums is Multiply of a product with Sums set, whose sums go to the address given where p.Sums.
+// MultiplySums is Multiply of a product with Sums set, which go to the address given.
 func (s *Stream) MultiplySums(p *Prepared, d, a, b, c, bias, aux, sums Ptr, alpha float32) {
 	if s.err != nil {
 		return

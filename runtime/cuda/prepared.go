@@ -198,6 +198,10 @@ func (p *Prepared) choose() error {
 
 // first takes the heuristic's first choice.
 func (p *Prepared) first() error {
+	if p.product.owned() {
+		p.algorithm, p.origin = p.rivals[0].algorithm(), "heuristic"
+		return nil
+	}
 	found, err := p.candidates(1)
 	if err != nil {
 		return err
@@ -208,9 +212,12 @@ func (p *Prepared) first() error {
 
 // time takes the fastest of the heuristic's choices, for the lock to keep.
 func (p *Prepared) time() error {
-	found, err := p.candidates(maxCandidates)
-	if err != nil {
-		return err
+	var found []heuristicResult
+	if !p.product.owned() {
+		var err error
+		if found, err = p.candidates(maxCandidates); err != nil {
+			return err
+		}
 	}
 	for i := range p.rivals {
 		found = append(found, heuristicResult{algorithm: p.rivals[i].algorithm()})
@@ -298,10 +305,10 @@ func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux, sums Ptr) error {
 	switch {
 	case d == 0 || a == 0 || b == 0:
 		return fmt.Errorf("%s: address 0 of D, A or B", &p.info)
-	case e.bias != (bias != 0) || e.aux != (aux != 0):
+	case e.bias != (bias != 0) || p.product.aux() != (aux != 0):
 		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(bias), uint64(aux))
-	case p.Sums() && sums == 0:
-		return fmt.Errorf("%s: address 0 of the sums", &p.info)
+	case p.product.Sums != (sums != 0):
+		return fmt.Errorf("%s: sums at %#x", &p.info, uint64(sums))
 	case cc == d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
 	case (d|a|b|cc|bias|aux)&Ptr(p.product.Align-1) != 0:

@@ -97,6 +97,23 @@ func (e Epilogue) info() epilogueInfo {
 
 func (e Epilogue) String() string { return e.info().name }
 
+// Own is an end of products that cuBLASLt does not have, and only rivals make: with P as above and a matrix other [M,N] in the place of
+// aux,
+type Own uint8
+
+const (
+	OwnNone  Own = iota
+	OwnSlope     // D = act(P + bias), other = act'(P + bias)
+	OwnTimes     // D = P · other
+)
+
+func (o Own) String() string {
+	return [...]string{OwnNone: "none", OwnSlope: "slope", OwnTimes: "times"}[o]
+}
+
+// aux says whether the product has a matrix beside A, B, C and D, as it is in aux's place.
+func (p *Product) aux() bool { return p.Epilogue.info().aux || p.Own != OwnNone }
+
 // Product is a matrix product over row-major matrices:
 //
 //	D[M,N] = epilogue(alpha·op(A)[M,K] · op(B)[K,N] + Beta·C[M,N])
@@ -113,9 +130,11 @@ type Product struct {
 	Compute            Compute
 	Epilogue           Epilogue
 	Beta               float32
-	Sums               bool // sums of the columns of D over each 128 rows are wanted, see Prepared.Sums
-	Align              int  // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
-	Dynamic            bool // M changes from call to call: nothing is timed, nothing goes to the lock
+	Own                Own    // an end that only kernels of the program's own have
+	Act                string // the activation of OwnSlope, for the lock to tell products apart
+	Sums               bool   // sums of the columns of D over each 64 rows are wanted: [ceil(M/64), N] float, of the program's own kernels
+	Align              int    // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
+	Dynamic            bool   // M changes from call to call: nothing is timed, nothing goes to the lock
 	About              string
 }
 
@@ -127,7 +146,7 @@ func (p Product) Bytes() float64 {
 	if p.Beta != 0 {
 		bytes += d
 	}
-	if p.Epilogue.info().aux {
+	if p.aux() {
 		bytes += d
 	}
 	if p.Epilogue.info().bias {
@@ -160,6 +179,9 @@ func (p Product) String() string {
 	if p.Epilogue.info().aux {
 		s += fmt.Sprintf(" ldaux=%d", p.LDAux)
 	}
+	if p.Own != OwnNone {
+		s += fmt.Sprintf(" own=%v act=%s ldother=%d", p.Own, p.Act, p.LDAux)
+	}
 	if p.Sums {
 		s += " sums"
 	}
@@ -180,7 +202,7 @@ func (p Product) complete() (Product, error) {
 	if p.M < 1 || p.N < 1 || p.K < 1 {
 		return p, fmt.Errorf("sizes m=%d n=%d k=%d", p.M, p.N, p.K)
 	}
-	if int(p.Epilogue) >= len(epilogues) || p.Compute > ComputeTF32 {
+	if int(p.Epilogue) >= len(epilogues) || p.Compute > ComputeTF32 || p.Own > OwnTimes {
 		return p, errors.New("unknown epilogue or compute type")
 	}
 	for _, t := range []DType{p.A, p.B, p.D} {
@@ -236,7 +258,7 @@ func (p Product) complete() (Product, error) {
 			return p, fmt.Errorf("%s is %d, a row has %d elements", r.name, *r.ld, r.row)
 		}
 	}
-	if !p.Epilogue.info().aux {
+	if !p.aux() {
 		p.LDAux = 0
 	} else if p.LDAux%8 != 0 {
 		return p, fmt.Errorf("LDAux is %d, cuBLASLt wants a multiple of 8", p.LDAux)

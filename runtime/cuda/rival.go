@@ -39,9 +39,15 @@ func (p *Prepared) rival(a *algorithm) (r *Rival, ok bool) {
 	return nil, false
 }
 
+// owned says whether rivals alone make the product.
+func (p *Product) owned() bool { return p.Own != OwnNone || p.Sums }
+
 // takeRivals says whether rivals can make the product at all.
 func (p *Prepared) takeRivals(rivals []Rival) error {
 	q := &p.product
+	if len(rivals) == 0 && q.owned() {
+		return fmt.Errorf("it needs a kernel of the program's own, and there is none for %s", p.blas.ctx.device)
+	}
 	if len(rivals) == 0 {
 		return nil
 	}
@@ -54,7 +60,10 @@ func (p *Prepared) takeRivals(rivals []Rival) error {
 		return errors.New("a kernel of its own takes 16 bits, A as it is, and addresses at multiples of 16 bytes")
 	}
 	if p.blas.ctx.drv.tensorMapEncodeTiled.address == 0 {
-		return nil // a driver that has no descriptions of tiles leaves all to cuBLASLt
+		if q.owned() {
+			return errors.New("the driver has no cuTensorMapEncodeTiled: update it")
+		}
+		return nil // all is left to cuBLASLt
 	}
 	p.rivals = slices.Clone(rivals)
 	return nil
@@ -75,10 +84,6 @@ func (b *BLAS) PrepareRival(product Product, r Rival) (*Prepared, error) {
 	}
 	return p, nil
 }
-
-// Sums reports whether Multiply gives sums of the columns of D, over each 128 rows: [ceil(M/128), N] float. Products by cuBLASLt
-// do not.
-func (p *Prepared) Sums() bool { return p.product.Sums && p.algorithm[0] == rivalMark }
 
 // tensorMap is CUtensorMap.
 type tensorMap [16]uint64
@@ -139,7 +144,7 @@ func (s *Stream) multiplyBy(r *Rival, p *Prepared, d, a, b, c, bias, aux, sums P
 		err = s.describe(&maps[2], q.D, d, q.M, q.N, q.LDD, 64)
 	}
 	other, ld := d, q.LDD // not looked at
-	if q.Epilogue.info().aux {
+	if q.aux() {
 		other, ld = aux, q.LDAux
 	} else if q.Beta != 0 {
 		other, ld = c, q.LDC

@@ -14,6 +14,7 @@ const (
 	minCandidates = 3                      // and at least, however long they take
 	timedScan     = 40 * time.Millisecond  // on the device, after which no further candidate is tried
 	timedBudget   = 60 * time.Millisecond  // and after which no further round is run
+	timedThorough = 12                     // times as much, where timing is what the program was asked for: by then the device is as warm, and its clock as low, as in a step
 	timedDrop     = 1.1                    // what takes this much longer than the quickest is timed once only
 	timedRounds   = 5                      // of which the median counts
 	timedSpan     = 400 * time.Microsecond // that one timing should last, so that the clock's steps do not matter
@@ -57,7 +58,7 @@ func (t *trial) compare(candidates []heuristicResult) (winner *contender, first 
 	quickest := time.Duration(math.MaxInt64)
 	var firstErr error
 	for i, r := range candidates {
-		if r.algorithm[0] != rivalMark && len(t.field) >= minCandidates && t.spent > timedScan {
+		if r.algorithm[0] != rivalMark && len(t.field) >= minCandidates && t.spent > time.Duration(t.much)*timedScan {
 			continue
 		}
 		c := &contender{number: i, algorithm: r.algorithm}
@@ -82,7 +83,7 @@ func (t *trial) compare(candidates []heuristicResult) (winner *contender, first 
 			last = append(last, c)
 		}
 	}
-	for round := 0; len(last) > 1 && round < timedRounds && (round == 0 || t.spent < timedBudget); round++ {
+	for round := 0; len(last) > 1 && round < timedRounds && (round == 0 || t.spent < time.Duration(t.much)*timedBudget); round++ {
 		for i := 0; i < len(last); i++ {
 			err := t.again(last[i])
 			if Fault(err) {
@@ -112,6 +113,7 @@ func (t *trial) compare(candidates []heuristicResult) (winner *contender, first 
 // trial is a place to time a product in: sets of operands, one behind the other.
 type trial struct {
 	p      *Prepared
+	much   int // times as much as need be
 	memory Ptr
 	set    int // bytes of a set
 	sets   int
@@ -127,7 +129,10 @@ type trial struct {
 
 func (p *Prepared) newTrial() (*trial, error) {
 	q, c := &p.product, p.blas.ctx
-	t := &trial{p: p}
+	t := &trial{p: p, much: 1}
+	if p.blas.lock.Anew {
+		t.much = timedThorough
+	}
 	place := func(rows, cols, ld, bytes int) int {
 		at := t.set
 		t.set += ((rows-1)*ld + cols) * bytes
@@ -148,11 +153,11 @@ func (p *Prepared) newTrial() (*trial, error) {
 	t.a = place(rowsA, colsA, q.LDA, q.A.Size())
 	t.b = place(rowsB, colsB, q.LDB, q.B.Size())
 	t.bias = place(1, q.N, q.N, q.Bias.Size())
-	if q.Epilogue.info().aux {
+	if q.aux() {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
 	}
 	if q.Sums {
-		t.sums = place((q.M+127)/128, q.N, q.N, 4)
+		t.sums = place((q.M+63)/64, q.N, q.N, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {
@@ -230,7 +235,7 @@ func (t *trial) multiply(by *contender, i int) {
 	if e.bias {
 		bias = at + Ptr(t.bias)
 	}
-	if e.aux {
+	if t.p.product.aux() {
 		aux = at + Ptr(t.aux)
 	}
 	if t.sums != 0 {
@@ -271,7 +276,7 @@ func (t *trial) try(c *contender) (err error) {
 // again times a contender once more, and has it take the median of its rounds.
 func (t *trial) again(c *contender) (err error) {
 	if c.graph == nil {
-		c.repeat = int(max(1, min(timedRepeat, timedSpan/max(c.took, 1))))
+		c.repeat = t.much * int(max(1, min(timedRepeat, timedSpan/max(c.took, 1))))
 		c.graph, err = c.stream.Capture(func() {
 			for i := range c.repeat {
 				t.multiply(c, i)

@@ -82,12 +82,7 @@ type code struct {
 
 // newCode makes the program ready. tuned is the run's lock of products, "" for none.
 func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
-	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels, rivals: map[int][]cuda.Rival{}}
-	for _, r := range c.program.Rivals {
-		if c.program.Kernels[r.Kernel].Arch == c.arch {
-			c.rivals[r.Product] = append(c.rivals[r.Product], cuda.Rival{Kernel: c.kernels[r.Kernel], Rows: r.Rows, Cols: r.Cols})
-		}
-	}
+	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), kernels: d.kernels, rivals: d.rivals()}
 	var err error
 	if c.lock, err = d.openLock(tuned); err != nil {
 		return nil, err
@@ -96,6 +91,17 @@ func (d *device) newCode(workspace Ptr, tuned string) (*code, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// rivals returns the kernels of the program that make products on this device, by product.
+func (d *device) rivals() map[int][]cuda.Rival {
+	all := map[int][]cuda.Rival{}
+	for _, r := range d.program.Rivals {
+		if d.program.Kernels[r.Kernel].Arch == d.ctx.Device().Arch() {
+			all[r.Product] = append(all[r.Product], cuda.Rival{Kernel: d.kernels[r.Kernel], Rows: r.Rows, Cols: r.Cols})
+		}
+	}
+	return all
 }
 
 // product returns product p ready for a call of so many rows. Of those whose rows change, the ones over a whole chunk of a

@@ -59,6 +59,12 @@ const (
 	EpilogueDGELU       = cuda.EpilogueDGELU
 )
 
+// What only kernels of the program make.
+const (
+	OwnSlope = cuda.OwnSlope
+	OwnTimes = cuda.OwnTimes
+)
+
 // ComputeTF32 lets products of float32 round their operands to 10 bits.
 const ComputeTF32 = cuda.ComputeTF32
 
@@ -152,31 +158,21 @@ func (r *Run) Launch(k int, g Grid, args ...Ptr) {
 	r.ledger.kernel(r, k, g)
 }
 
-// Multiply runs product p: its operands are D, A, B, C, the bias, and the value before the activation.
-func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
+// Multiply runs product p: its operands are D, A, B, C, the bias, and the value before the activation or its derivative there.
+func (r *Run) Multiply(p int, d, a, b, c, bias, other Ptr) {
+	r.MultiplySums(p, d, a, b, c, bias, other, 0)
+}
+
+// MultiplySums is Multiply of a product with Sums set, which go to the last operand.
+func (r *Run) MultiplySums(p int, d, a, b, c, bias, other, sums Ptr) {
 	prepared, err := r.code.product(p, r.Rows)
 	switch {
 	case err != nil:
 		r.stream.Fail(err)
 	case !r.dry:
-		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
+		r.stream.MultiplySums(prepared, d, a, b, c, bias, other, sums, 1)
 	}
 	r.ledger.product(r, r.code.program.Products[p])
-}
-
-// MultiplySums is Multiply of a product with Sums set: it says whether the sums of D's columns are given, too. Where they are not,
-// they are left for others to compute.
-func (r *Run) MultiplySums(p int, d, a, b, c, bias, pre, sums Ptr) bool {
-	prepared, err := r.code.product(p, r.Rows)
-	if err != nil {
-		r.stream.Fail(err)
-		return false
-	}
-	if !r.dry {
-		r.stream.MultiplySums(prepared, d, a, b, c, bias, pre, sums, 1)
-	}
-	r.ledger.product(r, r.code.program.Products[p])
-	return prepared.Sums()
 }
 
 // Clear sets bytes to zero.

@@ -88,7 +88,7 @@ func (d *device) Tune(tuned string) (timings []lm.Timing, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, workspace.free()) }()
-	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), lock: d.openTuningLock(tuned)}
+	c := &code{d: d, program: d.program, arch: d.ctx.Device().Arch(), lock: d.openTuningLock(tuned), rivals: d.rivals()}
 	c.lock.Anew = true
 	if c.blas, err = d.ctx.NewBLAS(workspace.base, footprint.Workspace, c.lock); err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 
 // Device is a device that functions run on.
 type Device struct {
-	Rival     int  // which of the program's own kernels makes products that have some, counted from 1; 0: cuBLASLt
+	Rival     int  // which of the program's own kernels makes products that have some, counted from 1; 0: cuBLASLt where it can
 	Unwritten bool // new memory is left as it is, for tools that watch who reads it, and not poisoned
 
 	ctx    *cuda.Context
@@ -266,11 +266,7 @@ func (c *call) launch(op *ir.Op, l ir.Launch, i int) {
 	case l.Clear > 0:
 		c.d.stream.Zero(args[0], l.Clear)
 	case l.Product != nil:
-		if !c.multiply(l.Product, args) {
-			for _, rest := range l.Rest {
-				c.launch(op, rest, i)
-			}
-		}
+		c.multiply(l.Product, args)
 	default:
 		loaded, err := c.kernel(l.Kernels[0])
 		if err != nil {
@@ -301,12 +297,12 @@ func (c *call) count(n ir.Count) int {
 	return (c.rows + n.Per - 1) / n.Per * n.N
 }
 
-// multiply makes a product, and says whether sums that are wanted are given.
-func (c *call) multiply(p *ir.Product, args []cuda.Ptr) (summed bool) {
+func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16}
 	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias, "gelu_tanh_grad": cuda.EpilogueDGELU}
+	owns := map[string]cuda.Own{"slope": cuda.OwnSlope, "times": cuda.OwnTimes}
 	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
-		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Sums: p.Sums, Align: p.Align, Dynamic: p.Rows, About: p.About}
+		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Sums: p.Sums, Own: owns[p.Own], Act: p.Act, Align: p.Align, Dynamic: p.Rows, About: p.About}
 	if p.TF32 {
 		q.Compute = cuda.ComputeTF32
 	}
@@ -316,25 +312,28 @@ func (c *call) multiply(p *ir.Product, args []cuda.Ptr) (summed bool) {
 	prepared, err := c.prepared(p, q)
 	if err != nil {
 		c.fail(err)
-		return false
+		return
 	}
 	var sums cuda.Ptr
 	if p.Sums {
 		sums = args[6]
 	}
 	c.d.stream.MultiplySums(prepared, args[0], args[1], args[2], args[3], args[4], args[5], sums, 1)
-	return prepared.Sums()
 }
 
 // prepared is a product ready to be made by what the device is to take.
 func (c *call) prepared(p *ir.Product, q cuda.Product) (*cuda.Prepared, error) {
 	key, n := *p, 0
 	key.About = ""
+	want := c.d.Rival
+	if p.Own != "" {
+		want = max(want, 1)
+	}
 	for _, r := range c.code.Rivals {
 		if r.Product != key {
 			continue
 		}
-		if n++; n == c.d.Rival {
+		if n++; n == want {
 			k, err := c.kernel(r.Kernel)
 			if err != nil {
 				return nil, err

@@ -85,8 +85,9 @@ template <Activation A> __device__ inline void activate2(float (&x)[2]) {
     }
 }
 
-// slope2 gives the derivative at x: with s the sigmoid of u and e = 1/s - 1, that of x*s is s + x*u'*s*(1-s) = s*(1 + x*u'*e*s).
-template <Activation A> __device__ inline void slope2(float (&d)[2], const float (&x)[2]) {
+// activate_slope2 is activate2, and gives the derivatives at x: with s the sigmoid of u and e = 1/s - 1, that of x*s is s + x*u'*s*(1-s) =
+// s*(1 + x*u'*e*s).
+template <Activation A> __device__ inline void activate_slope2(float (&x)[2], float (&d)[2]) {
     if constexpr (A == Activation::gelu_tanh || A == Activation::silu) {
         float u[2], w[2], s[2], e[2];
 #pragma unroll
@@ -97,9 +98,13 @@ template <Activation A> __device__ inline void slope2(float (&d)[2], const float
         }
         sigmoids(s, e, u[0], u[1]);
 #pragma unroll
-        for (int i = 0; i < 2; i++) d[i] = s[i] * (1 + w[i] * (e[i] * s[i]));
+        for (int i = 0; i < 2; i++) {
+            d[i] = s[i] * (1 + w[i] * (e[i] * s[i]));
+            x[i] *= s[i];
+        }
     } else {
         d[0] = slope<A>(x[0]);
         d[1] = slope<A>(x[1]);
+        activate2<A>(x);
     }
 }

@@ -1,27 +1,28 @@
 // Matrix products of 16 bits on Hopper, with what belongs to their ends: a bias, a summand, an activation or its derivative, column
 // sums. One warp fetches tiles by descriptor into a ring of shared memory, two warpgroups multiply them (wgmma); blocks stay and take
 // tiles of D in turn. In pairs (ping-pong), a warpgroup has a tile of D for itself, and while one ends its tile the other
-// multiplies; together, they have halves of a wider tile, which needs fewer bytes of shared memory a multiplication.
+// multiplies; together, they have halves of a wider tile, which needs fewer bytes from the L2 cache a multiplication.
 // (CUTLASS's "warp-specialized persistent" kernels, "ping-pong" and "cooperative", are built so.)
 #pragma once
 #include "activation.cuh"
 #include "hopper.cuh"
 
 // product_wgmma: D [rows, cols] = A [rows, terms] · B, where B is [cols, terms], or where across is set [terms, cols]; then, as Config
-// says and in this order, P = D + bias + C; other = P; D = fn(P). With gradient, D = P · fn'(other). With sums, the columns
-// of D, as stored, are summed over each 128 rows: sums [ceil(rows/128), cols] float, in a fixed order.
+// says and in this order, P = D + bias + C; D = fn(P), and other = fn'(P) with slope. With times, D = P · other. With sums, the columns
+// of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), cols] float, in a fixed order.
 //
-//   Config  T, terms, cols, across, pairs, has_bias, has_c, has_pre, has_fn, fn, gradient, sums (in pairs only)
-//   maps    of a with 128 rows a tile, of b with tile_cols (across: 64), of d and other with 64. other is C, or the value before the
-//           activation, which is written with has_pre and read with gradient
-//   grid    as many blocks as run at once; threads 384; shared: product_shared
-//   tile    128 × 128 in pairs, 128 × 256 together
+//   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums
+//   maps    of a with 128 rows a tile, of b with tile_cols (across: 64), of d and other with 64. other is C, or the activation's
+//           derivative, which is written with slope and read with times: what a layer's two products keep between them
+//   grid    as many blocks as run at once; threads 384; shared: ProductTiles::shared
+//   tile    128 × 64*panels
 template <class C> struct ProductTiles {
-    static constexpr int rows = 128, cols = C::pairs ? 128 : 256, box = 64 * 128; // box: 64 rows of 64 columns, in bytes
-    static constexpr bool input = C::has_c || C::gradient;
-    static constexpr bool more = input || C::has_pre;      // boxes are for two matrices
-    static constexpr int boxes = C::pairs || more ? 4 : 2; // of a warpgroup
-    static constexpr int stage = (rows + cols) * 128, stages = C::pairs ? 5 : more ? 3 : 4;
+    static constexpr int rows = 128, cols = 64 * C::panels, box = 64 * 128; // box: 64 rows of 64 columns, in bytes
+    static constexpr int parts = C::pairs ? 2 * C::panels : C::panels;      // boxes of a warpgroup's part of a tile
+    static constexpr bool input = C::has_c || C::times;
+    static constexpr int boxes = input ? parts : C::pairs || C::slope ? 4 : 2; // that a warpgroup has room for
+    static constexpr int stage = (rows + cols) * 128, fixed = 2 * boxes * box + 1024;
+    static constexpr int stages = (227 * 1024 - fixed) / stage, shared = stages * stage + fixed;
     static constexpr int steps = ceil_div(C::terms, 64), across = ceil_div(C::cols, cols), band = 16;
 
     // place is the first row and column of tile t: bands of 16 tiles down are taken one after another, each from left to right, so
@@ -37,8 +38,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                               const typename C::T *bias, float *sums) {
     using T = typename C::T;
     using L = ProductTiles<C>;
-    static_assert(!(C::has_c && C::gradient) && !(L::input && C::has_pre), "one more matrix at most");
-    static_assert(C::pairs || !C::sums, "sums are over the rows of one warpgroup");
+    static_assert(C::has_c + C::times + C::slope <= 1, "one more matrix at most");
     SHARED_PANELS(ring);
     unsigned char *const all_boxes = ring + L::stages * L::stage;
     Arrival *const full = reinterpret_cast<Arrival *>(all_boxes + 2 * L::boxes * L::box), *const empty = full + L::stages;
@@ -82,11 +82,11 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 #pragma unroll 1
                 for (int g = C::pairs ? turns % 2 : 0; g < (C::pairs ? turns % 2 + 1 : 2); g++) {
                     arrival_wait(left + g, (C::pairs ? turns / 2 : turns) % 2 ^ 1);
-                    arrival_announce(came + g, 4 * L::box);
+                    arrival_announce(came + g, L::parts * L::box);
 #pragma unroll
-                    for (int b = 0; b < 4; b++) {
-                        const int row = C::pairs ? b / 2 : g, column = C::pairs ? b % 2 : b;
-                        tile_fetch(all_boxes + (g * 4 + b) * L::box, map_other, came + g, at.y + column * 64, at.x + row * 64);
+                    for (int b = 0; b < L::parts; b++) {
+                        const int row = C::pairs ? b / C::panels : g, column = b % C::panels;
+                        tile_fetch(all_boxes + (g * L::parts + b) * L::box, map_other, came + g, at.y + column * 64, at.x + row * 64);
                     }
                 }
             }
@@ -103,7 +103,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         if (C::pairs && turns % 2 != group) continue;
         const int2 at = L::place(t, down);
         int step = turns * L::steps;
-        float acc[4][8][4]; // boxes, of the warpgroup's part of D
+        float acc[L::parts / C::panels][C::panels][8][4]; // of the warpgroup's part of D
         if (C::pairs && turns > 0) arrival_wait(turn + group, (turns - 1) / 2 % 2);
 #pragma unroll 1
         for (int s = 0; s < L::steps; s++, step++) {
@@ -115,12 +115,8 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 #pragma unroll
             for (int e = 0; e < 4; e++) { // 16 terms
                 const Matrix x = matrix_moved(ma, e * 32), y = matrix_moved(mb, e * (C::across ? 16 * 128 : 32));
-                if constexpr (C::pairs) {
-                    wgmma_columns<T, 0, 2, C::across>(acc, x, y, s > 0 || e > 0);
-                    wgmma_columns<T, 2, 2, C::across>(acc, matrix_moved(x, 64 * 128), y, s > 0 || e > 0);
-                } else {
-                    wgmma_columns<T, 0, 4, C::across>(acc, x, y, s > 0 || e > 0);
-                }
+                wgmma_columns<T, C::across>(acc[0], x, y, s > 0 || e > 0);
+                if constexpr (C::pairs) wgmma_columns<T, C::across>(acc[1], matrix_moved(x, 64 * 128), y, s > 0 || e > 0);
             }
             wgmma_commit();
             if (s > 0) {
@@ -131,24 +127,22 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         if (C::pairs && leads) arrival_arrive(turn + (1 - group)); // whose products queue up behind these
         wgmma_wait<0>();
 #pragma unroll
-        for (int b = 0; b < 4; b++) wgmma_done(acc[b]);
+        for (int b = 0; b < L::parts; b++) wgmma_done(acc[b / C::panels][b % C::panels]);
         if (leads) arrival_arrive(empty + (step - 1) % L::stages);
 
-        float added[C::has_bias ? (C::pairs ? 2 : 4) : 1][8][2]; // of bias, by box and eight columns: loaded together
+        uint32_t added[C::has_bias ? C::panels : 1][8]; // of bias, two columns: loaded together
         if constexpr (C::has_bias) {
 #pragma unroll
             for (int n = 0; n < L::cols / 8; n++) {
                 const int column = at.y + n * 8 + column_in;
-                added[n / 8][n % 8][0] = added[n / 8][n % 8][1] = 0;
-                if (column < C::cols) load(added[n / 8][n % 8], bias + column);
+                added[n / 8][n % 8] = column < C::cols ? *reinterpret_cast<const uint32_t *>(bias + column) : 0;
             }
         }
         if constexpr (L::input) arrival_wait(came + group, (C::pairs ? turns / 2 : turns) % 2);
-        float column_sums[2][2][4]; // by box and eight columns
 #pragma unroll
-        for (int b = 0; b < 4; b++) {
-            const int row = at.x + (C::pairs ? b / 2 : group) * 64, column = at.y + (C::pairs ? b % 2 : b) * 64;
-            unsigned char *const out = boxes + (C::has_pre ? b % 2 * 2 + 1 : b % L::boxes) * L::box, *const before = boxes + b % 2 * 2 * L::box;
+        for (int b = 0; b < L::parts; b++) {
+            const int panel = b % C::panels, row = at.x + (C::pairs ? b / C::panels : group) * 64, column = at.y + panel * 64;
+            unsigned char *const out = boxes + (C::slope ? b % 2 * 2 + 1 : b % L::boxes) * L::box, *const also = boxes + b % 2 * 2 * L::box;
             auto place = [&](int n, int half) { return (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2; };
             uint32_t result[8][2], other[8][2];
             if constexpr (L::input) {
@@ -162,22 +156,24 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
             for (int n = 0; n < 8; n++) {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    float v[2] = {acc[b][n][2 * half], acc[b][n][2 * half + 1]}, o[2];
-                    if constexpr (L::input) unpack2<T>(o, other[n][half]);
+                    float v[2] = {acc[b / C::panels][panel][n][2 * half], acc[b / C::panels][panel][n][2 * half + 1]}, o[2];
                     if constexpr (C::has_bias) {
-                        v[0] += added[C::pairs ? b % 2 : b][n][0];
-                        v[1] += added[C::pairs ? b % 2 : b][n][1];
+                        unpack2<T>(o, added[panel][n]);
+                        v[0] += o[0];
+                        v[1] += o[1];
                     }
+                    if constexpr (L::input) unpack2<T>(o, other[n][half]);
                     if constexpr (C::has_c) {
                         v[0] += o[0];
                         v[1] += o[1];
                     }
-                    if constexpr (C::has_pre) other[n][half] = pack2<T>(v[0], v[1]);
-                    if constexpr (C::gradient) {
-                        float s[2];
-                        slope2<C::fn>(s, o);
-                        v[0] *= s[0];
-                        v[1] *= s[1];
+                    if constexpr (C::times) {
+                        v[0] *= o[0];
+                        v[1] *= o[1];
+                    }
+                    if constexpr (C::slope) {
+                        activate_slope2<C::fn>(v, o);
+                        other[n][half] = pack2<T>(o[0], o[1]);
                     } else if constexpr (C::has_fn) {
                         activate2<C::fn>(v);
                     }
@@ -185,31 +181,27 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                 }
             }
             if constexpr (!L::input) { // the box's last tile must have left
-                if (leads) tile_store_read<C::has_pre ? 1 : L::boxes - 1>();
+                if (leads) tile_store_read<C::slope ? 1 : L::boxes - 1>();
                 group_barrier(1 + group, 128);
             }
 #pragma unroll
             for (int n = 0; n < 8; n++) {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    if constexpr (C::has_pre) *reinterpret_cast<uint32_t *>(before + place(n, half)) = other[n][half];
+                    if constexpr (C::slope) *reinterpret_cast<uint32_t *>(also + place(n, half)) = other[n][half];
                     *reinterpret_cast<uint32_t *>(out + place(n, half)) = result[n][half];
                 }
             }
             fence_async();
             group_barrier(1 + group, 128);
             if (leads) {
-                if constexpr (C::has_pre) tile_store(map_other, before, column, row);
+                if constexpr (C::slope) tile_store(map_other, also, column, row);
                 tile_store(map_d, out, column, row);
                 tile_store_commit();
             }
             if constexpr (C::sums) { // a product with a matrix of ones; a warp has 16 of the box's columns
                 const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
-                float(&sum)[2][4] = column_sums[b % 2];
-                if (b < 2) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) sum[0][i] = sum[1][i] = 0;
-                }
+                float sum[2][4] = {};
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
                     uint32_t r[4];
@@ -218,13 +210,13 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                     mma<T>(sum[0], ones, r[0], r[1]);
                     mma<T>(sum[1], ones, r[2], r[3]);
                 }
-                if (b >= 2 && lane < 4) {
+                if (lane < 4 && row < rows) {
 #pragma unroll
                     for (int n = 0; n < 2; n++) {
                         const int c = column + warp * 16 + n * 8 + lane * 2;
                         if (c < C::cols) {
                             const float two[2] = {sum[n][0], sum[n][1]};
-                            store(sums + static_cast<size_t>(at.x / L::rows) * C::cols + c, two);
+                            store(sums + static_cast<size_t>(row / 64) * C::cols + c, two);
                         }
                     }
                 }

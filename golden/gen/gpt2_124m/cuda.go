@@ -24,6 +24,7 @@ const (
 	kAddLayernormX3_5
 	kAddPartialsDStream
 	kAddPartialsDUp1
+	kAddPartialsDUp1_2
 	kAddPartialsDownBias
 	kAddPartialsQkvBias
 	kAddPositionsX1
@@ -88,6 +89,7 @@ const (
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
 	kProductWgmmaDUp1
+	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
 	kProductWgmmaMlpOut1_2
 	kProductWgmmaQkv1
@@ -111,28 +113,30 @@ const (
 	pQkv1 = iota
 	pAttnOut1
 	pAct
+	pAct2
 	pMlpOut1
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
 	pDUp1
+	pDUp2
 	pDUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pAct2
+	pAct3
 	pX4
 	pQkv2
 	pAttnOut2
-	pAct3
+	pAct4
 	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pAct4
+	pAct5
 	pX3
 	pLogits2
 )
@@ -159,7 +163,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 3158016, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 811008, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1597440, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_d_up1_2", Threads: 256, Bytes: 565248, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 546816, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 552960, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 28344320, FLOPs: 6291456, About: "add_positions  x1  gpt2-124m.yaml:3"},
@@ -178,7 +183,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 76283904, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 63700992, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
-		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 51118080, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 50872320, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 38283264, FLOPs: 18874368, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
@@ -224,6 +229,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_qkv1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
@@ -244,13 +250,15 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 2304, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  qkv1  gpt2-124m.yaml:8"},
 		{M: 8192, N: 768, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  attn_out1  gpt2-124m.yaml:6"},
+		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Own: gpu.OwnSlope, Act: "gelu_tanh", Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUAuxBias, Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{M: 2048, N: 50257, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 50257, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50257, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 2048, N: 768, K: 50257, LDA: 50257, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 768, N: 3072, K: 8192, TransA: true, LDA: 768, LDB: 3072, LDC: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  gpt2-124m.yaml:6"},
-		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 3072, N: 768, K: 8192, TransA: true, LDA: 3072, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, LDA: 3072, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{M: 768, N: 768, K: 8192, TransA: true, LDA: 768, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  gpt2-124m.yaml:6"},
@@ -280,30 +288,31 @@ var cudaProgram = &gpu.Program{
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1, Rows: 128, Cols: 128},
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
+		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX4, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
-		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX2, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX2, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
-		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 	},

@@ -24,6 +24,7 @@ const (
 	kAddLayernormX3_5
 	kAddPartialsDStream
 	kAddPartialsDUp1
+	kAddPartialsDUp1_2
 	kAddPartialsDownBias
 	kAddPartialsQkvBias
 	kAddPositionsX1
@@ -87,6 +88,7 @@ const (
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
 	kProductWgmmaDUp1
+	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
 	kProductWgmmaMlpOut1_2
 	kProductWgmmaPart
@@ -114,28 +116,30 @@ const (
 	pQkv1 = iota
 	pAttnOut1
 	pAct
+	pAct2
 	pMlpOut1
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
 	pDUp1
+	pDUp2
 	pDUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pAct2
+	pAct3
 	pX4
 	pQkv2
 	pAttnOut2
-	pAct3
+	pAct4
 	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pAct4
+	pAct5
 	pX3
 	pLogits2
 )
@@ -162,7 +166,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 2105344, About: "layernorm_grad  d_stream  stories.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 540672, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1064960, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 557056, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 528384, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 1024, Bytes: 552960, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 17858560, FLOPs: 4194304, About: "add_positions  x1  stories.yaml:3"},
@@ -181,7 +186,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 50855936, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 42467328, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
-		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34078720, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34095104, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 131076, About: "count  n  stories.yaml:18"},
@@ -226,6 +231,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
@@ -250,13 +256,15 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 1536, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  qkv1  stories.yaml:8"},
 		{M: 8192, N: 512, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  attn_out1  stories.yaml:6"},
+		{M: 8192, N: 2048, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Own: gpu.OwnSlope, Act: "gelu_tanh", Align: 32, About: "linear  act  stories.yaml:9"},
 		{M: 8192, N: 2048, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUAuxBias, Align: 32, About: "linear  act  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  mlp_out1  stories.yaml:6"},
 		{M: 8192, N: 10000, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 10000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 10000, N: 512, K: 8192, TransA: true, LDA: 10000, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 8192, N: 512, K: 10000, LDA: 10000, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  stories.yaml:5"},
 		{M: 512, N: 2048, K: 8192, TransA: true, LDA: 512, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  stories.yaml:6"},
-		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Sums: true, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
+		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
+		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
 		{M: 2048, N: 512, K: 8192, TransA: true, LDA: 2048, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, LDA: 2048, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{M: 512, N: 512, K: 8192, TransA: true, LDA: 512, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  stories.yaml:6"},
@@ -290,22 +298,23 @@ var cudaProgram = &gpu.Program{
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
+		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX4, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv1, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
-		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX2, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX2, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
@@ -314,8 +323,8 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv3, Kernel: kProductWgmmaQkv1_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut1_2, Rows: 128, Cols: 256},
-		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
-		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},

@@ -68,7 +68,7 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		// x3, mlp_in, mlp_in_stats = add_layernorm(x2, attn_out1, layers.mlp_norm.weight[l], layers.mlp_norm.bias[l])  [stories.yaml:3, fuse-norm]
 		r.Launch(kAddLayernormX3_3, gpu.Grid{r.Blocks(4), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut1, w.mlpNorm[l], w.mlpNormBias[l], gpu.Int(r.Rows))
 		// act, up1 = linear(mlp_in, layers.up.weight[l], layers.up.bias[l])  [stories.yaml:9, fuse-epilogue]
-		r.Multiply(pAct3, v.act, v.mlpIn, c.up[l], 0, c.upBias[l], 0)
+		r.Multiply(pAct4, v.act, v.mlpIn, c.up[l], 0, c.upBias[l], 0)
 		// x4 = linear(act, layers.down.weight[l], layers.down.bias[l], x3)  [stories.yaml:6, fuse-epilogue]
 		r.Multiply(pX2, v.x, v.act, c.down[l], v.x, c.downBias[l], 0)
 	}

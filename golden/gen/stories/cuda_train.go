@@ -149,7 +149,11 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// x3, mlp_in, mlp_in_stats = add_layernorm(x2, attn_out1_kept, layers.mlp_norm.weight[l], layers.mlp_norm.bias[l])  [stories.yaml:3, fuse-norm]
 			r.Launch(kAddLayernormX3, gpu.Grid{2048, 1, 1}, v.x3[l], v.mlpIn[l], v.mlpInStats[l], v.x[l], v.attnOut1, w.mlpNorm[l], w.mlpNormBias[l])
 			// act, up1 = linear(mlp_in, layers.up.weight[l], layers.up.bias[l])  [stories.yaml:9, fuse-epilogue]
-			r.Multiply(pAct, v.act[l], v.mlpIn[l], c.up[l], 0, c.upBias[l], v.up1[l])
+			if r.On("sm_90a") {
+				r.Multiply(pAct, v.act[l], v.mlpIn[l], c.up[l], 0, c.upBias[l], v.up1[l])
+			} else {
+				r.Multiply(pAct2, v.act[l], v.mlpIn[l], c.up[l], 0, c.upBias[l], v.up1[l])
+			}
 			// mlp_out1 = linear(act, layers.down.weight[l], layers.down.bias[l])  [stories.yaml:6, fuse-epilogue]
 			r.Multiply(pMlpOut1, v.x[l+1], v.act[l], c.down[l], 0, c.downBias[l], 0)
 			// mlp_out1_kept = dropout(mlp_out1, seed, step)  [stories.yaml:11]
@@ -182,10 +186,14 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [stories.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dMlpOut1, v.act[l], d.down[l], 0, 0)
 			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l]) into layers.up.bias[l]  [stories.yaml:6, fuse-epilogue]
-			if !r.MultiplySums(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l], r.Scratch) {
-				r.Launch(kBiasGradDUp1, gpu.Grid{8, 64, 1}, r.Scratch, v.dUp1)
+			if r.On("sm_90a") {
+				r.MultiplySums(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l], r.Scratch)
+				r.Launch(kAddPartialsDUp1, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
+			} else {
+				r.Multiply(pDUp2, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l])
+				r.Launch(kBiasGradDUp1, gpu.Grid{8, 66, 1}, r.Scratch, v.dUp1)
+				r.Launch(kAddPartialsDUp1_2, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
 			}
-			r.Launch(kAddPartialsDUp1, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [stories.yaml:9, grad]
 			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.mlpIn[l], d.up[l], 0, 0)
 			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [stories.yaml:9, grad]

@@ -8,7 +8,7 @@ struct Config {
     static constexpr int cols = 3072;
     static constexpr int vec = 8;
     static constexpr int dy_stride = 3072;
-    static constexpr int parts = 64;
+    static constexpr int parts = 44;
     static constexpr int threads = 256;
 };
 

@@ -8,12 +8,13 @@ struct Config {
     static constexpr int cols = 3072;
     static constexpr bool across = false;
     static constexpr bool pairs = false;
+    static constexpr int panels = 4;
     static constexpr bool has_bias = true;
     static constexpr bool has_c = false;
-    static constexpr bool has_pre = true;
     static constexpr bool has_fn = true;
     static constexpr Activation fn = Activation::gelu_tanh;
-    static constexpr bool gradient = false;
+    static constexpr bool slope = true;
+    static constexpr bool times = false;
     static constexpr bool sums = false;
 };
 

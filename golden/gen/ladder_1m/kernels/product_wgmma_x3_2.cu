@@ -8,12 +8,12 @@ struct Config {
     static constexpr int cols = 96;
     static constexpr bool across = false;
     static constexpr bool pairs = false;
+    static constexpr int panels = 4;
     static constexpr bool has_bias = false;
     static constexpr bool has_c = true;
-    static constexpr bool has_pre = false;
     static constexpr bool has_fn = false;
-    static constexpr Activation fn = Activation::gelu_tanh;
-    static constexpr bool gradient = false;
+    static constexpr bool slope = false;
+    static constexpr bool times = false;
     static constexpr bool sums = false;
 };
 

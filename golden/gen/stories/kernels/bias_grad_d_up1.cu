@@ -8,7 +8,7 @@ struct Config {
     static constexpr int cols = 2048;
     static constexpr int vec = 8;
     static constexpr int dy_stride = 2048;
-    static constexpr int parts = 64;
+    static constexpr int parts = 66;
     static constexpr int threads = 256;
 };
 

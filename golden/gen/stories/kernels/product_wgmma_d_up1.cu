@@ -8,12 +8,12 @@ struct Config {
     static constexpr int cols = 2048;
     static constexpr bool across = true;
     static constexpr bool pairs = true;
+    static constexpr int panels = 2;
     static constexpr bool has_bias = false;
     static constexpr bool has_c = false;
-    static constexpr bool has_pre = false;
-    static constexpr bool has_fn = true;
-    static constexpr Activation fn = Activation::gelu_tanh;
-    static constexpr bool gradient = true;
+    static constexpr bool has_fn = false;
+    static constexpr bool slope = false;
+    static constexpr bool times = true;
     static constexpr bool sums = true;
 };
 

@@ -43,14 +43,14 @@ inline Matrix matrix_across(const void *tile, int panel) {
     return matrix_at(tile);
 }
 
-template <class T, int First, int Panels, bool Across> inline void wgmma_columns(float (&d)[4][8][4], Matrix a, Matrix b, bool add) {
+template <class T, bool Across, int Panels> inline void wgmma_columns(float (&d)[Panels][8][4], Matrix a, Matrix b, bool add) {
     const int lane = threadIdx.x % 32, row = lane / 4, col = lane % 4 * 2, first = threadIdx.x / 32 % 4 * 16;
     auto pair = [&](int r, int c) { return tfc_sim::element(a, r, c) | tfc_sim::element(a, r, c + 1) << 16; };
     auto term = [&](int n, int k) { return Across ? tfc_sim::element(b + n / 64 * 64 * 128, k, n % 64) : tfc_sim::element(b, n, k); };
     const uint32_t x[4] = {pair(first + row, col), pair(first + row + 8, col), pair(first + row, col + 8), pair(first + row + 8, col + 8)};
     for (int p = 0; p < Panels; p++) {
         for (int n = 0; n < 8; n++) {
-            float(&to)[4] = d[First + p][n];
+            float(&to)[4] = d[p][n];
             if (!add) to[0] = to[1] = to[2] = to[3] = 0;
             const int c = p * 64 + n * 8 + row;
             mma<T>(to, x, term(c, col) | term(c, col + 1) << 16, term(c, col + 8) | term(c, col + 9) << 16);
