@@ -2,6 +2,7 @@ package cudagen
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
@@ -50,30 +51,30 @@ var attentionRows = map[string]lowering{
 		}
 	},
 	"attention_grad": func(e *emitter, op *ir.Op) {
-		do, q, k, v := op.Args[0], op.Args[1], op.Args[2], op.Args[3]
+		do, q, k, v, o := op.Args[0], op.Args[1], op.Args[2], op.Args[3], op.Args[4]
 		dq, dk, dv := op.Results[0], op.Results[1], op.Results[2]
 		a := e.attention(op, q)
-		vec := e.vec(a.width, do, q, k, v, dq, dk, dv)
+		vec := e.vec(a.width, do, q, k, v, o, dq, dk, dv)
 		config := append(a.config, e.apart("do", do), e.apart("q", q), e.apart("k", k), e.apart("v", v), e.apart("dq", dq), e.apart("dk", dk), e.apart("dv", dv))
-		kernelOf := func(stats param, results ...param) kernel {
-			reads := []param{e.in(op, 0, "d_o"), e.in(op, 1, "q"), e.in(op, 2, "k"), e.in(op, 3, "v"), stats}
-			return kernel{rows: q, layers: a.masks, params: append(append(results, reads...), e.draws(op)...)}
+		kernelOf := func(results []param, more ...param) kernel {
+			reads := []param{e.in(op, 0, "d_o"), e.in(op, 1, "q"), e.in(op, 2, "k"), e.in(op, 3, "v")}
+			return kernel{rows: q, layers: a.masks, params: append(append(append(results, reads...), more...), e.draws(op)...)}
 		}
 		group := a.heads / a.kvHeads
 		onGroups := func() {
-			stats := e.attentionStats(op, a, 64)
+			stats := e.attentionStats(a, 64)
 			for _, half := range []struct {
-				body    string
-				heads   int
-				results []param
-				tile    groupTile
-				share   int // of the products, scores that both compute included
+				body   string
+				heads  int
+				kernel kernel
+				tile   groupTile
+				share  int // of the products, scores that both compute included
 			}{
-				{"attention_wgmma_dkv", a.kvHeads, []param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, groupKeysTile(a), 4},
-				{"attention_wgmma_dq", a.heads, []param{e.out(op, 0, "dq")}, groupQueriesTile(a), 3},
+				{"attention_wgmma_dq", a.heads, kernelOf([]param{e.out(op, 0, "dq"), stats}, e.in(op, 4, "o"), e.in(op, 5, "lse")), groupQueriesTile(a), 3},
+				{"attention_wgmma_dkv", a.kvHeads, kernelOf([]param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, stats.constant()), groupKeysTile(a), 4},
 			} {
-				n, t := kernelOf(stats, half.results...), half.tile
-				n.arch, n.share, n.file, n.body, n.config = hopper, half.share, "attention_wgmma.cuh", half.body, append(config, t.config()...)
+				n, t := half.kernel, half.tile
+				n.arch, n.share, n.file, n.body, n.config = hopper, half.share, "attention_wgmma.cuh", half.body, slices.Concat(config, []constant{e.apart("o", o)}, t.config())
 				n.blocks, n.threads = t.blocks, 128*t.groups
 				n.shared = t.panels(a.width, 2*64*t.groups+2*t.stages*t.tile) + 8*t.stages*t.tile
 				n.shared = (n.shared + 1023) / 1024 * 1024
@@ -86,7 +87,7 @@ var attentionRows = map[string]lowering{
 			if a.width > 128 {
 				passes = 2
 			}
-			n := kernelOf(e.attentionStats(op, a, t.tile), e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"))
+			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv")}, e.makeStats(op, a, t.tile))
 			n.file, n.body, n.config = "attention_mma.cuh", "attention_mma_grad", append(append(config, integer("vec", vec)), t.config()...)
 			n.blocks = 2
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(2*t.owned()+4*t.tile)+16*t.tile
@@ -100,7 +101,7 @@ var attentionRows = map[string]lowering{
 			onWarps()
 		default:
 			p := newPanel(a.width, 2)
-			n := kernelOf(e.attentionStats(op, a, 1), e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"))
+			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv")}, e.makeStats(op, a, 1))
 			n.file, n.body, n.config = "attention_tiled.cuh", "attention_tiled_grad", append(config, integer("vec", vec))
 			n.blocks = 2
 			n.threads, n.shared = 128, 4*((2*p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
@@ -110,8 +111,14 @@ var attentionRows = map[string]lowering{
 	},
 }
 
-// attentionStats launches what the gradient needs first: of each query a pair, padded to a multiple of padding.
-func (e *emitter) attentionStats(op *ir.Op, a attentionShape, padding int) param {
+// attentionStats is what the gradient needs of each query, a pair, padded to a multiple of padding.
+func (e *emitter) attentionStats(a attentionShape, padding int) param {
+	padded := (a.context + padding - 1) / padding * padding
+	return e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
+}
+
+// makeStats launches what computes them, where the kernels of the gradient do not.
+func (e *emitter) makeStats(op *ir.Op, a attentionShape, padding int) param {
 	do, o := op.Args[0], op.Args[4]
 	padded := (a.context + padding - 1) / padding * padding
 	vec := e.vec(a.width, do, o)
@@ -119,7 +126,7 @@ func (e *emitter) attentionStats(op *ir.Op, a attentionShape, padding int) param
 	for lanes < 32 && lanes < a.width/vec {
 		lanes *= 2
 	}
-	stats := e.scratch("float2 *", "stats", 8*a.batch*a.heads*padded)
+	stats := e.attentionStats(a, padding)
 	e.emit(op, kernel{
 		file: "attention.cuh", body: "attention_stats", rows: op.Args[1],
 		config: []constant{
@@ -129,8 +136,7 @@ func (e *emitter) attentionStats(op *ir.Op, a attentionShape, padding int) param
 		params:  []param{stats, e.in(op, 0, "d_o"), e.in(op, 4, "o"), e.in(op, 5, "lse")},
 		threads: 256, grid: blocks((a.batch*padded*a.heads*lanes + 255) / 256),
 	})
-	stats.ctype = "const float2 *"
-	return stats
+	return stats.constant()
 }
 
 // attentionShape is what the kernels of an attention op have in common.

@@ -201,6 +201,35 @@ template <class C, bool Keys> struct GroupBackward {
     int positions, first, end; // the block's rows
     int b, h, g;               // its sequence; its query head, or the first of those that it streams; its key-value head
 
+    // Outcome is what blocks of queries know of the forward pass, of which they make the stats (attention_stats) for blocks of keys.
+    struct Outcome {
+        const T *o;
+        const float *lse;
+        float2 *stats;
+    };
+
+    // stats_of_query gives those of one of this warp's queries, whose row four lanes add up, and keeps them; queries that pad are {infinity, 0}.
+    __device__ float2 stats_of_query(const Outcome &out, const T *d_o, int i, int padded) const {
+        const bool valid = i < positions;
+        const size_t row = static_cast<size_t>(b) * positions + i;
+        float sum = 0;
+        if (valid) {
+#pragma unroll
+            for (int col = lane_index() % 4 * 8; col < C::head_dim; col += 32) {
+                float x[8], y[8];
+                load(x, d_o + (row * C::do_stride + h * C::head_dim + col));
+                load(y, out.o + (row * C::o_stride + h * C::head_dim + col));
+#pragma unroll
+                for (int e = 0; e < 8; e++) sum += x[e] * y[e];
+            }
+        }
+        sum = warp_sum<4>(sum);
+        const float lse = valid ? out.lse[row * C::heads + h] : -infinity;
+        const float2 s = lse == -infinity ? make_float2(infinity, 0) : make_float2(lse * log2_e, sum);
+        if (lane_index() % 4 == 0 && i < padded) out.stats[(static_cast<size_t>(b) * C::heads + h) * padded + i] = s;
+        return s;
+    }
+
     // Places are kept in shared memory, because the loop needs all registers.
     struct Places {
         const T *stream1, *stream2;
@@ -217,8 +246,9 @@ template <class C, bool Keys> struct GroupBackward {
         return x + (static_cast<size_t>(b) * positions * stride + index * C::head_dim);
     }
 
-    template <class... Draw>
-    __device__ void run(T *d1, T *d2, const T *own1, const T *own2, const T *stream1, const T *stream2, const float2 *stats, Draw... draw) const {
+    // run's stats are those of attention_stats for blocks of keys, an Outcome for blocks of queries.
+    template <class Stats, class... Draw>
+    __device__ void run(T *d1, T *d2, const T *own1, const T *own2, const T *stream1, const T *stream2, Stats stats, Draw... draw) const {
         SHARED_PANELS(shared);
         unsigned char *const stages = shared + 2 * Own::bytes;                // a stage: stream1, stream2
         unsigned char *const stage_stats = stages + C::stages * stage_bytes;  // of the stages, one after another
@@ -226,8 +256,9 @@ template <class C, bool Keys> struct GroupBackward {
         const int owner = Keys ? g : h, streamed_head = Keys ? h : g;
         __shared__ Places places;
         if (threadIdx.x == 0)
-            places = {head(stream1, stream1_stride, streamed_head), head(stream2, stream2_stride, streamed_head),
-                      stats + static_cast<size_t>(query_head) * padded, head(d1, d1_stride, owner), head(d2, d2_stride, owner)};
+            places = {head(stream1, stream1_stride, streamed_head), head(stream2, stream2_stride, streamed_head), nullptr, head(d1, d1_stride, owner), head(d2, d2_stride, owner)};
+        if constexpr (Keys)
+            if (threadIdx.x == 0) places.stats = stats + static_cast<size_t>(query_head) * padded;
 
         const Range range = Keys ? M::query_range(first, end) : M::key_range(first, end);
         const int from = range.from / C::tile, last = ceil_div(range.to < positions ? range.to : positions, C::tile);
@@ -275,8 +306,7 @@ template <class C, bool Keys> struct GroupBackward {
         if constexpr (!Keys) {
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                const int i = mine + lane / 4 + 8 * r;
-                const float2 s = i < positions ? places.stats[i] : make_float2(infinity, 0);
+                const float2 s = stats_of_query(stats, own2, mine + lane / 4 + 8 * r, padded);
                 lse[r] = s.x, delta[r] = s.y;
             }
         }
@@ -410,7 +440,7 @@ template <class C, bool Keys> struct GroupBackward {
     }
 };
 
-// attention_wgmma_dkv: dk and dv from do, q, k, v and what attention_stats made of do, o and lse. Each is summed in registers, in a
+// attention_wgmma_dkv: dk and dv from do, q, k, v and what attention_wgmma_dq made of do, o and lse. Each is summed in registers, in a
 // fixed order.
 //
 //   grid    x: batch * kv_heads * ceil(T / (64*groups))
@@ -428,19 +458,21 @@ __device__ void attention_wgmma_dkv(int rows, typename C::T *dk, typename C::T *
     GroupBackward<C, true>{positions, first, end, b, g * group, g}.run(dk, dv, k, v, q, d_o, stats, draw...);
 }
 
-// attention_wgmma_dq: dq, from the same, of which the scores are computed once more: no sum is shared between blocks.
+// attention_wgmma_dq: dq, and the stats that attention_stats describes, padded to a multiple of 64, from do, q, k, v, o and lse. The scores
+// are computed once more: no sum is shared between blocks.
 //
 //   grid    x: batch * heads * ceil(T / (64*groups))
 //   threads 128*groups      shared: as attention_wgmma_dkv
-//   bytes   q, do, stats and dq once, k and v once from memory, and from the L2 cache for each block of a head
+//   bytes   q, do, o, lse, stats and dq once, k and v once from memory, and from the L2 cache for each block of a head
 template <class C, class... Draw>
-__device__ void attention_wgmma_dq(int rows, typename C::T *dq, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
-                                   const typename C::T *v, const float2 *stats, Draw... draw) {
+__device__ void attention_wgmma_dq(int rows, typename C::T *dq, float2 *stats, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
+                                   const typename C::T *v, const typename C::T *o, const float *lse, Draw... draw) {
     constexpr int group = C::heads / C::kv_heads, owned = 64 * C::groups;
     constexpr int section = section_of(C::batch * C::kv_heads, 4ll * C::context * C::head_dim) * group;
     const int positions = rows / C::batch, blocks = ceil_div(positions, owned);
     const Work work = work_of(blockIdx.x, C::batch * C::heads, blocks, section);
     const int b = work.unit / C::heads, h = work.unit % C::heads;
     const int first = (blocks - 1 - work.task) * owned, end = first + owned < positions ? first + owned : positions;
-    GroupBackward<C, false>{positions, first, end, b, h, h / group}.run(dq, dq, q, d_o, k, v, stats, draw...);
+    using Backward = GroupBackward<C, false>;
+    Backward{positions, first, end, b, h, h / group}.run(dq, dq, q, d_o, k, v, typename Backward::Outcome{o, lse, stats}, draw...);
 }

@@ -166,7 +166,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 84934656, FLOPs: 67712843776, About: "attention  attn  llama-1b.yaml:3"},
 		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 10368, RowFLOPs: 528490496, About: "attention  attn  llama-1b.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q_rot", Threads: 128, Arch: "sm_90a", Shared: 67584, Bytes: 102760448, FLOPs: 96732633965, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
-		{Entry: "attention_wgmma_dq_d_q_rot", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 119537664, FLOPs: 72549475474, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q_rot", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 154140672, FLOPs: 72549475474, About: "attention_grad  d_q_rot  llama-1b.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 524292, About: "count  n  llama-1b.yaml:19"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 1024, Shared: 98304, Bytes: 525344772, About: "head_loss_grad  part  llama-1b.yaml:5"},

@@ -23,6 +23,7 @@ struct Config {
     static constexpr int dq_stride = 3072;
     static constexpr int dk_stride = 3072;
     static constexpr int dv_stride = 3072;
+    static constexpr int o_stride = 2048;
     static constexpr int groups = 1;
     static constexpr int tile = 64;
     static constexpr int stages = 3;

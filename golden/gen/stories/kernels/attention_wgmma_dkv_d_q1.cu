@@ -23,6 +23,7 @@ struct Config {
     static constexpr int dq_stride = 1536;
     static constexpr int dk_stride = 1536;
     static constexpr int dv_stride = 1536;
+    static constexpr int o_stride = 512;
     static constexpr int groups = 2;
     static constexpr int tile = 64;
     static constexpr int stages = 3;
