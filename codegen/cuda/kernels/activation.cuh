@@ -59,52 +59,30 @@ template <Activation A> __device__ inline float slope(float x) {
     }
 }
 
-// What follows is for the ends of products in 16 bits, for two elements at once: good to 2^-20 by the units' own exponential and
-// reciprocal, of which two elements share one.
+// What follows is for the ends of products in 16 bits, and good to 2^-20, by the units' own exponential and reciprocal.
 
-// sigmoids gives 1/(1+2^-x) of two values, and e = 2^-x, which is kept below 2^60.
-__device__ inline void sigmoids(float (&s)[2], float (&e)[2], float x0, float x1) {
-    e[0] = exp2_fast(fminf(-x0, 60.0f));
-    e[1] = exp2_fast(fminf(-x1, 60.0f));
-    const float a = 1 + e[0], b = 1 + e[1], r = reciprocal_fast(a * b);
-    s[0] = r * b;
-    s[1] = r * a;
+// sigmoid_fast is 1/(1+2^-x).
+__device__ inline float sigmoid_fast(float x) { return reciprocal_fast(1 + exp2_fast(-x)); }
+
+template <Activation A> __device__ inline float activate_fast(float x) {
+    if constexpr (A == Activation::gelu_tanh)
+        return x * sigmoid_fast(x * (gelu_a * log2_e + gelu_b * log2_e * (x * x)));
+    else if constexpr (A == Activation::silu)
+        return x * sigmoid_fast(x * log2_e);
+    else
+        return activate<A>(x);
 }
 
-template <Activation A> __device__ inline void activate2(float (&x)[2]) {
+// activate_slope_fast is activate_fast, and gives the derivative at x: that of x*s, s being the sigmoid of u, is s + x*u'*s*(1-s).
+template <Activation A> __device__ inline float activate_slope_fast(float x, float &slope_at_x) {
     if constexpr (A == Activation::gelu_tanh || A == Activation::silu) {
-        float u[2], s[2], e[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) u[i] = A == Activation::silu ? x[i] * log2_e : x[i] * (gelu_a * log2_e + gelu_b * log2_e * (x[i] * x[i]));
-        sigmoids(s, e, u[0], u[1]);
-        x[0] *= s[0];
-        x[1] *= s[1];
+        const float square = x * x;
+        const float s = sigmoid_fast(A == Activation::silu ? x * log2_e : x * (gelu_a * log2_e + gelu_b * log2_e * square));
+        const float w = A == Activation::silu ? x : x * (gelu_a + gelu_c * square);
+        slope_at_x = s * (1 + w * (1 - s));
+        return x * s;
     } else {
-        x[0] = activate<A>(x[0]);
-        x[1] = activate<A>(x[1]);
-    }
-}
-
-// activate_slope2 is activate2, and gives the derivatives at x: with s the sigmoid of u and e = 1/s - 1, that of x*s is s + x*u'*s*(1-s) =
-// s*(1 + x*u'*e*s).
-template <Activation A> __device__ inline void activate_slope2(float (&x)[2], float (&d)[2]) {
-    if constexpr (A == Activation::gelu_tanh || A == Activation::silu) {
-        float u[2], w[2], s[2], e[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float square = x[i] * x[i];
-            u[i] = A == Activation::silu ? x[i] * log2_e : x[i] * (gelu_a * log2_e + gelu_b * log2_e * square);
-            w[i] = A == Activation::silu ? x[i] : x[i] * (gelu_a + gelu_c * square);
-        }
-        sigmoids(s, e, u[0], u[1]);
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            d[i] = s[i] * (1 + w[i] * (e[i] * s[i]));
-            x[i] *= s[i];
-        }
-    } else {
-        d[0] = slope<A>(x[0]);
-        d[1] = slope<A>(x[1]);
-        activate2<A>(x);
+        slope_at_x = slope<A>(x);
+        return activate<A>(x);
     }
 }

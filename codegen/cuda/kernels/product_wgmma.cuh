@@ -172,10 +172,12 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                         v[1] *= o[1];
                     }
                     if constexpr (C::slope) {
-                        activate_slope2<C::fn>(v, o);
+                        v[0] = activate_slope_fast<C::fn>(v[0], o[0]);
+                        v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
                         other[n][half] = pack2<T>(o[0], o[1]);
                     } else if constexpr (C::has_fn) {
-                        activate2<C::fn>(v);
+                        v[0] = activate_fast<C::fn>(v[0]);
+                        v[1] = activate_fast<C::fn>(v[1]);
                     }
                     result[n][half] = pack2<T>(v[0], v[1]);
                 }
