@@ -211,7 +211,7 @@ func evalLinearDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		}
 	}
 	if len(op.Into) > 0 {
-		e.addGrad(op.Into[0], columnSums(in[0]))
+		e.addGrad(op.Into[0], columnSums(dx))
 	}
 	return one(dx)
 }

@@ -38,7 +38,7 @@ type Launch struct {
 }
 
 // Rival is a kernel that makes a product as cuBLASLt does: which of them runs is measured on the device. Its arguments are maps of
-// A, B, D, and of C or the other matrix; the bias; the sums of the columns of A over each 128 rows; and M.
+// A, B, D, and of C or the other matrix; the bias; the sums of the columns of D over each 64 rows; and M.
 type Rival struct {
 	Product    Product // About left out
 	Kernel     *Kernel
@@ -72,7 +72,7 @@ type Product struct {
 	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation, and "gelu_tanh_grad", which reads it: D times the activation's derivative there
 	Own                string // an end that only kernels of the program's own have: "slope", D = act(P) and the last matrix act'(P); "times", D = P times the last matrix
 	Act                string // of slope
-	Sums               bool   // a seventh operand takes the sums of the columns of A over each 128 rows: [ceil(M/128), K] f32; of the program's own kernels
+	Sums               bool   // a seventh operand takes the sums of the columns of D over each 64 rows: [ceil(M/64), N] f32; of the program's own kernels
 	About              string
 }
 

@@ -282,7 +282,7 @@ func backwardOps() []*OpDef {
 			Shape: normGrad(1), FLOPs: perElement(10), Eval: evalRMSNormGrad, NoGrad: true,
 		},
 		{
-			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual; or where x = act(pre), of pre: that times act'(pre); adds the sum of d_y over rows to the gradient of linear's bias",
+			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual; or where x = act(pre), of pre: that times act'(pre); adds the sum of d_x over rows to a bias's gradient",
 			Args: []string{"d_y", "w", "residual?", "pre?"}, Into: []string{"b?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), inTF32), InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
@@ -301,7 +301,7 @@ func backwardOps() []*OpDef {
 					}
 				}
 				for _, into := range op.Into {
-					if err := wantVector(into, dy.Type.Cols()); err != nil {
+					if err := wantVector(into, t.Cols()); err != nil {
 						return nil, err
 					}
 				}

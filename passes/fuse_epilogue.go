@@ -7,8 +7,8 @@ import (
 )
 
 // fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
-// backward products and norms the add of the other gradient of the same value. On a GPU, the product of a gradient with
-// the weights also sums that gradient for the bias.
+// backward products and norms the add of the other gradient of the same value. On a GPU, a backward product that ends with the
+// derivative of an activation also sums the gradient of the bias before that.
 func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, op := range opsOf(f, "bias") {
@@ -27,7 +27,7 @@ func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	}
 	for _, op := range opsOf(f, "bias_grad") {
 		if o.Target != nil && o.Target.CUDA {
-			n += fuseBiasGrad(f, op)
+			n += fuseBiasGrad(op)
 		}
 	}
 	return n, nil
@@ -116,16 +116,15 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 	return 1
 }
 
-// fuseBiasGrad has the product that reads a gradient sum its columns.
-func fuseBiasGrad(f *ir.Func, sum *ir.Op) int {
-	for _, dx := range f.Uses()[sum.Args[0]] {
-		if dx != nil && dx.Kind == "linear_dx" && dx.Args[0] == sum.Args[0] && dx.Block == sum.Block && len(dx.Into) == 0 {
-			dx.Into = sum.Into
-			sum.Remove()
-			return 1
-		}
+// fuseBiasGrad has the product that gives a gradient sum its columns.
+func fuseBiasGrad(sum *ir.Op) int {
+	dx := sum.Args[0].Op
+	if dx == nil || dx.Kind != "linear_dx" || dx.Str("act") == "" || len(dx.Into) > 0 || dx.Block != sum.Block {
+		return 0
 	}
-	return 0
+	dx.Into = sum.Into
+	sum.Remove()
+	return 1
 }
 
 // residualOf is where each op takes the value that is added to its result.

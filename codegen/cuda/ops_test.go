@@ -168,11 +168,6 @@ func TestEveryBodyHasACase(t *testing.T) {
 				seen[d].adds(t, x.f, d, arch)
 			}
 		}
-		if d != ir.F32 {
-			for _, c := range productCases() {
-				seen[d].adds(t, newOpTest(t, c, d, "sm_90a", 0, 0, "").f, d, "sm_90a")
-			}
-		}
 		texts := append(linearCases(d), optimizerText)
 		for _, c := range cachedCases {
 			texts = append(texts, c.text(d))

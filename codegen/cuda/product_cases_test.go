@@ -25,8 +25,7 @@ func productCases() []opCase {
 			opCase{"linear " + size, matrix(out, in), "%x T" + x, "%y T" + y + " = linear(%x, @w, _, _)"},
 			opCase{"linear with bias and residual " + size, matrix(out, in) + bias(out), "%x T" + x + ", %r T" + y, "%y T" + y + " = linear(%x, @w, @b, %r)"},
 			opCase{"linear with gelu_tanh " + size, matrix(out, in) + bias(out), "%x T" + x, "%y T" + y + ", %pre T" + y + ` = linear(%x, @w, @b, _) {act: "gelu_tanh"}`},
-			opCase{"linear_dx " + size, matrix(in, out), "%dy T" + x + ", %r T" + y, "%dx T" + y + " = linear_dx(%dy, @w, %r, _)"},
-			opCase{"linear_dx with sums " + size, matrix(in, out) + bias(in), "%dy T" + x, "%dx T" + y + " = linear_dx(%dy, @w, _, _) into @b"})
+			opCase{"linear_dx " + size, matrix(in, out), "%dy T" + x + ", %r T" + y, "%dx T" + y + " = linear_dx(%dy, @w, %r, _)"})
 	}
 	add(1, 8, 8)
 	add(140, 456, 136)
@@ -118,11 +117,11 @@ func TestHopperSlopes(t *testing.T) {
 type slopeTest struct{ both, forward, backward opTest }
 
 func newSlopeTest(t *testing.T, rows, in, out int, act string, d ir.DType, n int) slopeTest {
-	params := fmt.Sprintf("param @w f32[%d,%d] %s\nparam @b f32[%d] %s\nparam @v f32[%d,%d] %s\nparam @c f32[%d] %s\n", out, in, normal, out, normal, in, out, normal, in, normal)
+	params := fmt.Sprintf("param @w f32[%d,%d] %s\nparam @b f32[%d] %s\nparam @v f32[%d,%d] %s\n", out, in, normal, out, normal, in, out, normal)
 	x, y := fmt.Sprintf("%%x T[%d,%d]", rows, in), fmt.Sprintf("T[%d,%d]", rows, out)
 	dy := fmt.Sprintf("%%dy T[%d,%d]", rows, in)
 	forward := fmt.Sprintf("%%y %s, %%p %s = linear(%%x, @w, @b, _) {act: %q}", y, y, act)
-	backward := fmt.Sprintf("%%dx %s = linear_dx(%%dy, @v, _, %%p) into @c {act: %q}", y, act)
+	backward := fmt.Sprintf("%%dx %s = linear_dx(%%dy, @v, _, %%p) into @b {act: %q}", y, act)
 	name := fmt.Sprintf("%s %d %d %d", act, rows, in, out)
 	one := func(c opCase) opTest { return newOpTest(t, c, d, "sm_90a", 0, n, "") }
 	both := one(opCase{name, params, x + ", " + dy, forward + "\n  " + backward})
@@ -147,12 +146,12 @@ func (x slopeTest) run(t *testing.T, device *cudarun.Device, image *cudarun.Imag
 			off[i] = max(off[i], other[i])
 		}
 	}
-	for i, g := range []*ir.Tensor{got.Results[0], got.Results[1], got.Grads["c"]} {
-		compare(t, []string{"y", "dx", "gradient of c"}[i], g, want[i], 2*off[i], off[i])
+	for i, g := range []*ir.Tensor{got.Results[0], got.Results[1], got.Grads["b"]} {
+		compare(t, []string{"y", "dx", "gradient of b"}[i], g, want[i], 2*off[i], off[i])
 	}
 }
 
-// exactly evaluates both products, and says how far off a plain computation is at most: of y, dx, and the gradient of c.
+// exactly evaluates both products, and says how far off a plain computation is at most: of y, dx, and the gradient of b.
 func (x slopeTest) exactly(t *testing.T, in map[string]*ir.Tensor, state *ir.State, d ir.DType) (want []*ir.Tensor, off []float64) {
 	exact, rounded := fresh(state), fresh(state)
 	want, err := ir.Eval(x.both.f, in, exact)
@@ -167,8 +166,8 @@ func (x slopeTest) exactly(t *testing.T, in map[string]*ir.Tensor, state *ir.Sta
 	if err != nil {
 		t.Fatal(err)
 	}
-	want = append(want, exact.Grads["c"])
-	for i, p := range []*ir.Tensor{first[0], second[0], rounded.Grads["c"]} {
+	want = append(want, exact.Grads["b"])
+	for i, p := range []*ir.Tensor{first[0], second[0], rounded.Grads["b"]} {
 		most := 0.0
 		for k, v := range want[i].Data {
 			most = max(most, math.Abs(p.Data[k]-v))

@@ -11,7 +11,7 @@ import (
 // before it is read by the backward product only, the two keep the activation's derivative in its place, which is worked out
 // with the activation and costs the backward product a multiplication.
 
-const rivalSums = 128 // rows that one of the sums of A's columns is over
+const rivalSums = 64 // rows that one of a product's column sums is over
 
 // rivals makes the kernels for p, a product of op, once for all that are alike.
 func (e *emitter) rivals(op *ir.Op, p ir.Product) {
@@ -87,28 +87,19 @@ func (e *emitter) keepsSlope(v *ir.Value) bool {
 	if _, dynamic := e.rows(v); dynamic || op.Args[3] != nil || op.Str("kernel") == "small_linear" || slices.Contains(e.f.Results, v) {
 		return false
 	}
-	if !e.whole(op.Args[0], op.Results[0], v) {
+	whole := func(rows ...*ir.Value) bool { // pieces of 16 bytes
+		for _, r := range rows {
+			if r.Type.DType != v.Type.DType || e.vec(r.Type.Cols(), r) != 8 {
+				return false
+			}
+		}
+		return true
+	}
+	if !whole(op.Args[0], op.Results[0], v) {
 		return false
 	}
 	for _, use := range e.f.Uses()[v] {
-		if use == nil || use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !e.whole(use.Args[0], use.Results[0]) {
-			return false
-		}
-	}
-	return true
-}
-
-// takesOwn says whether product_wgmma takes a linear_dx, and so may sum the columns of d_y.
-func (e *emitter) takesOwn(op *ir.Op) bool {
-	dy, residual, dx := op.Args[0], op.Args[2], op.Results[0]
-	_, dynamic := e.rows(dy)
-	return slices.Contains(e.g.Archs, hopper) && !dynamic && dy.Type.DType != ir.F32 && e.whole(dy, dx) && (residual == nil || e.whole(residual))
-}
-
-// whole says whether rows of values of 16 bits are pieces of 16 bytes.
-func (e *emitter) whole(values ...*ir.Value) bool {
-	for _, v := range values {
-		if v.Type.DType.Bytes() != 2 || e.vec(v.Type.Cols(), v) != 8 {
+		if use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !whole(use.Args[0], use.Results[0]) {
 			return false
 		}
 	}

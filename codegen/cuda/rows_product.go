@@ -55,28 +55,24 @@ var productRows = map[string]lowering{
 				e.activateGrad(op, fn, dx, op.Args[3], dx)
 			}
 			if len(op.Into) > 0 {
-				rows, _ := e.rows(dy)
-				e.biasGrad(op, dy, rows, e.in(op, 0, "dy"), e.grad(op, 0, "first"))
+				rows, _ := e.rows(dx)
+				e.biasGrad(op, dx, rows, e.read(dx, "dy"), e.grad(op, 0, "first"))
 			}
 		}
-		times := fn != "" && e.keepsSlope(op.Args[3])
-		sums := len(op.Into) > 0 && (fn == "" || times) && e.takesOwn(op)
-		if !times && !sums {
+		if fn == "" || !e.keepsSlope(op.Args[3]) {
 			byCuBLASLt()
 			return
 		}
 		e.choose(hopper, func() {
 			p, args := p, args
-			if times {
-				p.Own, p.LDAux, args.pre = "times", e.stride(op.Args[3]), e.in(op, 3, "slope")
-			}
-			if !sums {
+			p.Own, p.LDAux, args.pre = "times", e.stride(op.Args[3]), e.in(op, 3, "slope")
+			if len(op.Into) == 0 {
 				e.product(op, p, args)
 				return
 			}
-			rows, _ := e.rows(dy)
+			rows, _ := e.rows(dx)
 			p.Sums = true
-			parts, cols := (rows+rivalSums-1)/rivalSums, dy.Type.Cols()
+			parts, cols := (rows+rivalSums-1)/rivalSums, dx.Type.Cols()
 			args.sums = e.scratch("float *", "partial", 4*parts*cols)
 			e.product(op, p, args)
 			e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))

@@ -65,7 +65,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 		"linear_dx": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("LinearInputGrad", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1), e.mat(op, 2)))
 			if len(op.Into) > 0 {
-				b.Add(e.kernel("BiasGrad", op, e.into(op, 0), e.arg(op, 0)))
+				b.Add(e.kernel("BiasGrad", op, e.into(op, 0), e.out(op, 0)))
 			}
 		},
 		"linear_dw": func(e *emitter, b *jen.Group, op *ir.Op) {

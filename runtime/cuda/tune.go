@@ -157,7 +157,7 @@ func (p *Prepared) newTrial() (*trial, error) {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
 	}
 	if q.Sums {
-		t.sums = place((q.M+127)/128, q.K, q.K, 4)
+		t.sums = place((q.M+63)/64, q.N, q.N, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {

@@ -326,7 +326,7 @@ func (c *call) prepared(p *ir.Product, q cuda.Product) (*cuda.Prepared, error) {
 	key, n := *p, 0
 	key.About = ""
 	want := c.d.Rival
-	if p.Own != "" || p.Sums {
+	if p.Own != "" {
 		want = max(want, 1)
 	}
 	for _, r := range c.code.Rivals {

@@ -9,7 +9,7 @@
 
 // product_wgmma: D [rows, cols] = A [rows, terms] · B, where B is [cols, terms], or where across is set [terms, cols]; then, as Config
 // says and in this order, P = D + bias + C; D = fn(P), and other = fn'(P) with slope. With times, D = P · other. With sums, the columns
-// of A are summed over each 128 rows as they come by: sums [ceil(rows/128), terms] float, in a fixed order.
+// of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), cols] float, in a fixed order.
 //
 //   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums
 //   maps    of a with 128 rows a tile, of b with tile_cols (across: 64), of d and other with 64. other is C, or the activation's
@@ -33,49 +33,6 @@ template <class C> struct ProductTiles {
     }
 };
 
-// sum_columns is what a warp does that sums half of A's columns, those of tiles at the left: products with a matrix of ones.
-template <class C>
-__device__ inline void sum_columns(int rows, int half, const unsigned char *ring, Arrival *full, Arrival *empty, float *sums) {
-    using T = typename C::T;
-    using L = ProductTiles<C>;
-    const int lane = lane_index(), down = ceil_div(rows, L::rows), tiles = down * L::across;
-    const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
-    int step = 0;
-    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-        const int2 at = L::place(t, down);
-#pragma unroll 1
-        for (int s = 0; s < L::steps; s++, step++) {
-            const int slot = step % L::stages;
-            arrival_wait(full + slot, step / L::stages % 2);
-            if (at.y == 0) {
-                const unsigned char *const a = ring + slot * L::stage;
-                float sum[4][4] = {};
-#pragma unroll
-                for (int k = 0; k < L::rows / 16; k++) {
-#pragma unroll
-                    for (int pair = 0; pair < 2; pair++) { // of eight columns
-                        uint32_t r[4];
-                        const int line = k * 16 + lane % 16, chunk = half * 4 + pair * 2 + lane / 16;
-                        ldmatrix_transposed(r, a + line * 128 + 16 * (chunk ^ (line & 7)));
-                        mma<T>(sum[2 * pair], ones, r[0], r[1]);
-                        mma<T>(sum[2 * pair + 1], ones, r[2], r[3]);
-                    }
-                }
-                if (lane < 4) {
-#pragma unroll
-                    for (int n = 0; n < 4; n++) {
-                        const int c = s * 64 + half * 32 + n * 8 + lane * 2;
-                        const float two[2] = {sum[n][0], sum[n][1]};
-                        if (c < C::terms) store(sums + static_cast<size_t>(at.x / L::rows) * C::terms + c, two);
-                    }
-                }
-            }
-            __syncwarp();
-            if (lane == 0) arrival_arrive(empty + slot);
-        }
-    }
-}
-
 template <class C>
 __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap &map_b, const TensorMap &map_d, const TensorMap &map_other,
                               const typename C::T *bias, float *sums) {
@@ -90,7 +47,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     if (threadIdx.x == 0) {
         for (int i = 0; i < L::stages; i++) {
             arrival_init(full + i, 1);
-            arrival_init(empty + i, (C::pairs ? 1 : 2) + (C::sums ? 2 : 0));
+            arrival_init(empty + i, C::pairs ? 1 : 2);
         }
         for (int i = 0; i < 2; i++) {
             arrival_init(turn + i, 1);
@@ -102,9 +59,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     __syncthreads();
 
     if (group == 2) {
-        registers_down<40>();
-        if constexpr (C::sums)
-            if (const int half = warp_index() - 9; half == 0 || half == 1) sum_columns<C>(rows, half, ring, full, empty, sums);
+        registers_down<24>();
         if (threadIdx.x != 256) return;
         int step = 0, turns = 0; // of this block
         for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
@@ -139,7 +94,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         return;
     }
 
-    registers_up<232>();
+    registers_up<240>();
     unsigned char *const boxes = all_boxes + group * L::boxes * L::box;
     const int lane = lane_index(), warp = warp_index() % 4, row_in = lane / 4, column_in = lane % 4 * 2; // of an accumulator
     const bool leads = threadIdx.x % 128 == 0;
@@ -246,10 +201,35 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                 tile_store(map_d, out, column, row);
                 tile_store_commit();
             }
+            if constexpr (C::sums) { // a product with a matrix of ones; a warp has 16 of the box's columns
+                const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
+                float sum[2][4] = {};
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    uint32_t r[4];
+                    const int line = k * 16 + lane % 16, chunk = warp * 2 + lane / 16;
+                    ldmatrix_transposed(r, out + line * 128 + 16 * (chunk ^ (line & 7)));
+                    mma<T>(sum[0], ones, r[0], r[1]);
+                    mma<T>(sum[1], ones, r[2], r[3]);
+                }
+                if (lane < 4 && row < rows) {
+#pragma unroll
+                    for (int n = 0; n < 2; n++) {
+                        const int c = column + warp * 16 + n * 8 + lane * 2;
+                        if (c < C::cols) {
+                            const float two[2] = {sum[n][0], sum[n][1]};
+                            store(sums + static_cast<size_t>(row / 64) * C::cols + c, two);
+                        }
+                    }
+                }
+            }
         }
-        if (L::input && leads) {
-            tile_store_read<0>();
-            arrival_arrive(left + group);
+        if constexpr (L::input) {
+            group_barrier(1 + group, 128); // sums may still be read
+            if (leads) {
+                tile_store_read<0>();
+                arrival_arrive(left + group);
+            }
         }
     }
     if (leads) tile_store_done();

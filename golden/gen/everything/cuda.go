@@ -17,13 +17,13 @@ var kernelFiles embed.FS
 const (
 	kAdamwAdamw = iota
 	kAdamwBeginAdamw
-	kAddPartialsDAct3
-	kAddPartialsDAttnIn1
-	kAddPartialsDAttnIn3
+	kAddPartials_1_2QkvBias
+	kAddPartials_2_3GateUpBias
+	kAddPartials_3_4DownBias
+	kAddPartials_3_4GateUpBias
+	kAddPartials_3_4QkvBias
 	kAddPartialsDK10
 	kAddPartialsDK4
-	kAddPartialsDMlpIn2
-	kAddPartialsDMlpIn3
 	kAddPartialsDQ10
 	kAddPartialsDQ4
 	kAddPartialsDStream3
@@ -70,11 +70,11 @@ const (
 	kAttentionTiledGradDQ8
 	kAttentionTiledGradDQ8_2
 	kAttentionTiledGradDQ8_3
-	kBiasGradDAct3
-	kBiasGradDAttnIn1
-	kBiasGradDAttnIn3
-	kBiasGradDMlpIn2
-	kBiasGradDMlpIn3
+	kBiasGrad_1_2QkvBias
+	kBiasGrad_2_3GateUpBias
+	kBiasGrad_3_4DownBias
+	kBiasGrad_3_4GateUpBias
+	kBiasGrad_3_4QkvBias
 	kBiasGradPart
 	kCountN
 	kCountN_2
@@ -247,13 +247,13 @@ var cudaProgram = &gpu.Program{
 	Kernels: []gpu.Kernel{
 		{Entry: "adamw_adamw", Threads: 256, Bytes: 17290112, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
-		{Entry: "add_partials_d_act3", Threads: 256, Bytes: 6912, About: "linear_dx  d_act3  everything.yaml:7"},
-		{Entry: "add_partials_d_attn_in1", Threads: 256, Bytes: 13824, About: "linear_dx  d_attn_in1  everything.yaml:9"},
-		{Entry: "add_partials_d_attn_in3", Threads: 256, Bytes: 20736, About: "linear_dx  d_attn_in3  everything.yaml:9"},
+		{Entry: "add_partials_1_2_qkv_bias", Threads: 256, Bytes: 13824, About: "bias_grad  1_2_qkv_bias  everything.yaml:9"},
+		{Entry: "add_partials_2_3_gate_up_bias", Threads: 256, Bytes: 27648, About: "bias_grad  2_3_gate_up_bias  everything.yaml:12"},
+		{Entry: "add_partials_3_4_down_bias", Threads: 256, Bytes: 6912, About: "bias_grad  3_4_down_bias  everything.yaml:27"},
+		{Entry: "add_partials_3_4_gate_up_bias", Threads: 256, Bytes: 41472, About: "bias_grad  3_4_gate_up_bias  everything.yaml:12"},
+		{Entry: "add_partials_3_4_qkv_bias", Threads: 256, Bytes: 20736, About: "bias_grad  3_4_qkv_bias  everything.yaml:9"},
 		{Entry: "add_partials_d_k10", Threads: 256, Bytes: 2496, About: "rmsnorm_grad  d_k10  everything.yaml:16"},
 		{Entry: "add_partials_d_k4", Threads: 256, Bytes: 1728, About: "rmsnorm_grad  d_k4  everything.yaml:16"},
-		{Entry: "add_partials_d_mlp_in2", Threads: 256, Bytes: 27648, About: "linear_dx  d_mlp_in2  everything.yaml:12"},
-		{Entry: "add_partials_d_mlp_in3", Threads: 256, Bytes: 41472, About: "linear_dx  d_mlp_in3  everything.yaml:12"},
 		{Entry: "add_partials_d_q10", Threads: 256, Bytes: 4800, About: "rmsnorm_grad  d_q10  everything.yaml:16"},
 		{Entry: "add_partials_d_q4", Threads: 256, Bytes: 3264, About: "rmsnorm_grad  d_q4  everything.yaml:16"},
 		{Entry: "add_partials_d_stream3", Threads: 256, Bytes: 3840, About: "layernorm_grad  d_stream3  everything.yaml:14"},
@@ -300,11 +300,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_tiled_grad_d_q8", Threads: 128, Shared: 45056, Bytes: 1499136, FLOPs: 47370240, About: "attention_grad  d_q8  everything.yaml:22"},
 		{Entry: "attention_tiled_grad_d_q8_2", Threads: 128, Shared: 45056, Bytes: 1499136, FLOPs: 35573760, About: "attention_grad  d_q8  everything.yaml:22"},
 		{Entry: "attention_tiled_grad_d_q8_3", Threads: 128, Shared: 45056, Bytes: 1499136, FLOPs: 47185920, About: "attention_grad  d_q8  everything.yaml:22"},
-		{Entry: "bias_grad_d_act3", Threads: 256, Bytes: 202752, About: "linear_dx  d_act3  everything.yaml:7"},
-		{Entry: "bias_grad_d_attn_in1", Threads: 256, Bytes: 405504, About: "linear_dx  d_attn_in1  everything.yaml:9"},
-		{Entry: "bias_grad_d_attn_in3", Threads: 256, Bytes: 608256, About: "linear_dx  d_attn_in3  everything.yaml:9"},
-		{Entry: "bias_grad_d_mlp_in2", Threads: 256, Bytes: 811008, About: "linear_dx  d_mlp_in2  everything.yaml:12"},
-		{Entry: "bias_grad_d_mlp_in3", Threads: 256, Bytes: 1216512, About: "linear_dx  d_mlp_in3  everything.yaml:12"},
+		{Entry: "bias_grad_1_2_qkv_bias", Threads: 256, Bytes: 405504, FLOPs: 98304, About: "bias_grad  1_2_qkv_bias  everything.yaml:9"},
+		{Entry: "bias_grad_2_3_gate_up_bias", Threads: 256, Bytes: 811008, FLOPs: 196608, About: "bias_grad  2_3_gate_up_bias  everything.yaml:12"},
+		{Entry: "bias_grad_3_4_down_bias", Threads: 256, Bytes: 202752, FLOPs: 49152, About: "bias_grad  3_4_down_bias  everything.yaml:27"},
+		{Entry: "bias_grad_3_4_gate_up_bias", Threads: 256, Bytes: 1216512, FLOPs: 294912, About: "bias_grad  3_4_gate_up_bias  everything.yaml:12"},
+		{Entry: "bias_grad_3_4_qkv_bias", Threads: 256, Bytes: 608256, FLOPs: 147456, About: "bias_grad  3_4_qkv_bias  everything.yaml:9"},
 		{Entry: "bias_grad_part", Threads: 256, Bytes: 2162688, About: "head_loss_grad  part  everything.yaml:6"},
 		{Entry: "count_n", Threads: 1024, Bytes: 8196, About: "count  n  everything.yaml:44"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 2052, About: "count  n"},

@@ -793,20 +793,22 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_mlp_out7 = layernorm_grad(d_mlp_post3, mlp_out8[l], layers.3-4.mlp_post_norm.weight[l], mlp_post_stats7[l]) into layers.3-4.mlp_post_norm.weight[l]  [everything.yaml:14, grad]
 			r.Launch(kLayernormGradDStream3, gpu.Grid{8, 1, 1}, v.dMlpOut7, r.Scratch, v.dMlpPost3Kept, v.mlpOut8, w.mlpPostNorm3[l], v.mlpPostStats7, 0)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpPostNorm3[l], 0, r.Scratch)
+			// bias_grad(d_mlp_out7) into layers.3-4.down.bias[l]  [everything.yaml:27, grad]
+			r.Launch(kBiasGrad_3_4DownBias, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut7)
+			r.Launch(kAddPartials_3_4DownBias, gpu.Grid{3, 1, 1}, d.downBias3[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out7, act7[l]) into layers.3-4.down.weight[l]  [everything.yaml:7, grad]
 			r.Multiply(pD_3_4DownWeight, d.down3[l], v.dMlpOut7, v.act7, d.down3[l], 0, 0)
-			// d_act3 = linear_dx(d_mlp_out7, layers.3-4.down.weight[l]) into layers.3-4.down.bias[l]  [everything.yaml:7, grad]
+			// d_act3 = linear_dx(d_mlp_out7, layers.3-4.down.weight[l])  [everything.yaml:7, grad]
 			r.Multiply(pDAct3, v.dAct3, v.dMlpOut7, c.down3[l], 0, 0, 0)
-			r.Launch(kBiasGradDAct3, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut7)
-			r.Launch(kAddPartialsDAct3, gpu.Grid{3, 1, 1}, d.downBias3[l], 0, r.Scratch)
 			// d_gate7, d_up7 = glu_grad(d_act3, gate8[l], up8[l])  [everything.yaml:25, grad]
 			r.Launch(kGluGradDGate7, gpu.Grid{144, 1, 1}, v.dGate7, v.dUp7, v.dAct3, v.gate8, v.up8)
+			// bias_grad(d_gate_up7) into layers.3-4.gate_up.bias[l]  [everything.yaml:12, grad]
+			r.Launch(kBiasGrad_3_4GateUpBias, gpu.Grid{5, 16, 1}, r.Scratch, v.dGateUp7)
+			r.Launch(kAddPartials_3_4GateUpBias, gpu.Grid{18, 1, 1}, d.gateUpBias3[l], 0, r.Scratch)
 			// linear_dw(d_gate_up7, mlp_in7[l]) into layers.3-4.gate_up.weight[l]  [everything.yaml:12, grad]
 			r.Multiply(pD_3_4GateUpWeight, d.gateUp3[l], v.dGateUp7, v.mlpIn7, d.gateUp3[l], 0, 0)
-			// d_mlp_in3 = linear_dx(d_gate_up7, layers.3-4.gate_up.weight[l]) into layers.3-4.gate_up.bias[l]  [everything.yaml:12, grad]
+			// d_mlp_in3 = linear_dx(d_gate_up7, layers.3-4.gate_up.weight[l])  [everything.yaml:12, grad]
 			r.Multiply(pDMlpIn3, v.dMlpIn3, v.dGateUp7, c.gateUp3[l], 0, 0, 0)
-			r.Launch(kBiasGradDMlpIn3, gpu.Grid{5, 16, 1}, r.Scratch, v.dGateUp7)
-			r.Launch(kAddPartialsDMlpIn3, gpu.Grid{18, 1, 1}, d.gateUpBias3[l], 0, r.Scratch)
 			// d_x1 = layernorm_grad(d_mlp_in3, x23[l], layers.3-4.mlp_norm.weight[l], mlp_in_stats7[l], d_x12) into layers.3-4.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dStream3, r.Scratch, v.dMlpIn3, v.attnPost7, w.mlpNorm3[l], v.mlpInStats7, v.dStream3)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpNorm3[l], 0, r.Scratch)
@@ -830,12 +832,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q10 = rmsnorm_grad(d_q11, q15[l], layers.3-4.q_norm.weight[l], q10_stats1[l]) into layers.3-4.q_norm.weight[l]  [everything.yaml:16, grad]
 			r.Launch(kRmsnormGradDQ10, gpu.Grid{48, 1, 1}, v.dQ10, r.Scratch, v.dQ11, v.q15, w.qNorm3[l], v.q10Stats1, 0)
 			r.Launch(kAddPartialsDQ10, gpu.Grid{1, 1, 1}, d.qNorm3[l], 0, r.Scratch)
+			// bias_grad(d_qkv7) into layers.3-4.qkv.bias[l]  [everything.yaml:9, grad]
+			r.Launch(kBiasGrad_3_4QkvBias, gpu.Grid{3, 16, 1}, r.Scratch, v.dQkv7)
+			r.Launch(kAddPartials_3_4QkvBias, gpu.Grid{9, 1, 1}, d.qkvBias3[l], 0, r.Scratch)
 			// linear_dw(d_qkv7, attn_in7[l]) into layers.3-4.qkv.weight[l]  [everything.yaml:9, grad]
 			r.Multiply(pD_3_4QkvWeight, d.qkv3[l], v.dQkv7, v.attnIn7, d.qkv3[l], 0, 0)
-			// d_attn_in3 = linear_dx(d_qkv7, layers.3-4.qkv.weight[l]) into layers.3-4.qkv.bias[l]  [everything.yaml:9, grad]
+			// d_attn_in3 = linear_dx(d_qkv7, layers.3-4.qkv.weight[l])  [everything.yaml:9, grad]
 			r.Multiply(pDAttnIn3, v.dAttnIn3, v.dQkv7, c.qkv3[l], 0, 0, 0)
-			r.Launch(kBiasGradDAttnIn3, gpu.Grid{3, 16, 1}, r.Scratch, v.dQkv7)
-			r.Launch(kAddPartialsDAttnIn3, gpu.Grid{9, 1, 1}, d.qkvBias3[l], 0, r.Scratch)
 			// d_x2 = layernorm_grad(d_attn_in3, x22[l], layers.3-4.attn_norm.weight[l], attn_in_stats7[l], d_x1) into layers.3-4.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dStream3, r.Scratch, v.dAttnIn3, v.x22[(l-3)], w.attnNorm3[l], v.attnInStats7, v.dStream3)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.attnNorm3[l], 0, r.Scratch)
@@ -851,20 +854,22 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_mlp_out5 = layernorm_grad(d_mlp_post2, mlp_out6[l], layers.2-3.mlp_post_norm.weight[l], mlp_post_stats6[l]) into layers.2-3.mlp_post_norm.weight[l]  [everything.yaml:14, grad]
 			r.Launch(kLayernormGradDStream3, gpu.Grid{8, 1, 1}, v.dMlpOut5, r.Scratch, v.dMlpPost2Kept, v.mlpOut6, w.mlpPostNorm2[l], v.mlpPostStats6, 0)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpPostNorm2[l], 0, r.Scratch)
+			// bias_grad(d_mlp_out5) into layers.2-3.down.bias[l]  [everything.yaml:27, grad]
+			r.Launch(kBiasGrad_3_4DownBias, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut5)
+			r.Launch(kAddPartials_3_4DownBias, gpu.Grid{3, 1, 1}, d.downBias2[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out5, act6[l]) into layers.2-3.down.weight[l]  [everything.yaml:7, grad]
 			r.Multiply(pD_2_3DownWeight, d.down2[l], v.dMlpOut5, v.act6, d.down2[l], 0, 0)
-			// d_act2 = linear_dx(d_mlp_out5, layers.2-3.down.weight[l]) into layers.2-3.down.bias[l]  [everything.yaml:7, grad]
+			// d_act2 = linear_dx(d_mlp_out5, layers.2-3.down.weight[l])  [everything.yaml:7, grad]
 			r.Multiply(pDAct2, v.dAct2, v.dMlpOut5, c.down2[l], 0, 0, 0)
-			r.Launch(kBiasGradDAct3, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut5)
-			r.Launch(kAddPartialsDAct3, gpu.Grid{3, 1, 1}, d.downBias2[l], 0, r.Scratch)
 			// d_gate5, d_up5 = glu_grad(d_act2, gate6[l], up6[l])  [everything.yaml:25, grad]
 			r.Launch(kGluGradDGate5, gpu.Grid{96, 1, 1}, v.dGate5, v.dUp5, v.dAct2, v.gate6, v.up6)
+			// bias_grad(d_gate_up5) into layers.2-3.gate_up.bias[l]  [everything.yaml:12, grad]
+			r.Launch(kBiasGrad_2_3GateUpBias, gpu.Grid{3, 16, 1}, r.Scratch, v.dGateUp5)
+			r.Launch(kAddPartials_2_3GateUpBias, gpu.Grid{12, 1, 1}, d.gateUpBias2[l], 0, r.Scratch)
 			// linear_dw(d_gate_up5, mlp_in6[l]) into layers.2-3.gate_up.weight[l]  [everything.yaml:12, grad]
 			r.Multiply(pD_2_3GateUpWeight, d.gateUp2[l], v.dGateUp5, v.mlpIn6, d.gateUp2[l], 0, 0)
-			// d_mlp_in2 = linear_dx(d_gate_up5, layers.2-3.gate_up.weight[l]) into layers.2-3.gate_up.bias[l]  [everything.yaml:12, grad]
+			// d_mlp_in2 = linear_dx(d_gate_up5, layers.2-3.gate_up.weight[l])  [everything.yaml:12, grad]
 			r.Multiply(pDMlpIn2, v.dMlpIn2, v.dGateUp5, c.gateUp2[l], 0, 0, 0)
-			r.Launch(kBiasGradDMlpIn2, gpu.Grid{3, 16, 1}, r.Scratch, v.dGateUp5)
-			r.Launch(kAddPartialsDMlpIn2, gpu.Grid{12, 1, 1}, d.gateUpBias2[l], 0, r.Scratch)
 			// d_x3 = layernorm_grad(d_mlp_in2, x20[l], layers.2-3.mlp_norm.weight[l], mlp_in_stats6[l], d_x9) into layers.2-3.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX9, r.Scratch, v.dMlpIn2, v.attnPost6, w.mlpNorm2[l], v.mlpInStats6, v.dX9)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpNorm2[l], 0, r.Scratch)
@@ -888,12 +893,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q7 = rmsnorm_grad(d_q8, q13[l], layers.2-3.q_norm.weight[l], q7_stats1[l]) into layers.2-3.q_norm.weight[l]  [everything.yaml:16, grad]
 			r.Launch(kRmsnormGradDQ10, gpu.Grid{48, 1, 1}, v.dQ7, r.Scratch, v.dQ8, v.q13, w.qNorm2[l], v.q7Stats1, 0)
 			r.Launch(kAddPartialsDQ10, gpu.Grid{1, 1, 1}, d.qNorm2[l], 0, r.Scratch)
+			// bias_grad(d_qkv5) into layers.2-3.qkv.bias[l]  [everything.yaml:9, grad]
+			r.Launch(kBiasGrad_3_4QkvBias, gpu.Grid{3, 16, 1}, r.Scratch, v.dQkv5)
+			r.Launch(kAddPartials_3_4QkvBias, gpu.Grid{9, 1, 1}, d.qkvBias2[l], 0, r.Scratch)
 			// linear_dw(d_qkv5, attn_in6[l]) into layers.2-3.qkv.weight[l]  [everything.yaml:9, grad]
 			r.Multiply(pD_3_4QkvWeight, d.qkv2[l], v.dQkv5, v.attnIn6, d.qkv2[l], 0, 0)
-			// d_attn_in2 = linear_dx(d_qkv5, layers.2-3.qkv.weight[l]) into layers.2-3.qkv.bias[l]  [everything.yaml:9, grad]
+			// d_attn_in2 = linear_dx(d_qkv5, layers.2-3.qkv.weight[l])  [everything.yaml:9, grad]
 			r.Multiply(pDAttnIn3, v.dAttnIn2, v.dQkv5, c.qkv2[l], 0, 0, 0)
-			r.Launch(kBiasGradDAttnIn3, gpu.Grid{3, 16, 1}, r.Scratch, v.dQkv5)
-			r.Launch(kAddPartialsDAttnIn3, gpu.Grid{9, 1, 1}, d.qkvBias2[l], 0, r.Scratch)
 			// d_x4 = layernorm_grad(d_attn_in2, x19[l], layers.2-3.attn_norm.weight[l], attn_in_stats6[l], d_x3) into layers.2-3.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX9, r.Scratch, v.dAttnIn2, v.x19[(l-2)], w.attnNorm2[l], v.attnInStats6, v.dX9)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.attnNorm2[l], 0, r.Scratch)
@@ -991,20 +997,22 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_mlp_out3 = layernorm_grad(d_mlp_post1, mlp_out4[l], layers.1-2.mlp_post_norm.weight[l], mlp_post_stats5[l]) into layers.1-2.mlp_post_norm.weight[l]  [everything.yaml:14, grad]
 			r.Launch(kLayernormGradDStream3, gpu.Grid{8, 1, 1}, v.dMlpOut3, r.Scratch, v.dMlpPost1Kept, v.mlpOut4, w.mlpPostNorm1[l], v.mlpPostStats5, 0)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpPostNorm1[l], 0, r.Scratch)
+			// bias_grad(d_mlp_out3) into layers.1-2.down.bias[l]  [everything.yaml:27, grad]
+			r.Launch(kBiasGrad_3_4DownBias, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut3)
+			r.Launch(kAddPartials_3_4DownBias, gpu.Grid{3, 1, 1}, d.downBias1[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out3, act5[l]) into layers.1-2.down.weight[l]  [everything.yaml:7, grad]
 			r.Multiply(pD_3_4DownWeight, d.down1[l], v.dMlpOut3, v.act5, d.down1[l], 0, 0)
-			// d_act1 = linear_dx(d_mlp_out3, layers.1-2.down.weight[l]) into layers.1-2.down.bias[l]  [everything.yaml:7, grad]
+			// d_act1 = linear_dx(d_mlp_out3, layers.1-2.down.weight[l])  [everything.yaml:7, grad]
 			r.Multiply(pDAct3, v.dAct1, v.dMlpOut3, c.down1[l], 0, 0, 0)
-			r.Launch(kBiasGradDAct3, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut3)
-			r.Launch(kAddPartialsDAct3, gpu.Grid{3, 1, 1}, d.downBias1[l], 0, r.Scratch)
 			// d_gate3, d_up3 = glu_grad(d_act1, gate4[l], up4[l])  [everything.yaml:25, grad]
 			r.Launch(kGluGradDGate7, gpu.Grid{144, 1, 1}, v.dGate3, v.dUp3, v.dAct1, v.gate4, v.up4)
+			// bias_grad(d_gate_up3) into layers.1-2.gate_up.bias[l]  [everything.yaml:12, grad]
+			r.Launch(kBiasGrad_3_4GateUpBias, gpu.Grid{5, 16, 1}, r.Scratch, v.dGateUp3)
+			r.Launch(kAddPartials_3_4GateUpBias, gpu.Grid{18, 1, 1}, d.gateUpBias1[l], 0, r.Scratch)
 			// linear_dw(d_gate_up3, mlp_in5[l]) into layers.1-2.gate_up.weight[l]  [everything.yaml:12, grad]
 			r.Multiply(pD_3_4GateUpWeight, d.gateUp1[l], v.dGateUp3, v.mlpIn5, d.gateUp1[l], 0, 0)
-			// d_mlp_in1 = linear_dx(d_gate_up3, layers.1-2.gate_up.weight[l]) into layers.1-2.gate_up.bias[l]  [everything.yaml:12, grad]
+			// d_mlp_in1 = linear_dx(d_gate_up3, layers.1-2.gate_up.weight[l])  [everything.yaml:12, grad]
 			r.Multiply(pDMlpIn3, v.dMlpIn1, v.dGateUp3, c.gateUp1[l], 0, 0, 0)
-			r.Launch(kBiasGradDMlpIn3, gpu.Grid{5, 16, 1}, r.Scratch, v.dGateUp3)
-			r.Launch(kAddPartialsDMlpIn3, gpu.Grid{18, 1, 1}, d.gateUpBias1[l], 0, r.Scratch)
 			// d_x13 = layernorm_grad(d_mlp_in1, x17[l], layers.1-2.mlp_norm.weight[l], mlp_in_stats5[l], d_x6) into layers.1-2.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX6, r.Scratch, v.dMlpIn1, v.attnPost5, w.mlpNorm1[l], v.mlpInStats5, v.dX6)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpNorm1[l], 0, r.Scratch)
@@ -1032,12 +1040,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q4 = rmsnorm_grad(d_q5, q9[l], layers.1-2.q_norm.weight[l], q4_stats1[l]) into layers.1-2.q_norm.weight[l]  [everything.yaml:16, grad]
 			r.Launch(kRmsnormGradDQ4, gpu.Grid{32, 1, 1}, v.dQ4, r.Scratch, v.dQ5Rot, v.q9, w.qNorm1[l], v.q4Stats1, 0)
 			r.Launch(kAddPartialsDQ4, gpu.Grid{1, 1, 1}, d.qNorm1[l], 0, r.Scratch)
+			// bias_grad(d_qkv3) into layers.1-2.qkv.bias[l]  [everything.yaml:9, grad]
+			r.Launch(kBiasGrad_1_2QkvBias, gpu.Grid{2, 16, 1}, r.Scratch, v.dQkv3)
+			r.Launch(kAddPartials_1_2QkvBias, gpu.Grid{6, 1, 1}, d.qkvBias1[l], 0, r.Scratch)
 			// linear_dw(d_qkv3, attn_in5[l]) into layers.1-2.qkv.weight[l]  [everything.yaml:9, grad]
 			r.Multiply(pD_1_2QkvWeight, d.qkv1[l], v.dQkv3, v.attnIn5, d.qkv1[l], 0, 0)
-			// d_attn_in1 = linear_dx(d_qkv3, layers.1-2.qkv.weight[l]) into layers.1-2.qkv.bias[l]  [everything.yaml:9, grad]
+			// d_attn_in1 = linear_dx(d_qkv3, layers.1-2.qkv.weight[l])  [everything.yaml:9, grad]
 			r.Multiply(pDAttnIn1, v.dAttnIn1, v.dQkv3, c.qkv1[l], 0, 0, 0)
-			r.Launch(kBiasGradDAttnIn1, gpu.Grid{2, 16, 1}, r.Scratch, v.dQkv3)
-			r.Launch(kAddPartialsDAttnIn1, gpu.Grid{6, 1, 1}, d.qkvBias1[l], 0, r.Scratch)
 			// d_x15 = layernorm_grad(d_attn_in1, x16[l], layers.1-2.attn_norm.weight[l], attn_in_stats5[l], d_x13) into layers.1-2.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX6, r.Scratch, v.dAttnIn1, v.x16[(l-1)], w.attnNorm1[l], v.attnInStats5, v.dX6)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.attnNorm1[l], 0, r.Scratch)
@@ -1053,20 +1062,22 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_mlp_out1 = layernorm_grad(d_mlp_post, mlp_out2[l], layers.0-1.mlp_post_norm.weight[l], mlp_post_stats4[l]) into layers.0-1.mlp_post_norm.weight[l]  [everything.yaml:14, grad]
 			r.Launch(kLayernormGradDStream3, gpu.Grid{8, 1, 1}, v.dMlpOut1, r.Scratch, v.dMlpPostKept, v.mlpOut2, w.mlpPostNorm0[l], v.mlpPostStats4, 0)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpPostNorm0[l], 0, r.Scratch)
+			// bias_grad(d_mlp_out1) into layers.0-1.down.bias[l]  [everything.yaml:27, grad]
+			r.Launch(kBiasGrad_3_4DownBias, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut1)
+			r.Launch(kAddPartials_3_4DownBias, gpu.Grid{3, 1, 1}, d.downBias0[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out1, act4[l]) into layers.0-1.down.weight[l]  [everything.yaml:7, grad]
 			r.Multiply(pD_2_3DownWeight, d.down0[l], v.dMlpOut1, v.act4, d.down0[l], 0, 0)
-			// d_act = linear_dx(d_mlp_out1, layers.0-1.down.weight[l]) into layers.0-1.down.bias[l]  [everything.yaml:7, grad]
+			// d_act = linear_dx(d_mlp_out1, layers.0-1.down.weight[l])  [everything.yaml:7, grad]
 			r.Multiply(pDAct2, v.dAct, v.dMlpOut1, c.down0[l], 0, 0, 0)
-			r.Launch(kBiasGradDAct3, gpu.Grid{1, 16, 1}, r.Scratch, v.dMlpOut1)
-			r.Launch(kAddPartialsDAct3, gpu.Grid{3, 1, 1}, d.downBias0[l], 0, r.Scratch)
 			// d_gate1, d_up1 = glu_grad(d_act, gate2[l], up2[l])  [everything.yaml:25, grad]
 			r.Launch(kGluGradDGate5, gpu.Grid{96, 1, 1}, v.dGate1, v.dUp1, v.dAct, v.gate2, v.up2)
+			// bias_grad(d_gate_up1) into layers.0-1.gate_up.bias[l]  [everything.yaml:12, grad]
+			r.Launch(kBiasGrad_2_3GateUpBias, gpu.Grid{3, 16, 1}, r.Scratch, v.dGateUp1)
+			r.Launch(kAddPartials_2_3GateUpBias, gpu.Grid{12, 1, 1}, d.gateUpBias0[l], 0, r.Scratch)
 			// linear_dw(d_gate_up1, mlp_in4[l]) into layers.0-1.gate_up.weight[l]  [everything.yaml:12, grad]
 			r.Multiply(pD_2_3GateUpWeight, d.gateUp0[l], v.dGateUp1, v.mlpIn4, d.gateUp0[l], 0, 0)
-			// d_mlp_in = linear_dx(d_gate_up1, layers.0-1.gate_up.weight[l]) into layers.0-1.gate_up.bias[l]  [everything.yaml:12, grad]
+			// d_mlp_in = linear_dx(d_gate_up1, layers.0-1.gate_up.weight[l])  [everything.yaml:12, grad]
 			r.Multiply(pDMlpIn2, v.dMlpIn, v.dGateUp1, c.gateUp0[l], 0, 0, 0)
-			r.Launch(kBiasGradDMlpIn2, gpu.Grid{3, 16, 1}, r.Scratch, v.dGateUp1)
-			r.Launch(kAddPartialsDMlpIn2, gpu.Grid{12, 1, 1}, d.gateUpBias0[l], 0, r.Scratch)
 			// d_x18 = layernorm_grad(d_mlp_in, x14[l], layers.0-1.mlp_norm.weight[l], mlp_in_stats4[l], d_x16) into layers.0-1.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX16, r.Scratch, v.dMlpIn, v.attnPost4, w.mlpNorm0[l], v.mlpInStats4, v.dX16)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.mlpNorm0[l], 0, r.Scratch)
@@ -1094,12 +1105,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q1 = rmsnorm_grad(d_q2, q3[l], layers.0-1.q_norm.weight[l], q1_stats1[l]) into layers.0-1.q_norm.weight[l]  [everything.yaml:16, grad]
 			r.Launch(kRmsnormGradDQ4, gpu.Grid{32, 1, 1}, v.dQ1, r.Scratch, v.dQ2Rot, v.q3, w.qNorm0[l], v.q1Stats1, 0)
 			r.Launch(kAddPartialsDQ4, gpu.Grid{1, 1, 1}, d.qNorm0[l], 0, r.Scratch)
+			// bias_grad(d_qkv1) into layers.0-1.qkv.bias[l]  [everything.yaml:9, grad]
+			r.Launch(kBiasGrad_1_2QkvBias, gpu.Grid{2, 16, 1}, r.Scratch, v.dQkv1)
+			r.Launch(kAddPartials_1_2QkvBias, gpu.Grid{6, 1, 1}, d.qkvBias0[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in4[l]) into layers.0-1.qkv.weight[l]  [everything.yaml:9, grad]
 			r.Multiply(pD_1_2QkvWeight, d.qkv0[l], v.dQkv1, v.attnIn4, d.qkv0[l], 0, 0)
-			// d_attn_in = linear_dx(d_qkv1, layers.0-1.qkv.weight[l]) into layers.0-1.qkv.bias[l]  [everything.yaml:9, grad]
+			// d_attn_in = linear_dx(d_qkv1, layers.0-1.qkv.weight[l])  [everything.yaml:9, grad]
 			r.Multiply(pDAttnIn1, v.dAttnIn, v.dQkv1, c.qkv0[l], 0, 0, 0)
-			r.Launch(kBiasGradDAttnIn1, gpu.Grid{2, 16, 1}, r.Scratch, v.dQkv1)
-			r.Launch(kAddPartialsDAttnIn1, gpu.Grid{6, 1, 1}, d.qkvBias0[l], 0, r.Scratch)
 			// d_x20 = layernorm_grad(d_attn_in, x13[l], layers.0-1.attn_norm.weight[l], attn_in_stats4[l], d_x18) into layers.0-1.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
 			r.Launch(kLayernormGradDX1, gpu.Grid{8, 1, 1}, v.dX16, r.Scratch, v.dAttnIn, v.x13[l], w.attnNorm0[l], v.attnInStats4, v.dX16)
 			r.Launch(kAddPartialsDStream3, gpu.Grid{3, 1, 1}, d.attnNorm0[l], 0, r.Scratch)

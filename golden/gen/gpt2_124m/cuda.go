@@ -22,13 +22,11 @@ const (
 	kAddLayernormX3_3
 	kAddLayernormX3_4
 	kAddLayernormX3_5
-	kAddPartialsDAttnIn
-	kAddPartialsDAttnIn_2
-	kAddPartialsDMlpIn
-	kAddPartialsDMlpIn_2
 	kAddPartialsDStream
 	kAddPartialsDUp1
 	kAddPartialsDUp1_2
+	kAddPartialsDownBias
+	kAddPartialsQkvBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -45,9 +43,9 @@ const (
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaDkvDQ1
 	kAttentionWgmmaDqDQ1
-	kBiasGradDAttnIn
-	kBiasGradDMlpIn
 	kBiasGradDUp1
+	kBiasGradDownBias
+	kBiasGradQkvBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -86,16 +84,10 @@ const (
 	kProductWgmmaAttnOut1_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
-	kProductWgmmaDAttn_3
-	kProductWgmmaDAttn_4
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
-	kProductWgmmaDAttnIn_3
-	kProductWgmmaDAttnIn_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaDMlpIn_3
-	kProductWgmmaDMlpIn_4
 	kProductWgmmaDUp1
 	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
@@ -131,13 +123,10 @@ const (
 	pDUp2
 	pDUpWeight
 	pDMlpIn
-	pDMlpIn2
 	pDOWeight
 	pDAttn
-	pDAttn2
 	pDQkvWeight
 	pDAttnIn
-	pDAttnIn2
 	pAct3
 	pX4
 	pQkv2
@@ -173,13 +162,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_3", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_d_attn_in", Threads: 256, Bytes: 608256, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
-		{Entry: "add_partials_d_attn_in_2", Threads: 256, Bytes: 552960, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
-		{Entry: "add_partials_d_mlp_in", Threads: 256, Bytes: 811008, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_d_mlp_in_2", Threads: 256, Bytes: 565248, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 3158016, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 202752, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
-		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 546816, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1597440, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_d_up1_2", Threads: 256, Bytes: 565248, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 546816, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
+		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 552960, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 28344320, FLOPs: 6291456, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
@@ -196,9 +183,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 76283904, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 76677120, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
-		{Entry: "bias_grad_d_attn_in", Threads: 256, Bytes: 38283264, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
-		{Entry: "bias_grad_d_mlp_in", Threads: 256, Bytes: 50872320, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
-		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 13123584, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 50872320, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
+		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 38283264, FLOPs: 18874368, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
@@ -237,16 +224,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_attn_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
-		{Entry: "product_wgmma_d_attn_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
-		{Entry: "product_wgmma_d_attn_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
-		{Entry: "product_wgmma_d_attn_in_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
-		{Entry: "product_wgmma_d_attn_in_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
-		{Entry: "product_wgmma_d_mlp_in_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
-		{Entry: "product_wgmma_d_mlp_in_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
@@ -279,13 +260,10 @@ var cudaProgram = &gpu.Program{
 		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 3072, N: 768, K: 8192, TransA: true, LDA: 3072, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  gpt2-124m.yaml:3"},
-		{M: 8192, N: 768, K: 3072, LDA: 3072, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, LDA: 3072, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{M: 768, N: 768, K: 8192, TransA: true, LDA: 768, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  gpt2-124m.yaml:6"},
-		{M: 8192, N: 768, K: 768, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
 		{M: 8192, N: 768, K: 768, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  gpt2-124m.yaml:6"},
 		{M: 2304, N: 768, K: 8192, TransA: true, LDA: 2304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  gpt2-124m.yaml:8"},
-		{M: 8192, N: 768, K: 2304, LDA: 2304, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
 		{M: 8192, N: 768, K: 2304, LDA: 2304, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  gpt2-124m.yaml:8"},
 		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUBias, Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  x4  gpt2-124m.yaml:6"},
@@ -313,16 +291,10 @@ var cudaProgram = &gpu.Program{
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
-		{Product: pDMlpIn2, Kernel: kProductWgmmaDMlpIn_3, Rows: 128, Cols: 128},
-		{Product: pDMlpIn2, Kernel: kProductWgmmaDMlpIn_4, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
-		{Product: pDAttn2, Kernel: kProductWgmmaDAttn_3, Rows: 128, Cols: 128},
-		{Product: pDAttn2, Kernel: kProductWgmmaDAttn_4, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pDAttnIn2, Kernel: kProductWgmmaDAttnIn_3, Rows: 128, Cols: 128},
-		{Product: pDAttnIn2, Kernel: kProductWgmmaDAttnIn_4, Rows: 128, Cols: 256},
 		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
 		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},

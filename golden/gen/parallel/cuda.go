@@ -20,20 +20,20 @@ const (
 	kActGradDUp1
 	kAdamwAdamw
 	kAdamwBeginAdamw
-	kAddPartialsDAttnIn
-	kAddPartialsDAttnIn2
 	kAddPartialsDStream
 	kAddPartialsDUp1
+	kAddPartialsDownBias
 	kAddPartialsPart
+	kAddPartialsQkvBias
 	kAddScalarsLoss1
 	kAttentionStatsDQ1Rot
 	kAttentionTiledAttn
 	kAttentionTiledAttn_2
 	kAttentionTiledGradDQ1Rot
-	kBiasGradDAttnIn
-	kBiasGradDAttnIn2
 	kBiasGradDUp1
+	kBiasGradDownBias
 	kBiasGradPart
+	kBiasGradQkvBias
 	kCountN
 	kCrossEntropyPart
 	kCrossEntropyPart_2
@@ -115,20 +115,20 @@ var cudaProgram = &gpu.Program{
 		{Entry: "act_grad_d_up1", Threads: 256, Bytes: 12582912, About: "linear_dx  d_up1  parallel.yaml:6"},
 		{Entry: "adamw_adamw", Threads: 256, Bytes: 36922368, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
-		{Entry: "add_partials_d_attn_in", Threads: 256, Bytes: 135168, About: "linear_dx  d_attn_in  parallel.yaml:3"},
-		{Entry: "add_partials_d_attn_in2", Threads: 256, Bytes: 101376, About: "linear_dx  d_attn_in2  parallel.yaml:8"},
 		{Entry: "add_partials_d_stream", Threads: 256, Bytes: 34816, About: "layernorm_grad  d_stream  parallel.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 33792, About: "linear_dx  d_up1  parallel.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 135168, About: "linear_dx  d_up1  parallel.yaml:6"},
+		{Entry: "add_partials_down_bias", Threads: 256, Bytes: 33792, About: "bias_grad  down_bias  parallel.yaml:13"},
 		{Entry: "add_partials_part", Threads: 256, Bytes: 286720, About: "head_loss_grad  part  parallel.yaml:5"},
+		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 101376, About: "bias_grad  qkv_bias  parallel.yaml:8"},
 		{Entry: "add_scalars_loss1", Threads: 32, Bytes: 12, FLOPs: 1, About: "add  loss1  parallel.yaml:5"},
 		{Entry: "attention_stats_d_q1_rot", Threads: 256, Bytes: 2195456, About: "attention_grad  d_q1_rot  parallel.yaml:3"},
 		{Entry: "attention_tiled_attn", Threads: 128, Shared: 35840, Bytes: 4227072, FLOPs: 67108864, About: "attention  attn  parallel.yaml:3"},
 		{Entry: "attention_tiled_attn_2", Threads: 128, Shared: 35840, RowBytes: 2064, RowFLOPs: 65024, About: "attention  attn  parallel.yaml:3"},
 		{Entry: "attention_tiled_grad_d_q1_rot", Threads: 128, Shared: 45056, Bytes: 7405568, FLOPs: 167772160, About: "attention_grad  d_q1_rot  parallel.yaml:3"},
-		{Entry: "bias_grad_d_attn_in", Threads: 256, Bytes: 4325376, About: "linear_dx  d_attn_in  parallel.yaml:3"},
-		{Entry: "bias_grad_d_attn_in2", Threads: 256, Bytes: 3244032, About: "linear_dx  d_attn_in2  parallel.yaml:8"},
-		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 1081344, About: "linear_dx  d_up1  parallel.yaml:6"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 4325376, About: "linear_dx  d_up1  parallel.yaml:6"},
+		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 1081344, FLOPs: 262144, About: "bias_grad  down_bias  parallel.yaml:13"},
 		{Entry: "bias_grad_part", Threads: 256, Bytes: 17047552, About: "head_loss_grad  part  parallel.yaml:5"},
+		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 3244032, FLOPs: 786432, About: "bias_grad  qkv_bias  parallel.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 8196, About: "count  n  parallel.yaml:19"},
 		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 33579012, About: "head_loss_grad  part  parallel.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 16801792, About: "head_loss  part  parallel.yaml:5"},

@@ -147,25 +147,27 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
+			// bias_grad(d_x3) into layers.down.bias[l]  [parallel.yaml:13, grad]
+			r.Launch(kBiasGradDownBias, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
+			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [parallel.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], 0, 0, 0)
-			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l]) into layers.down.bias[l]  [parallel.yaml:6, fuse-epilogue]
+			// d_up1 = linear_dx(d_x3, layers.down.weight[l], up1[l]) into layers.up.bias[l]  [parallel.yaml:6, fuse-epilogue]
 			r.Multiply(pDUp1, v.dUp1, v.dStream, c.down[l], 0, 0, 0)
 			r.Launch(kActGradDUp1, gpu.Grid{1024, 1, 1}, v.dUp1, v.dUp1, v.up1[l])
-			r.Launch(kBiasGradDUp1, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
-			r.Launch(kAddPartialsDUp1, gpu.Grid{4, 1, 1}, d.downBias[l], 0, r.Scratch)
+			r.Launch(kBiasGradDUp1, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
+			r.Launch(kAddPartialsDUp1, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
 			// linear_dw(d_up1, attn_in[l]) into layers.up.weight[l]  [parallel.yaml:3, grad]
 			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.attnIn[l], 0, 0, 0)
-			// d_attn_in = linear_dx(d_up1, layers.up.weight[l]) into layers.up.bias[l]  [parallel.yaml:3, grad]
+			// d_attn_in = linear_dx(d_up1, layers.up.weight[l])  [parallel.yaml:3, grad]
 			r.Multiply(pDAttnIn, v.dAttnIn, v.dUp1, c.up[l], 0, 0, 0)
-			r.Launch(kBiasGradDAttnIn, gpu.Grid{4, 64, 1}, r.Scratch, v.dUp1)
-			r.Launch(kAddPartialsDAttnIn, gpu.Grid{16, 1, 1}, d.upBias[l], 0, r.Scratch)
+			// bias_grad(d_x3) into layers.o.bias[l]  [parallel.yaml:13, grad]
+			r.Launch(kBiasGradDownBias, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
+			r.Launch(kAddPartialsDownBias, gpu.Grid{4, 1, 1}, d.oBias[l], 0, r.Scratch)
 			// linear_dw(d_x3, attn[l]) into layers.o.weight[l]  [parallel.yaml:6, grad]
 			r.Multiply(pDOWeight, d.o[l], v.dStream, v.attn[l], 0, 0, 0)
-			// d_attn = linear_dx(d_x3, layers.o.weight[l]) into layers.o.bias[l]  [parallel.yaml:6, grad]
+			// d_attn = linear_dx(d_x3, layers.o.weight[l])  [parallel.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
-			r.Launch(kBiasGradDUp1, gpu.Grid{1, 64, 1}, r.Scratch, v.dStream)
-			r.Launch(kAddPartialsDUp1, gpu.Grid{4, 1, 1}, d.oBias[l], 0, r.Scratch)
 			// d_q1_rot, d_k1_rot, d_v1 = attention_grad(d_attn, q1_rot[l], k1_rot[l], v1[l], attn[l], lse[l])  [parallel.yaml:3, grad]
 			r.Launch(kAttentionStatsDQ1Rot, gpu.Grid{256, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 			r.Launch(kAttentionTiledGradDQ1Rot, gpu.Grid{256, 1, 1}, v.dQ1Rot, v.dK1Rot, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch)
@@ -173,12 +175,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kRopeDK1, gpu.Grid{32, 1, 1}, v.dK1Rot, v.dK1Rot, r.Tables[0], r.Tables[1], r.Positions)
 			// d_q1 = rope(d_q1_rot, positions)  [parallel.yaml:10, grad]
 			r.Launch(kRopeDK1, gpu.Grid{32, 1, 1}, v.dQ1Rot, v.dQ1Rot, r.Tables[0], r.Tables[1], r.Positions)
+			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [parallel.yaml:8, grad]
+			r.Launch(kBiasGradQkvBias, gpu.Grid{3, 64, 1}, r.Scratch, v.dQkv1)
+			r.Launch(kAddPartialsQkvBias, gpu.Grid{12, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [parallel.yaml:8, grad]
 			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], 0, 0, 0)
-			// d_attn_in2 = linear_dx(d_qkv1, layers.qkv.weight[l], d_attn_in) into layers.qkv.bias[l]  [parallel.yaml:8, fuse-epilogue]
+			// d_attn_in2 = linear_dx(d_qkv1, layers.qkv.weight[l], d_attn_in)  [parallel.yaml:8, fuse-epilogue]
 			r.Multiply(pDAttnIn2, v.dAttnIn, v.dQkv1, c.qkv[l], v.dAttnIn, 0, 0)
-			r.Launch(kBiasGradDAttnIn2, gpu.Grid{3, 64, 1}, r.Scratch, v.dQkv1)
-			r.Launch(kAddPartialsDAttnIn2, gpu.Grid{12, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// d_x2 = layernorm_grad(d_attn_in2, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [parallel.yaml:3, fuse-epilogue]
 			r.Launch(kLayernormGradDX2, gpu.Grid{32, 1, 1}, v.dStream, r.Scratch, v.dAttnIn, v.x[l], w.attnNorm[l], v.attnInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{8, 1, 1}, d.attnNorm[l], d.attnNormBias[l], r.Scratch)

@@ -22,13 +22,11 @@ const (
 	kAddLayernormX3_3
 	kAddLayernormX3_4
 	kAddLayernormX3_5
-	kAddPartialsDAttnIn
-	kAddPartialsDAttnIn_2
-	kAddPartialsDMlpIn
-	kAddPartialsDMlpIn_2
 	kAddPartialsDStream
 	kAddPartialsDUp1
 	kAddPartialsDUp1_2
+	kAddPartialsDownBias
+	kAddPartialsQkvBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -45,9 +43,9 @@ const (
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaDkvDQ1
 	kAttentionWgmmaDqDQ1
-	kBiasGradDAttnIn
-	kBiasGradDMlpIn
 	kBiasGradDUp1
+	kBiasGradDownBias
+	kBiasGradQkvBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -85,16 +83,10 @@ const (
 	kProductWgmmaAttnOut1_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
-	kProductWgmmaDAttn_3
-	kProductWgmmaDAttn_4
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
-	kProductWgmmaDAttnIn_3
-	kProductWgmmaDAttnIn_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaDMlpIn_3
-	kProductWgmmaDMlpIn_4
 	kProductWgmmaDUp1
 	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
@@ -134,13 +126,10 @@ const (
 	pDUp2
 	pDUpWeight
 	pDMlpIn
-	pDMlpIn2
 	pDOWeight
 	pDAttn
-	pDAttn2
 	pDQkvWeight
 	pDAttnIn
-	pDAttnIn2
 	pAct3
 	pX4
 	pQkv2
@@ -176,13 +165,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_3", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
-		{Entry: "add_partials_d_attn_in", Threads: 256, Bytes: 405504, About: "linear_dx  d_attn_in  stories.yaml:8"},
-		{Entry: "add_partials_d_attn_in_2", Threads: 1024, Bytes: 552960, About: "linear_dx  d_attn_in  stories.yaml:8"},
-		{Entry: "add_partials_d_mlp_in", Threads: 256, Bytes: 540672, About: "linear_dx  d_mlp_in  stories.yaml:9"},
-		{Entry: "add_partials_d_mlp_in_2", Threads: 1024, Bytes: 557056, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 2105344, About: "layernorm_grad  d_stream  stories.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 256, Bytes: 135168, About: "linear_dx  d_up1  stories.yaml:6"},
-		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 528384, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1064960, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 557056, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 528384, About: "bias_grad  down_bias  stories.yaml:3"},
+		{Entry: "add_partials_qkv_bias", Threads: 1024, Bytes: 552960, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 17858560, FLOPs: 4194304, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
@@ -199,9 +186,9 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 50855936, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 51118080, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
-		{Entry: "bias_grad_d_attn_in", Threads: 256, Bytes: 25706496, About: "linear_dx  d_attn_in  stories.yaml:8"},
-		{Entry: "bias_grad_d_mlp_in", Threads: 256, Bytes: 34095104, About: "linear_dx  d_mlp_in  stories.yaml:9"},
-		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 8912896, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34095104, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
+		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 131076, About: "count  n  stories.yaml:18"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 256, Shared: 20032, Bytes: 327745540, About: "head_loss_grad  part  stories.yaml:5"},
@@ -239,16 +226,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_attn_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out1  stories.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
-		{Entry: "product_wgmma_d_attn_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
-		{Entry: "product_wgmma_d_attn_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  stories.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
-		{Entry: "product_wgmma_d_attn_in_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
-		{Entry: "product_wgmma_d_attn_in_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  stories.yaml:8"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
-		{Entry: "product_wgmma_d_mlp_in_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
-		{Entry: "product_wgmma_d_mlp_in_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
@@ -285,13 +266,10 @@ var cudaProgram = &gpu.Program{
 		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
 		{M: 8192, N: 2048, K: 512, LDA: 512, LDB: 2048, LDD: 2048, LDAux: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  stories.yaml:6"},
 		{M: 2048, N: 512, K: 8192, TransA: true, LDA: 2048, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  up_weight  stories.yaml:9"},
-		{M: 8192, N: 512, K: 2048, LDA: 2048, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, LDA: 2048, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{M: 512, N: 512, K: 8192, TransA: true, LDA: 512, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  stories.yaml:6"},
-		{M: 8192, N: 512, K: 512, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_attn  stories.yaml:6"},
 		{M: 8192, N: 512, K: 512, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  stories.yaml:6"},
 		{M: 1536, N: 512, K: 8192, TransA: true, LDA: 1536, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  stories.yaml:8"},
-		{M: 8192, N: 512, K: 1536, LDA: 1536, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Sums: true, Align: 32, About: "linear_dx  d_attn_in  stories.yaml:8"},
 		{M: 8192, N: 512, K: 1536, LDA: 1536, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  stories.yaml:8"},
 		{M: 8192, N: 2048, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUBias, Align: 32, About: "linear  act  stories.yaml:9"},
 		{M: 8192, N: 512, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  x4  stories.yaml:6"},
@@ -323,16 +301,10 @@ var cudaProgram = &gpu.Program{
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
-		{Product: pDMlpIn2, Kernel: kProductWgmmaDMlpIn_3, Rows: 128, Cols: 128},
-		{Product: pDMlpIn2, Kernel: kProductWgmmaDMlpIn_4, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
-		{Product: pDAttn2, Kernel: kProductWgmmaDAttn_3, Rows: 128, Cols: 128},
-		{Product: pDAttn2, Kernel: kProductWgmmaDAttn_4, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pDAttnIn2, Kernel: kProductWgmmaDAttnIn_3, Rows: 128, Cols: 128},
-		{Product: pDAttnIn2, Kernel: kProductWgmmaDAttnIn_4, Rows: 128, Cols: 256},
 		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
 		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX4, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},

@@ -180,44 +180,36 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		for l := NumLayers - 1; l >= 0; l-- {
 			// d_mlp_out1 = dropout(d_x4, seed, step)  [stories.yaml:11, grad]
 			r.Launch(kDropoutMlpOut1Kept, gpu.Grid{2048, 1, 1}, v.dMlpOut1, v.dStream, r.State, gpu.Int(m), gpu.Int(l))
+			// bias_grad(d_mlp_out1) into layers.down.bias[l]  [stories.yaml:3, grad]
+			r.Launch(kBiasGradDownBias, gpu.Grid{2, 256, 1}, r.Scratch, v.dMlpOut1)
+			r.Launch(kAddPartialsDownBias, gpu.Grid{16, 1, 1}, d.downBias[l], 0, r.Scratch)
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [stories.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dMlpOut1, v.act[l], d.down[l], 0, 0)
-			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l]) into layers.down.bias[l]  [stories.yaml:6, fuse-epilogue]
+			// d_up1 = linear_dx(d_mlp_out1, layers.down.weight[l], up1[l]) into layers.up.bias[l]  [stories.yaml:6, fuse-epilogue]
 			if r.On("sm_90a") {
 				r.MultiplySums(pDUp1, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l], r.Scratch)
-				r.Launch(kAddPartialsDUp1, gpu.Grid{16, 1, 1}, d.downBias[l], 0, r.Scratch)
+				r.Launch(kAddPartialsDUp1, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
 			} else {
 				r.Multiply(pDUp2, v.dUp1, v.dMlpOut1, c.down[l], 0, 0, v.up1[l])
-				r.Launch(kBiasGradDUp1, gpu.Grid{2, 256, 1}, r.Scratch, v.dMlpOut1)
-				r.Launch(kAddPartialsDUp1_2, gpu.Grid{16, 1, 1}, d.downBias[l], 0, r.Scratch)
+				r.Launch(kBiasGradDUp1, gpu.Grid{8, 66, 1}, r.Scratch, v.dUp1)
+				r.Launch(kAddPartialsDUp1_2, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
 			}
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [stories.yaml:9, grad]
 			r.Multiply(pDUpWeight, d.up[l], v.dUp1, v.mlpIn[l], d.up[l], 0, 0)
-			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l]) into layers.up.bias[l]  [stories.yaml:9, grad]
-			if r.On("sm_90a") {
-				r.MultiplySums(pDMlpIn, v.dMlpIn, v.dUp1, c.up[l], 0, 0, 0, r.Scratch)
-				r.Launch(kAddPartialsDMlpIn, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
-			} else {
-				r.Multiply(pDMlpIn2, v.dMlpIn, v.dUp1, c.up[l], 0, 0, 0)
-				r.Launch(kBiasGradDMlpIn, gpu.Grid{8, 66, 1}, r.Scratch, v.dUp1)
-				r.Launch(kAddPartialsDMlpIn_2, gpu.Grid{64, 1, 1}, d.upBias[l], 0, r.Scratch)
-			}
+			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [stories.yaml:9, grad]
+			r.Multiply(pDMlpIn, v.dMlpIn, v.dUp1, c.up[l], 0, 0, 0)
 			// d_x3 = layernorm_grad(d_mlp_in, x3[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x4) into layers.mlp_norm.weight[l], layers.mlp_norm.bias[l]  [stories.yaml:3, grad]
 			r.Launch(kLayernormGradDX3, gpu.Grid{512, 1, 1}, v.dStream, r.Scratch, v.dMlpIn, v.x3[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{32, 1, 1}, d.mlpNorm[l], d.mlpNormBias[l], r.Scratch)
 			// d_attn_out1 = dropout(d_x3, seed, step)  [stories.yaml:11, grad]
 			r.Launch(kDropoutAttnOut1Kept, gpu.Grid{2048, 1, 1}, v.dAttnOut1, v.dStream, r.State, gpu.Int(m), gpu.Int(l))
+			// bias_grad(d_attn_out1) into layers.o.bias[l]  [stories.yaml:3, grad]
+			r.Launch(kBiasGradDownBias, gpu.Grid{2, 256, 1}, r.Scratch, v.dAttnOut1)
+			r.Launch(kAddPartialsDownBias, gpu.Grid{16, 1, 1}, d.oBias[l], 0, r.Scratch)
 			// linear_dw(d_attn_out1, attn[l]) into layers.o.weight[l]  [stories.yaml:6, grad]
 			r.Multiply(pDOWeight, d.o[l], v.dAttnOut1, v.attn[l], d.o[l], 0, 0)
-			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l]) into layers.o.bias[l]  [stories.yaml:6, grad]
-			if r.On("sm_90a") {
-				r.MultiplySums(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0, r.Scratch)
-				r.Launch(kAddPartialsDUp1, gpu.Grid{16, 1, 1}, d.oBias[l], 0, r.Scratch)
-			} else {
-				r.Multiply(pDAttn2, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
-				r.Launch(kBiasGradDUp1, gpu.Grid{2, 256, 1}, r.Scratch, v.dAttnOut1)
-				r.Launch(kAddPartialsDUp1_2, gpu.Grid{16, 1, 1}, d.oBias[l], 0, r.Scratch)
-			}
+			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [stories.yaml:6, grad]
+			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [stories.yaml:3, grad]
 			if r.On("sm_90a") {
 				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{384, 1, 1}, v.dQ1, r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], v.attn[l], v.lse[l], r.State, gpu.Int(m), gpu.Int(l))
@@ -226,17 +218,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
 			}
+			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [stories.yaml:8, grad]
+			r.Launch(kBiasGradQkvBias, gpu.Grid{6, 88, 1}, r.Scratch, v.dQkv1)
+			r.Launch(kAddPartialsQkvBias, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [stories.yaml:8, grad]
 			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], d.qkv[l], 0, 0)
-			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l]) into layers.qkv.bias[l]  [stories.yaml:8, grad]
-			if r.On("sm_90a") {
-				r.MultiplySums(pDAttnIn, v.dAttnIn, v.dQkv1, c.qkv[l], 0, 0, 0, r.Scratch)
-				r.Launch(kAddPartialsDAttnIn, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
-			} else {
-				r.Multiply(pDAttnIn2, v.dAttnIn, v.dQkv1, c.qkv[l], 0, 0, 0)
-				r.Launch(kBiasGradDAttnIn, gpu.Grid{6, 88, 1}, r.Scratch, v.dQkv1)
-				r.Launch(kAddPartialsDAttnIn_2, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
-			}
+			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l])  [stories.yaml:8, grad]
+			r.Multiply(pDAttnIn, v.dAttnIn, v.dQkv1, c.qkv[l], 0, 0, 0)
 			// d_x1 = layernorm_grad(d_attn_in, x2[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [stories.yaml:3, fuse-epilogue]
 			r.Launch(kLayernormGradDX3, gpu.Grid{512, 1, 1}, v.dStream, r.Scratch, v.dAttnIn, v.x[l], w.attnNorm[l], v.attnInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{32, 1, 1}, d.attnNorm[l], d.attnNormBias[l], r.Scratch)

@@ -5,10 +5,10 @@
 struct Config {
     static constexpr int rows = 8192;
     using T = bf16;
-    static constexpr int cols = 768;
+    static constexpr int cols = 3072;
     static constexpr int vec = 8;
-    static constexpr int dy_stride = 768;
-    static constexpr int parts = 176;
+    static constexpr int dy_stride = 3072;
+    static constexpr int parts = 44;
     static constexpr int threads = 256;
 };
 

@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 1;
-    static constexpr int cols = 128;
+    static constexpr int cols = 512;
     static constexpr int gradients = 1;
     static constexpr int parts = 64;
     static constexpr int threads = 256;

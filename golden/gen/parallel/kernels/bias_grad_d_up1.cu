@@ -5,9 +5,9 @@
 struct Config {
     static constexpr int rows = 2048;
     using T = float;
-    static constexpr int cols = 128;
+    static constexpr int cols = 512;
     static constexpr int vec = 4;
-    static constexpr int dy_stride = 128;
+    static constexpr int dy_stride = 512;
     static constexpr int parts = 64;
     static constexpr int threads = 256;
 };

@@ -4,12 +4,12 @@
 
 struct Config {
     static constexpr int rows = 1;
-    static constexpr int cols = 512;
+    static constexpr int cols = 2048;
     static constexpr int gradients = 1;
-    static constexpr int parts = 64;
-    static constexpr int threads = 256;
+    static constexpr int parts = 128;
+    static constexpr int threads = 1024;
 };
 
-extern "C" __global__ void __launch_bounds__(256) add_partials_d_up1(float *first, float *second, const float *partial) {
+extern "C" __global__ void __launch_bounds__(1024) add_partials_d_up1(float *first, float *second, const float *partial) {
     add_partials<Config>(Config::rows, first, second, partial);
 }

@@ -4,9 +4,9 @@
 
 struct Config {
     static constexpr int rows = 1;
-    static constexpr int cols = 512;
+    static constexpr int cols = 2048;
     static constexpr int gradients = 1;
-    static constexpr int parts = 256;
+    static constexpr int parts = 66;
     static constexpr int threads = 1024;
 };
 

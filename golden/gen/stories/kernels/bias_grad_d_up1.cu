@@ -5,10 +5,10 @@
 struct Config {
     static constexpr int rows = 8192;
     using T = bf16;
-    static constexpr int cols = 512;
+    static constexpr int cols = 2048;
     static constexpr int vec = 8;
-    static constexpr int dy_stride = 512;
-    static constexpr int parts = 256;
+    static constexpr int dy_stride = 2048;
+    static constexpr int parts = 66;
     static constexpr int threads = 256;
 };
 
