@@ -241,14 +241,27 @@ func (e *evaluator) get(v *Value) *Tensor {
 // computed returns the instance of v, a value that an op or a loop computes, that the blocks being run mean.
 func (e *evaluator) computed(v *Value) *Tensor {
 	if v.Block.Loop != nil && !e.running(v.Block) {
-		// v belongs to an earlier loop: its instance at the index of the loop that runs now in that loop's place.
-		for _, b := range e.stack {
-			if b.Parent() == v.Block.Parent() {
-				return e.instance(v, e.index[b])
-			}
-		}
+		// v belongs to an earlier loop: its instance at the index of the loop that chooses it.
+		return e.instance(v, e.index[e.chooser(v.Block)])
 	}
 	return e.instance(v, e.index[v.Block])
+}
+
+// chooser is the body, of those that run, of the loop by whose index an instance is chosen of what the loop with body own computed:
+// see RefLoop.
+func (e *evaluator) chooser(own *Block) *Block {
+	axis := own.Loop.Loop.Axis
+	var inner *Block
+	for _, b := range e.stack {
+		if b.Loop == nil || b.Loop.Loop.Axis != axis {
+			continue
+		}
+		if b.Parent() == own.Parent() {
+			return b
+		}
+		inner = b
+	}
+	return inner
 }
 
 func (e *evaluator) instance(v *Value, i int) *Tensor {

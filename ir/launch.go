@@ -50,7 +50,8 @@ type Count struct{ N, Per int }
 
 // Product is D = epilogue(op(A)·op(B) + Beta*C), row-major: A is [M, K], or [K, M] where TransA is set, B is [K, N], or
 // [N, K] where TransB is set, D and C are [M, N]. Its operands are, in this order, D, A, B, C, the bias [N] and the value
-// before the activation [M, N]; those it does not have are null.
+// before the activation [M, N]; those it does not have are null. Where Scaled is set A and B have 8 bits, and two operands more are
+// the factors of their elements.
 type Product struct {
 	M, N, K            int // M is the most there can be where Rows is set
 	Rows               bool
@@ -58,6 +59,7 @@ type Product struct {
 	LDA, LDB, LDC, LDD int // elements from row to row
 	LDAux              int
 	A, B, C, D         DType
+	Scaled             bool
 	TF32               bool   // products of f32 may round their operands to 10 bits
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of

@@ -213,12 +213,24 @@ func RefLoop(v *Value, from *Block) *Loop {
 		if v.Block.Encloses(from) {
 			return nil
 		}
+		// A loop beside v's own, or where another stands there, the innermost one over v's axis within that.
+		axis = v.Block.Loop.Loop.Axis
+		var inner, beside *Loop
 		for b := from; b != nil; b = b.Parent() {
-			if b.Loop != nil && b.Parent() == v.Block.Parent() {
-				return b.Loop.Loop
+			if b.Loop == nil {
+				continue
+			}
+			if b.Parent() == v.Block.Parent() {
+				beside = b.Loop.Loop
+			}
+			if inner == nil && b.Loop.Loop.Axis == axis {
+				inner = b.Loop.Loop
 			}
 		}
-		return nil
+		if inner == nil || beside != nil && beside.Axis == axis {
+			return beside
+		}
+		return inner
 	}
 	for b := from; b != nil && axis != ""; b = b.Parent() {
 		if b.Loop != nil && b.Loop.Loop.Axis == axis {

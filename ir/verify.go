@@ -88,6 +88,12 @@ func (v *verifier) read(x *Value, from *Block) error {
 		return nil
 	}
 	l, own := RefLoop(x, from), x.Block.Loop.Loop
+	if l != nil && l.Within != "" && own.Within == "" && own.Step == 1 { // a segment's layers, of values that are kept for all
+		if !covers(l, from, own.From, own.To) {
+			return fmt.Errorf("%v is read beyond %d..%d, where it lives", x, own.From, own.To)
+		}
+		return nil
+	}
 	if l == nil || l.Axis != own.Axis || l.Within != own.Within && (l.Within == "" || own.Within == "") || l.Step != own.Step {
 		return fmt.Errorf("%v is read outside of a loop over its own %s", x, own.Axis)
 	}

@@ -64,13 +64,23 @@ func remake(f *ir.Func, op, at *ir.Op, args []*ir.Value, attrs ir.Attrs, olds ..
 	return made
 }
 
+// biasOf is where each op takes the bias that is added to its result. Products in 8 bits have no activations: cuBLASLt does not
+// offer them beside results in 16 bits.
+var biasOf = map[string]int{"linear": 2, "linear_fp8": 4}
+
 func fuseBias(f *ir.Func, bias *ir.Op) int {
 	lin := bias.Args[0].Op
-	if lin == nil || lin.Kind != "linear" || lin.Args[2] != nil || lin.Args[3] != nil || lin.Str("act") != "" || !onlyReader(f, lin.Result(), bias) {
+	if lin == nil {
+		return 0
+	}
+	at, ok := biasOf[lin.Kind]
+	if !ok || lin.Args[at] != nil || lin.Args[residualOf[lin.Kind]] != nil || lin.Str("act") != "" || !onlyReader(f, lin.Result(), bias) {
 		return 0
 	}
 	lin.Remove()
-	remake(f, lin, bias, []*ir.Value{lin.Args[0], lin.Args[1], bias.Args[1], nil}, lin.Attrs, bias.Result())
+	args := append([]*ir.Value(nil), lin.Args...)
+	args[at] = bias.Args[1]
+	remake(f, lin, bias, args, lin.Attrs, bias.Result())
 	bias.Remove()
 	return 1
 }
@@ -111,7 +121,7 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 }
 
 // residualOf is where each op takes the value that is added to its result.
-var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "layernorm_grad": 4, "rmsnorm_grad": 4}
+var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "linear_fp8": 5, "layernorm_grad": 4, "rmsnorm_grad": 4}
 
 // fuseResidual leaves an add behind an activation to itself where the activation is a kernel of its own.
 func fuseResidual(f *ir.Func, add *ir.Op, cuda bool) int {

@@ -181,7 +181,7 @@ func withoutAbout(p *ir.Product) ir.Product { q := *p; q.About = ""; return q }
 
 // dtype is an element type as package gpu names it.
 func dtype(d ir.DType) string {
-	return map[ir.DType]string{ir.F32: "F32", ir.BF16: "BF16", ir.F16: "F16"}[d]
+	return map[ir.DType]string{ir.F32: "F32", ir.BF16: "BF16", ir.F16: "F16", ir.E4M3: "E4M3", ir.E5M2: "E5M2"}[d]
 }
 
 func kernelFields(k *ir.Kernel) []jen.Code {
@@ -528,7 +528,8 @@ func (e *cudaEmitter) copy(b *jen.Group, to, from *ir.Value, into, out string) {
 	b.Add(raw("r.Copy(%s, %s, %d)", into, out, to.Type.Elems()*to.Type.DType.Bytes()))
 }
 
-// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre).
+// launch writes one launch: r.Launch(kernel, blocks, arguments), r.Multiply(product, D, A, B, C, bias, pre),
+// or r.MultiplyScaled(product, D, A, B, C, bias, factor of A, factor of B).
 func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	var args []string
 	for _, a := range l.Args {
@@ -536,7 +537,11 @@ func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	}
 	switch {
 	case l.Product != nil:
-		b.Add(raw("r.Multiply(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
+		method := "Multiply"
+		if l.Product.Scaled { // which has factors in the place of a value before the activation
+			method, args = "MultiplyScaled", slices.Delete(args, 5, 6)
+		}
+		b.Add(raw("r.%s(%s, %s)", method, e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Clear > 0:
 		b.Add(raw("r.Clear(%s, %d)", args[0], l.Clear))
 	default:

@@ -142,17 +142,26 @@ func (b *BLAS) prepare(product Product) (*Prepared, error) {
 // Multiply puts a prepared product on the stream: D = epilogue(alpha·op(A)·op(B) + Beta·C). c may be 0 where Beta is, or
 // where C is D; bias and aux are 0 where the epilogue has none. It allocates nothing.
 func (s *Stream) Multiply(p *Prepared, d, a, b, c, bias, aux Ptr, alpha float32) {
+	s.multiply(p, d, a, b, c, bias, aux, 0, 0, alpha)
+}
+
+// MultiplyScaled is Multiply of operands in 8 bits: the elements of A and B count as many times the floats at scaleA and scaleB.
+func (s *Stream) MultiplyScaled(p *Prepared, d, a, b, c, bias, scaleA, scaleB Ptr) {
+	s.multiply(p, d, a, b, c, bias, 0, scaleA, scaleB, 1)
+}
+
+func (s *Stream) multiply(p *Prepared, d, a, b, c, bias, aux, scaleA, scaleB Ptr, alpha float32) {
 	if s.err != nil {
 		return
 	}
 	if c == 0 || p != nil && p.product.Beta == 0 {
 		c = d
 	}
-	if err := p.check(s.ctx, d, a, b, c, bias, aux); err != nil {
+	if err := p.check(s.ctx, d, a, b, c, bias, aux, scaleA, scaleB); err != nil {
 		s.err = err
 		return
 	}
-	if err := p.point(s, bias, aux); err != nil {
+	if err := p.point(s, bias, aux, scaleA, scaleB); err != nil {
 		s.err = fmt.Errorf("%s: %w", &p.info, err)
 		return
 	}

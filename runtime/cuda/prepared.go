@@ -28,7 +28,7 @@ type Prepared struct {
 
 	operation                          uintptr // cublasLtMatmulDesc_t
 	layoutA, layoutB, layoutC, layoutD uintptr // cublasLtMatrixLayout_t; C's may be D's
-	bias, aux                          Ptr     // those that operation holds
+	bias, aux, scaleA, scaleB          Ptr     // those that operation holds
 	algorithm                          algorithm
 	origin                             string
 }
@@ -54,6 +54,8 @@ const (
 	descBiasPointer = 8
 	descAuxPointer  = 11
 	descAuxLD       = 12
+	descScaleA      = 17 // of cuBLASLt's A, which is our B
+	descScaleB      = 18
 	descBiasType    = 26
 )
 
@@ -95,6 +97,10 @@ func (p *Prepared) describe() error {
 		err = errors.Join(err, p.blas.do(&lib.matmulDescSetAttribute, p.operation, descAuxLD, uintptr(unsafe.Pointer(&ld)), 8),
 			p.setPointer(descAuxPointer, Ptr(q.Align)))
 		p.aux = Ptr(q.Align)
+	}
+	if q.scaled() { // that there are factors is part of what the heuristic goes by
+		p.scaleA, p.scaleB = Ptr(q.Align), Ptr(q.Align)
+		err = errors.Join(err, p.setPointer(descScaleA, p.scaleB), p.setPointer(descScaleB, p.scaleA))
 	}
 	if err != nil {
 		return err
@@ -282,7 +288,7 @@ func (p *Prepared) candidates(most int) ([]heuristicResult, error) {
 }
 
 // check says what is wrong with the addresses of a product.
-func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
+func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux, scaleA, scaleB Ptr) error {
 	if p == nil || p.closed || p.blas.ctx != c {
 		return errors.New("product that is not prepared, is dropped, or is of another context")
 	}
@@ -292,6 +298,10 @@ func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
 		return fmt.Errorf("%s: address 0 of D, A or B", &p.info)
 	case e.bias != (bias != 0) || e.aux != (aux != 0):
 		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(bias), uint64(aux))
+	case p.product.scaled() != (scaleA != 0) || p.product.scaled() != (scaleB != 0):
+		return fmt.Errorf("%s: factors of A at %#x, of B at %#x", &p.info, uint64(scaleA), uint64(scaleB))
+	case (scaleA|scaleB)&3 != 0:
+		return fmt.Errorf("%s: factors of A at %#x, of B at %#x are no floats", &p.info, uint64(scaleA), uint64(scaleB))
 	case cc == d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
 	case (d|a|b|cc|bias|aux)&Ptr(p.product.Align-1) != 0:
@@ -301,19 +311,20 @@ func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux Ptr) error {
 	return nil
 }
 
-// point writes the addresses of bias and aux to the description of the operation, where they are others than before.
-func (p *Prepared) point(s *Stream, bias, aux Ptr) error {
-	if bias != p.bias {
-		if err := s.setPointer(p, descBiasPointer, bias); err != nil {
+// point writes the addresses of bias, aux and factors to the description of the operation, where they are others than before.
+func (p *Prepared) point(s *Stream, bias, aux, scaleA, scaleB Ptr) error {
+	for _, x := range [...]struct {
+		held      *Ptr
+		to        Ptr
+		attribute uintptr
+	}{{&p.bias, bias, descBiasPointer}, {&p.aux, aux, descAuxPointer}, {&p.scaleB, scaleB, descScaleA}, {&p.scaleA, scaleA, descScaleB}} {
+		if *x.held == x.to {
+			continue
+		}
+		if err := s.setPointer(p, x.attribute, x.to); err != nil {
 			return err
 		}
-		p.bias = bias
-	}
-	if aux != p.aux {
-		if err := s.setPointer(p, descAuxPointer, aux); err != nil {
-			return err
-		}
-		p.aux = aux
+		*x.held = x.to
 	}
 	return nil
 }

@@ -119,6 +119,7 @@ type trial struct {
 	c      int
 	bias   int
 	aux    int
+	scale  int // of A and of B
 	events [3]*Event
 	field  []*contender  // that ran
 	spent  time.Duration // by the device
@@ -149,6 +150,9 @@ func (p *Prepared) newTrial() (*trial, error) {
 	t.bias = place(1, q.N, q.N, q.Bias.Size())
 	if q.Epilogue.info().aux {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
+	}
+	if q.scaled() {
+		t.scale = place(1, 1, 1, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {
@@ -202,8 +206,12 @@ func (t *trial) fill() error {
 	c, total := t.p.blas.ctx, t.sets*t.set
 	random := rand.New(rand.NewPCG(1, 2))
 	block := make([]uint16, min(total, 1<<20)/2)
+	free, set := uint16(0x80ff), uint16(0x3f00) // as bf16 and as half of a float: ±0.5 to 2; as half: ±1.75 to 2
+	if t.p.product.scaled() {
+		free, set = 0x8f8f, 0x3030 // as e4m3: ±0.5 to 2, as e5m2: ±0.125 to 2
+	}
 	for i := range block {
-		block[i] = uint16(random.Uint32())&0x80ff | 0x3f00 // as bf16 and as half of a float: ±0.5 to 2; as half: ±1.75 to 2
+		block[i] = uint16(random.Uint32())&free | set
 	}
 	if err := c.Upload(t.memory, Bytes(block)); err != nil {
 		return err
@@ -232,8 +240,12 @@ func (t *trial) multiply(by *contender, i int) {
 	if t.c != 0 {
 		c = at + Ptr(t.c)
 	}
+	var scale Ptr
+	if t.scale != 0 {
+		scale = at + Ptr(t.scale)
+	}
 	t.p.algorithm = by.algorithm
-	by.stream.Multiply(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, 1)
+	by.stream.multiply(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, scale, scale, 1)
 }
 
 // try runs a product twice: the first time loads what is loaded once, the second is timed. Both are put on the stream

@@ -22,6 +22,8 @@ const (
 	F32  = cuda.F32
 	BF16 = cuda.BF16
 	F16  = cuda.F16
+	E4M3 = cuda.E4M3
+	E5M2 = cuda.E5M2
 )
 
 // Int is an integer argument of a kernel.
@@ -155,6 +157,18 @@ func (r *Run) Multiply(p int, d, a, b, c, bias, pre Ptr) {
 		r.stream.Fail(err)
 	case !r.dry:
 		r.stream.Multiply(prepared, d, a, b, c, bias, pre, 1)
+	}
+	r.ledger.product(r, r.code.program.Products[p])
+}
+
+// MultiplyScaled runs product p of operands in 8 bits: D, A, B, C, the bias, and the factors of the elements of A and B.
+func (r *Run) MultiplyScaled(p int, d, a, b, c, bias, scaleA, scaleB Ptr) {
+	prepared, err := r.code.product(p, r.Rows)
+	switch {
+	case err != nil:
+		r.stream.Fail(err)
+	case !r.dry:
+		r.stream.MultiplyScaled(prepared, d, a, b, c, bias, scaleA, scaleB)
 	}
 	r.ledger.product(r, r.code.program.Products[p])
 }

@@ -294,7 +294,7 @@ func (c *call) count(n ir.Count) int {
 }
 
 func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
-	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16}
+	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16, ir.E4M3: cuda.E4M3, ir.E5M2: cuda.E5M2}
 	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias, "gelu_tanh_grad": cuda.EpilogueDGELU}
 	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
 		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Align: p.Align, Dynamic: p.Rows, About: p.About}
@@ -307,6 +307,10 @@ func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 	prepared, err := c.d.blas.Prepare(q)
 	if err != nil {
 		c.fail(err)
+		return
+	}
+	if p.Scaled {
+		c.d.stream.MultiplyScaled(prepared, args[0], args[1], args[2], args[3], args[4], args[6], args[7])
 		return
 	}
 	c.d.stream.Multiply(prepared, args[0], args[1], args[2], args[3], args[4], args[5], 1)
