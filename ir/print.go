@@ -210,7 +210,7 @@ func RefLoop(v *Value, from *Block) *Loop {
 	case v.Param != nil:
 		axis = v.Param.Axis
 	case v.Block != nil:
-		if v.Block.Encloses(from) {
+		if v.Block.Encloses(from) || v.Block.Loop == nil {
 			return nil
 		}
 		// A loop beside v's own, or where another stands there, the innermost one over v's axis within that.

@@ -471,4 +471,16 @@ func checkTarget(c *checker) {
 	}
 	twice("target.devices", c.s.Target.Devices)
 	twice("target.arch", c.s.Target.Arch)
+	if c.t.Precision != "fp8" || !slices.Contains(c.s.Target.Devices, "cuda") {
+		return
+	}
+	for _, arch := range c.s.Target.Arch {
+		if !slices.Contains(FP8Arch, arch) {
+			c.fail("train.precision", "fp8 needs GPUs that multiply 8 bits, %s; target.arch has %s: name others there, or let precision be bf16", strings.Join(FP8Arch, " and "), arch)
+			return
+		}
+	}
 }
+
+// FP8Arch are the architectures that multiply operands in 8 bits.
+var FP8Arch = []string{"sm_89", "sm_90a"}
