@@ -72,6 +72,7 @@ var rules = []rule{
 	{"schedule-fits", checkSchedule},
 	{"checkpoint-layers", checkCheckpointing},
 	{"target-twice", checkTarget},
+	{"fp8-arch", checkFP8},
 }
 
 type checker struct {
@@ -471,12 +472,17 @@ func checkTarget(c *checker) {
 	}
 	twice("target.devices", c.s.Target.Devices)
 	twice("target.arch", c.s.Target.Arch)
+}
+
+// checkFP8 wants GPUs that have products in 8 bits. A CPU computes in f32, whatever the precision.
+func checkFP8(c *checker) {
 	if c.t.Precision != "fp8" || !slices.Contains(c.s.Target.Devices, "cuda") {
 		return
 	}
-	for _, arch := range c.s.Target.Arch {
+	for i, arch := range c.s.Target.Arch {
 		if !slices.Contains(FP8Arch, arch) {
-			c.fail("train.precision", "fp8 needs GPUs that multiply 8 bits, %s; target.arch has %s: name others there, or let precision be bf16", strings.Join(FP8Arch, " and "), arch)
+			e := c.fail("train.precision", "fp8 needs GPUs that multiply 8 bits, and %s does not: target.arch may list %s", arch, strings.Join(FP8Arch, " and "))
+			c.note(e, fmt.Sprintf("target.arch[%d]", i), "%s is here", arch)
 			return
 		}
 	}
