@@ -22,7 +22,7 @@ const (
 // attention, and products whose sides are no multiples of 16 stay as they are, and so does everything where the target has no such
 // products.
 func fp8(f *ir.Func, o Options) (int, error) {
-	if f.Name != "train" || o.Precision != "fp8" || !o.Target.Takes(fp8Forward) || !o.Target.Takes(fp8Gradient) {
+	if f.Name != "train" || o.Precision != "fp8" || !takesFP8(o.Target) {
 		return 0, nil
 	}
 	b := ir.NewBuilder(f, f.Body)
@@ -38,6 +38,8 @@ func fp8(f *ir.Func, o Options) (int, error) {
 	}
 	return n, nil
 }
+
+func takesFP8(t *ir.Target) bool { return t.Takes(fp8Forward) && t.Takes(fp8Gradient) }
 
 // layerProducts are the products by a layer's weights whose operands have 16 or 32 bits.
 func layerProducts(f *ir.Func) []*ir.Op {
@@ -65,11 +67,8 @@ func layerWeight(op *ir.Op) *ir.Value {
 // fp8Refuses says why a product cannot have operands in 8 bits; "" where it can.
 func fp8Refuses(op *ir.Op) string {
 	x, w := op.Args[0], layerWeight(op)
-	switch {
-	case x.Type.DType != ir.BF16:
+	if x.Type.DType != ir.BF16 {
 		return fmt.Sprintf("its operands are %s, not bf16", x.Type.DType)
-	case op.Str("act") != "" || op.Kind != "linear_dw" && (op.Args[2] != nil || op.Args[3] != nil):
-		return "it does more than multiply"
 	}
 	sides := []struct {
 		n    int
@@ -80,16 +79,28 @@ func fp8Refuses(op *ir.Op) string {
 			return fmt.Sprintf("%d %s are no multiple of %d", s.n, s.what, fp8Side)
 		}
 	}
+	if op.Str("act") != "" || op.Kind != "linear_dw" && (op.Args[2] != nil || op.Args[3] != nil) {
+		return "it does more than multiply"
+	}
 	return ""
 }
 
-// FP8Left says which products of layers in f, a train function that the pass fp8 has seen, keep operands in 16 bits, and why.
-func FP8Left(f *ir.Func) []string {
+// FP8Left says what of f, a function that all passes have seen, is not in 8 bits though the spec asks for it, and why: nothing but the
+// products of layers in training is counted.
+func FP8Left(f *ir.Func, o Options) []string {
+	if f.Name != "train" || o.Precision != "fp8" {
+		return nil
+	}
+	if !takesFP8(o.Target) {
+		return []string{fmt.Sprintf("all products: %s has none in 8 bits", o.Target.Name)}
+	}
 	var list []string
 	for _, op := range layerProducts(f) {
-		if why := fp8Refuses(op); why != "" {
-			list = append(list, fmt.Sprintf("%s of %s: %s", op.Kind, layerWeight(op).Name, why))
+		why := fp8Refuses(op)
+		if why == "" {
+			why = "the pass is switched off"
 		}
+		list = append(list, fmt.Sprintf("%s of %s: %s", op.Kind, layerWeight(op).Param.Name, why))
 	}
 	return list
 }

@@ -45,8 +45,8 @@ func TestFP8Runs(t *testing.T) {
 			}); err != nil {
 				t.Fatalf("%s, %v: %v", name, c, err)
 			}
-			if layers := len(passes.FP8Left(f)); fired < 12 || (layers > 0) != (name == "three_groups") {
-				t.Errorf("%s: %d products in 8 bits, left are %v", name, fired, passes.FP8Left(f))
+			if left := passes.FP8Left(f, o); fired < 12 || (len(left) > 0) != (name == "three_groups") {
+				t.Errorf("%s: %d products in 8 bits, left are %v", name, fired, left)
 			}
 			results, state, err := checkPlan(f)
 			if err != nil {
@@ -82,6 +82,9 @@ func TestFP8IsForTraining(t *testing.T) {
 					t.Fatal(err)
 				}
 				texts[precision] = ir.Print(f)
+				if left := passes.FP8Left(f, o); len(left) > 0 != (precision == "fp8" && job == "train" && !target.Takes(ir.E4M3)) {
+					t.Errorf("%s on %s in %s: left are %v", job, target.Name, precision, left)
+				}
 			}
 			if same := texts["fp8"] == texts["bf16"]; same == (job == "train" && target.Takes(ir.E4M3)) {
 				t.Errorf("%s on %s: the same as in bf16: %v", job, target.Name, same)
