@@ -217,8 +217,8 @@ func (p Product) complete() (Product, error) {
 	switch {
 	case p.C != p.D:
 		return p, fmt.Errorf("types of C and D, %v and %v, differ", p.C, p.D)
-	case p.Bias > F32 || p.C > F32:
-		return p, errors.New("unknown type of C, D or the bias")
+	case p.Bias > F32:
+		return p, errors.New("unknown type of the bias")
 	case p.Compute == ComputeTF32 && p.A != F32:
 		return p, fmt.Errorf("tf32 is for f32 inputs, these are %v", p.A)
 	}
