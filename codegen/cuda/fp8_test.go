@@ -43,7 +43,7 @@ func TestFP8(t *testing.T) {
 		f.Name = fmt.Sprintf("f%d", len(tests))
 		tests = append(tests, opTest{c.name, f, uint64(len(tests))})
 	}
-	runOps(t, ir.BF16, "sm_90a", tests)
+	runOps(t, "fp8", ir.BF16, "sm_90a", tests)
 }
 
 // quantizeText finds the largest magnitude of a value and quantises it: one whose rows are part of wider ones, and a parameter, by that
