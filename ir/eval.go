@@ -47,14 +47,16 @@ func (t *Tensor) withCols(n int) *Tensor {
 }
 
 // State is what lives between runs of a function: weights, their gradients, the optimizer's moments and key-value
-// caches, by the names of single tensors (layers.3.q.weight). Eval makes those that are missing, as zeros.
+// caches, by the names of single tensors (layers.3.q.weight), and histories of amax. Eval makes those that are missing, as zeros.
 type State struct {
 	Weights, Grads, First, Second, Caches map[string]*Tensor
+
+	Amax map[int][2]float64 // by slot of a history: the largest magnitudes of the step before, and of this one
 }
 
 // NewState returns an empty state.
 func NewState() *State {
-	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}}
+	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[int][2]float64{}}
 }
 
 // evaluator runs one function.

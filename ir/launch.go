@@ -90,11 +90,12 @@ const (
 	OperandScratch                    // workspace of the function, at Offset
 	OperandState                      // the device's state: seed, step, learning rate, loss scale
 	OperandTable                      // table N of the program
-	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second; tokens, positions, logits, options
+	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second, history; tokens, positions, logits, options
 	OperandNumber                     // the 32-bit integer N
 	OperandRows                       // the rows of the call, a 32-bit integer
 	OperandLayer                      // the layer, a 32-bit integer
 	OperandMicro                      // the micro-batch, a 32-bit integer
+	OperandHistory                    // slot N of the histories, or where it stands under layers, of layer l the l-th from there on: two f32
 )
 
 // Operand is an argument of a launch.

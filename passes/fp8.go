@@ -2,9 +2,11 @@ package passes
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
+	"github.com/tfc-dev/tfc/spec"
 )
 
 // fp8Side is what matrix units of 8 bits want rows, columns and the summed index of a product to be multiples of.
@@ -17,10 +19,11 @@ const (
 )
 
 // fp8 gives the products of layers operands in 8 bits: forward, of the input's gradient and of the weight's. Each operand is
-// divided by a scale of its own, from the largest magnitude it has now, and is there in two layouts, for both operands of a product
-// must have the summed index as their columns. Weights are quantised before the first micro-batch, once a step. The output head,
-// attention, and products whose sides are no multiples of 16 stay as they are, and so does everything where the target has no such
-// products.
+// divided by a scale of its own, and is there in two layouts, for both operands of a product must have the summed index as their columns.
+// The scale of a weight is that of its largest magnitude; weights are quantised before the first micro-batch, once a step. That of an
+// activation or a gradient is for twice the largest magnitude of the step before (delayed scaling, Micikevicius et al.), or where there was
+// none for what it is now, so that what computes a value can write it in 8 bits at once. The output head, attention, and products whose
+// sides are no multiples of 16 stay as they are, and so does everything where the target has no such products.
 func fp8(f *ir.Func, o Options) (int, error) {
 	if f.Name != "train" || o.Precision != "fp8" || !takesFP8(o.Target) {
 		return 0, nil
@@ -30,11 +33,19 @@ func fp8(f *ir.Func, o Options) (int, error) {
 	q := &quantizer{Builder: b, made: map[quantized]*ir.Op{}, loops: map[string]*ir.Op{}}
 	n := 0
 	for _, op := range layerProducts(f) {
+		q.layers = max(q.layers, layerWeight(op).Param.To)
+	}
+	for _, op := range layerProducts(f) {
 		if fp8Refuses(op) != "" {
 			continue
 		}
 		q.product(op)
 		n++
+	}
+	if q.histories > 0 {
+		b.Before(f.Body.Ops[0])
+		b.Pos = spec.Pos{}
+		b.Op("turn_amax", nil, nil, ir.Attrs{"slots": q.histories * q.layers})
 	}
 	return n, nil
 }
@@ -116,6 +127,9 @@ type quantizer struct {
 	*ir.Builder
 	made  map[quantized]*ir.Op
 	loops map[string]*ir.Op // over the layers of families of weights
+
+	histories int // so many values have one, of a slot a layer
+	layers    int
 }
 
 // product puts one of 8 bits in op's place.
@@ -169,7 +183,8 @@ func (q *quantizer) value(v *ir.Value, to ir.DType, op *ir.Op) *ir.Op {
 			q.Before(ops[indexOf(v.Op)+1])
 		}
 	}
-	q.made[key] = q.quantize(v, v.Name, to)
+	q.made[key] = q.quantize(v, v.Name, to, ir.Attrs{"history": 1 + q.histories*q.layers})
+	q.histories++
 	return q.made[key]
 }
 
@@ -191,14 +206,19 @@ func (q *quantizer) weight(w *ir.Value, op *ir.Op) *ir.Op {
 	q.AtEnd(loop.Loop.Body)
 	q.Pos = op.Pos
 	segments := strings.Split(p.Name, ".")
-	q.made[key] = q.quantize(w, strings.Join(segments[max(0, len(segments)-2):], "_"), fp8Forward)
+	q.made[key] = q.quantize(w, strings.Join(segments[max(0, len(segments)-2):], "_"), fp8Forward, nil)
 	return q.made[key]
 }
 
 // quantize appends what finds the largest magnitude of v and quantises it.
-func (q *quantizer) quantize(v *ir.Value, name string, to ir.DType) *ir.Op {
-	amax := q.Op("amax", []string{name + "_amax"}, []*ir.Value{v}, nil).Result()
-	return q.Op("quantize", []string{name + "_q", name + "_qt", name + "_scale"}, []*ir.Value{v, amax}, ir.Attrs{"to": string(to)})
+func (q *quantizer) quantize(v *ir.Value, name string, to ir.DType, attrs ir.Attrs) *ir.Op {
+	amax := q.Op("amax", []string{name + "_amax"}, []*ir.Value{v, nil, nil}, maps.Clone(attrs)).Result()
+	attrs = maps.Clone(attrs)
+	if attrs == nil {
+		attrs = ir.Attrs{}
+	}
+	attrs["to"] = string(to)
+	return q.Op("quantize", []string{name + "_q", name + "_qt", name + "_scale"}, []*ir.Value{v, amax, nil, nil}, attrs)
 }
 
 // firstLoop is the first loop of f's own block that carries something: over micro-batches.

@@ -2,8 +2,10 @@ package cudagen_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
@@ -15,7 +17,7 @@ import (
 // fp8Cases are products of operands in 8 bits, and what makes these.
 func fp8Cases() []opCase {
 	all := []opCase{
-		{"amax", "", "%x bf16[48,144]", "%amax f32[1] = amax(%x)"},
+		{"amax", "", "%x bf16[48,144]", "%amax f32[1] = amax(%x, _, _)"},
 	}
 	for _, s := range [][3]int{{16, 16, 16}, {48, 32, 144}, {144, 272, 80}} {
 		m, n, k := s[0], s[1], s[2]
@@ -50,8 +52,8 @@ func TestFP8(t *testing.T) {
 // of the value, so that numbers saturate.
 func quantizeText(rows, cols, beside int, to string) string {
 	q := func(name, x string) string {
-		return fmt.Sprintf(`  %%amax%[1]s f32[1] = amax(%[2]s)
-  %%q%[1]s %[5]s[%[3]d,%[4]d], %%t%[1]s %[5]s[%[4]d,%[3]d], %%s%[1]s f32[1] = quantize(%[2]s, %%amaxX) {to: "%[5]s"}
+		return fmt.Sprintf(`  %%amax%[1]s f32[1] = amax(%[2]s, _, _)
+  %%q%[1]s %[5]s[%[3]d,%[4]d], %%t%[1]s %[5]s[%[4]d,%[3]d], %%s%[1]s f32[1] = quantize(%[2]s, %%amaxX, _, _) {to: "%[5]s"}
 `, name, x, rows, cols, to)
 	}
 	return fmt.Sprintf(`dims V=7
@@ -150,4 +152,100 @@ func TestQuantizeFits(t *testing.T) {
 		}
 	}
 	gotest.CompileNVCC(t, files)
+}
+
+// sourceText quantises a source whose operands are columns of one value, as gate and up are, with a history.
+func sourceText(of, fn string, rows, cols int, to string) string {
+	s := ir.Sources[of]
+	width := cols
+	if s.Doubles {
+		width *= 2
+	}
+	operands := [3]string{"%a", "_", "_"}
+	for i, name := range []string{"%a", "%b", "%c"}[:s.Operands] {
+		operands[i] = name
+	}
+	return fmt.Sprintf(`dims V=7
+func f(%%x bf16[%[1]d,%[3]d]) {
+  turn_amax() {slots: 3}
+  %%wide bf16[%[1]d,%[3]d] = scale(%%x) {by: 1.0}
+  %%a bf16[%[1]d,%[2]d], %%b bf16[%[1]d,%[2]d], %%c bf16[%[1]d,%[2]d] = split(%%wide) {parts: ["%[2]d", "%[2]d", "%[2]d"]}
+  %%amax f32[1] = amax(%[5]s, %[6]s, %[7]s) {fn: "%[9]s", history: 2, of: "%[8]s"}
+  %%q %[10]s[%[1]d,%[4]d], %%t %[10]s[%[4]d,%[1]d], %%s f32[1], %%y bf16[%[1]d,%[4]d] = quantize(%[5]s, %%amax, %[6]s, %[7]s) {fn: "%[9]s", history: 2, keep: true, of: "%[8]s", to: "%[10]s"}
+  %%all bf16[%[1]d,%[3]d] = scale(%%wide) {by: 1.0}
+  return %%amax, %%s, %%q, %%t, %%y, %%all
+}
+`, rows, cols, 3*cols, width, operands[0], operands[1], operands[2], of, fn, to)
+}
+
+// TestQuantizeSources holds what is computed on the way to 8 bits to ir.Eval, with and without a largest magnitude of the step before: a
+// number may come out as its neighbour where the source lies between two.
+func TestQuantizeSources(t *testing.T) {
+	p := cudagen.Program{Spec: "fp8.yaml", Funcs: map[string]*ir.Func{}, Archs: []string{"sm_90a"}, Element: ir.BF16, WeightFloats: 64, DecayedFloats: 32}
+	for _, of := range slices.Sorted(maps.Keys(ir.Sources)) {
+		for i, fn := range []string{"gelu_tanh", "silu", "relu2"} {
+			if of == "" {
+				continue
+			}
+			s := [][2]int{{48, 16}, {144, 80}, {32, 208}}[i]
+			f := generationFunc(t, sourceText(of, fn, s[0], s[1], []string{"e4m3", "e5m2"}[i%2]))
+			f.Name = fmt.Sprintf("%s_%s", of, fn)
+			p.Jobs = append(p.Jobs, f.Name)
+			p.Funcs[f.Name] = f
+		}
+	}
+	code, err := cudagen.Generate(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, image := compileFor(t, "quantize-sources.fatbin", code)
+	for n, job := range p.Jobs {
+		for _, before := range []float64{0, 0.75, math.Inf(1), math.NaN()} {
+			t.Run(fmt.Sprint(job, " ", before), func(t *testing.T) {
+				f, r := p.Funcs[job], rand.New(rand.NewPCG(uint64(n), 5))
+				in := map[string]*ir.Tensor{"x": ir.NewTensor(f.Input("x").Type.Shape()...)}
+				for i := range in["x"].Data {
+					in["x"].Data[i] = ir.Round(r.NormFloat64(), ir.BF16)
+				}
+				state, same := ir.NewState(), ir.NewState()
+				state.Amax[2], same.Amax[2] = [2]float64{9, before}, [2]float64{9, before}
+				want, err := ir.Eval(f, in, state)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := device.Run(f, code, image, in, same, rowsOf(f))
+				if err != nil {
+					t.Fatal(err)
+				}
+				const slack = 1e-5
+				for _, h := range [][2]float64{{got.Amax[2][1], state.Amax[2][1]}, {got.Results[0].Data[0], want[0].Data[0]}} {
+					if !(math.Abs(h[0]-h[1]) <= slack*h[1]) {
+						t.Fatalf("a largest magnitude is %v, want %v", h[0], h[1])
+					}
+				}
+				if b := got.Amax[2][0]; b != before && !math.IsNaN(before) {
+					t.Errorf("the magnitude of the step before is %v, want %v", b, before)
+				}
+				if got.Results[1].Data[0] != want[1].Data[0] {
+					t.Fatalf("the scale is %v, want %v", got.Results[1].Data[0], want[1].Data[0])
+				}
+				for i := 2; i < len(want); i++ {
+					moved, d := 0, f.Results[i].Type.DType
+					for k, x := range want[i].Data {
+						y := got.Results[i].Data[k]
+						if y == ir.Round(x, d) {
+							continue
+						}
+						moved++
+						if lo, hi := ir.Round(math.Min(x, y), d), ir.Round(math.Max(x, y), d); !(hi-lo <= math.Max(math.Abs(x)/4, 1.0/512)) {
+							t.Fatalf("element %d of %s is %v, want %v", k, f.Results[i].Name, y, x)
+						}
+					}
+					if moved > len(want[i].Data)/100 {
+						t.Errorf("%d of %d elements of %s are others", moved, len(want[i].Data), f.Results[i].Name)
+					}
+				}
+			})
+		}
+	}
 }

@@ -1,42 +1,72 @@
 package cudagen
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"slices"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // fp8Rows are products of operands in 8 bits, and what makes these. Both operands of a product have the summed index as columns, which
 // is the one layout that the matrix units of sm_89 and sm_90a take.
 var fp8Rows = map[string]lowering{
+	"turn_amax": func(e *emitter, op *ir.Op) {
+		const threads = 256
+		n := 1 + op.Int("slots")
+		history := param{ctype: "unsigned *", name: "history", operand: ir.Operand{Kind: ir.OperandBuffer, Name: "history"}, moved: moved{bytes: 16 * n}}
+		e.emit(op, kernel{
+			file: "quantize.cuh", body: "turn_amax", config: []constant{integer("slots", n), integer("threads", threads)},
+			params: []param{history}, threads: threads, grid: blocks((n + threads - 1) / threads),
+		})
+	},
 	"amax": func(e *emitter, op *ir.Op) {
 		most := e.out(op, 0, "most")
 		most.ctype = "unsigned *"
 		e.clear(op, most, 4)
-		x, from := e.activation(op, "x")
-		cols := x.Type.Cols()
-		vec := e.vec(cols, x)
-		const threads, per = 256, 8
+		s := e.source(op, op.Args)
+		history := e.history(op).constant()
+		const threads, resident = 256, 8 * 128 // blocks that a large GPU holds at once: those of a step whose history serves have little to do
+		per := 8
+		if s.of != "" {
+			per = 2
+		}
+		n := (s.x.Type.Elems()/s.vec + per*threads - 1) / (per * threads)
+		if op.Int("history") > 0 {
+			n = min(n, resident)
+			for i := range s.params {
+				s.params[i] = s.params[i].moving(moved{})
+			}
+		}
 		e.emit(op, kernel{
-			file: "quantize.cuh", body: "amax", rows: x,
-			config: []constant{typ("T", e.typeOf(x)), integer("cols", cols), integer("vec", vec), integer("x_stride", e.stride(x)),
-				integer("per", per), integer("threads", threads)},
-			params: []param{most, from}, threads: threads, grid: blocks((x.Type.Elems()/vec + per*threads - 1) / (per * threads)),
+			file: "quantize.cuh", body: "amax", rows: s.x,
+			config: append(s.config, boolean("has_history", op.Int("history") > 0), integer("per", per), long("stride", n*per*threads), integer("threads", threads)),
+			params: append(append([]param{most}, s.params...), history), threads: threads, grid: blocks(n),
 		})
 	},
 	"quantize": func(e *emitter, op *ir.Op) {
-		x, from := e.activation(op, "x")
-		rows, cols := x.Type.Rows(), x.Type.Cols()
+		s := e.source(op, append([]*ir.Value{op.Args[0]}, op.Args[2:]...))
+		rows, cols := s.x.Type.Rows(), s.x.Type.Cols()
 		if rows%16 != 0 || cols%16 != 0 {
-			e.fail(op, "%v is %v, and no whole pieces of 16×16", x, x.Type)
+			e.fail(op, "%v is %v, and no whole pieces of 16×16", s.x, s.x.Type)
 			return
 		}
 		most := e.in(op, 1, "most")
 		most.ctype = "const unsigned *"
 		const threads, side = 256, 128
+		width := side
+		if ir.Sources[s.of].Doubles {
+			width = side / 2
+		}
+		y, stride := null(ctype(e.typeOf(s.x))+" *", "y"), 0
+		if op.Bool("keep") {
+			y, stride = e.out(op, 3, "y"), e.stride(op.Results[3])
+		}
 		e.emit(op, kernel{
-			file: "quantize.cuh", body: "quantize", rows: x,
-			config: []constant{typ("T", e.typeOf(x)), integer("cols", cols), integer("vec", e.vec(cols, x)), integer("x_stride", e.stride(x)),
-				boolean("e5m2", op.Str("to") == string(ir.E5M2)), boolean("has_q", e.has(op.Results[0])), boolean("has_t", e.has(op.Results[1])),
-				integer("threads", threads)},
-			params:  []param{e.out(op, 0, "q"), e.out(op, 1, "t"), e.out(op, 2, "scale"), from, most},
-			threads: threads, grid: blocks((rows + side - 1) / side * ((cols + side - 1) / side)),
+			file: "quantize.cuh", body: "quantize", rows: s.x,
+			config: append(s.config, integer("y_stride", stride), boolean("e5m2", op.Str("to") == string(ir.E5M2)),
+				boolean("has_q", e.has(op.Results[0])), boolean("has_t", e.has(op.Results[1])), boolean("has_y", op.Bool("keep")),
+				boolean("has_history", op.Int("history") > 0), integer("threads", threads)),
+			params:  append(append([]param{e.out(op, 0, "q"), e.out(op, 1, "t"), e.out(op, 2, "scale"), y}, s.params...), most, e.history(op)),
+			threads: threads, blocks: 2, grid: blocks((rows + side - 1) / side * ((cols + width - 1) / width)),
 		})
 	},
 	"linear_fp8": func(e *emitter, op *ir.Op) {
@@ -68,16 +98,63 @@ var fp8Rows = map[string]lowering{
 	},
 }
 
-// activation is argument 0 of op, read: an activation, or a weight as products read it.
-func (e *emitter) activation(op *ir.Op, name string) (*ir.Value, param) {
-	x := op.Args[0]
-	if x.Param != nil {
-		return x, e.copied(op, 0, name)
-	}
-	return x, e.in(op, 0, name)
+// source is what amax and quantize compute a tensor of.
+type source struct {
+	x      *ir.Value // the first operand, whose shape all have
+	of     string
+	vec    int
+	config []constant
+	params []param
 }
 
-// typeOf is the type that activation reads v in.
+// sourceNames are those of ir.Sources in quantize.cuh.
+var sourceNames = map[string]string{"": "value", "act": "act", "act_grad": "act_grad", "glu": "glu", "glu_grad": "glu_grad"}
+
+// source reads the operands of a source: activations, or a weight as products read it.
+func (e *emitter) source(op *ir.Op, args []*ir.Value) source {
+	x := args[0]
+	s := source{x: x, of: op.Str("of")}
+	var values []*ir.Value
+	for _, v := range slices.Concat(args, op.Results[min(3, len(op.Results)):]) {
+		if v != nil && v.Param == nil { // weights start at multiples of 16 elements
+			values = append(values, v)
+		}
+	}
+	s.vec = e.vec(x.Type.Cols(), values...)
+	s.config = []constant{typ("T", e.typeOf(x)), constant("static constexpr Source of = Source::" + sourceNames[s.of])}
+	if s.of != "" {
+		s.config = append(s.config, fn(op.Str("fn")))
+	}
+	s.config = append(s.config, integer("cols", x.Type.Cols()), integer("vec", s.vec))
+	for i, name := range []string{"x", "x2", "x3"} {
+		var v *ir.Value
+		if i < len(args) {
+			v = args[i]
+		}
+		s.config = append(s.config, integer(name+"_stride", e.stride(v)))
+		switch {
+		case v == nil:
+			s.params = append(s.params, null("const "+ctype(e.typeOf(x))+" *", name))
+		case v.Param != nil:
+			s.params = append(s.params, e.param(v, "const "+ctype(e.typeOf(x))+" *", name, ir.OperandCopy, e.typeOf(x)))
+		default:
+			s.params = append(s.params, e.read(v, name))
+		}
+	}
+	return s
+}
+
+// history is the slot of op's history, before and now: null where it has none.
+func (e *emitter) history(op *ir.Op) param {
+	p := null("unsigned *", "history")
+	if h := op.Int("history"); h > 0 {
+		p.operand = ir.Operand{Kind: ir.OperandHistory, N: h}
+		p.moved = moved{bytes: 8}
+	}
+	return p
+}
+
+// typeOf is the type that a source reads v in.
 func (e *emitter) typeOf(v *ir.Value) ir.DType {
 	if v.Param != nil {
 		return e.g.code.Element

@@ -130,6 +130,9 @@ func (c *cudaGenerator) program() *jen.File {
 	for _, n := range []string{"WeightFloats", "MicroBatches", "MicroBatch", "Context", "VocabSize", "MaxPositions", "MaxPrefill", "MaxDecode"} {
 		lines.add(n, raw("%s", n))
 	}
+	if n := ir.Histories(c.Funcs["train"]); n > 0 {
+		lines.add("Histories", jen.Lit(n))
+	}
 	lines.add("CacheWidths", jen.Index().Int().ValuesFunc(func(v *jen.Group) {
 		for _, w := range CacheWidths(c.Spec, c.Funcs["decode"]) {
 			v.Lit(w)
@@ -625,6 +628,12 @@ func (e *cudaEmitter) operand(op *ir.Op, a ir.Operand) string {
 		s = fmt.Sprintf("r.Tables[%d]", a.N)
 	case ir.OperandBuffer:
 		s = "r." + title(a.Name)
+	case ir.OperandHistory:
+		if l := loopVar(op, "layers"); l != "" {
+			s = fmt.Sprintf("r.History.At(8 * (%d + %s))", a.N, l)
+		} else {
+			s = fmt.Sprintf("r.History.At(8 * %d)", a.N)
+		}
 	case ir.OperandNumber:
 		return number(fmt.Sprint(a.N))
 	case ir.OperandRows:

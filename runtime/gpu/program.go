@@ -86,6 +86,7 @@ type Program struct {
 	MicroBatches, MicroBatch, Context              int
 	VocabSize, MaxPositions, MaxPrefill, MaxDecode int
 	CacheWidths                                    []int // elements of a key, all heads together, by layer
+	Histories                                      int   // of the largest magnitudes of what is quantised to 8 bits
 	Kernels                                        []Kernel
 	Products                                       []Product
 	Tables                                         []RotaryTable
@@ -102,6 +103,7 @@ func (p *Program) footprint() footprint.Program {
 		WeightFloats: p.WeightFloats, Element: p.Element.Size(), MicroBatches: p.MicroBatches, MicroBatch: p.MicroBatch, Context: p.Context,
 		MaxPositions: p.MaxPositions, MaxDecode: p.MaxDecode, CacheWidths: p.CacheWidths,
 		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits), Pick: job(p.Pick),
+		Histories: p.Histories,
 	}
 	for _, t := range p.Tables {
 		f.RotaryTables = append(f.RotaryTables, t.Max*len(t.Freqs))
@@ -114,6 +116,7 @@ type Run struct {
 	Arena, Scratch                            Ptr
 	Weights, Copies, Gradients, First, Second Ptr   // as the weight table says: f32, and the copies in the program's element type
 	State                                     Ptr   // state.cuh
+	History                                   Ptr   // for each history two float32s: the largest magnitude of the step before, and of the step
 	Tokens, Targets, Positions, Slots         Ptr   // int32s
 	Logits, Options                           Ptr   // of Pick, for each row: VocabSize elements, and SampleOptions (sample.cuh)
 	Keys, Values                              []Ptr // the caches, by layer: [slots, MaxPositions, width]

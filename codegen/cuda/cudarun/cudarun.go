@@ -76,6 +76,7 @@ type Answer struct {
 	Weights map[string]*ir.Tensor
 	Copies  map[string]*ir.Tensor // of the weights, in the activations' type
 	State   []byte                // of state.cuh
+	Amax    map[int][2]float64    // of histories, by slot
 }
 
 // call is one run of a function.
@@ -95,6 +96,7 @@ type call struct {
 	arena   cuda.Ptr
 	scratch cuda.Ptr
 	state   cuda.Ptr
+	history cuda.Ptr
 	scalars cuda.Ptr
 	slots   map[*ir.Value]int
 	tables  []cuda.Ptr
@@ -233,6 +235,12 @@ func (c *call) prepare(in map[string]*ir.Tensor, state *ir.State) {
 		c.copies = c.alloc(2 * floats)
 		c.upload(c.copies, weights, c.code.Element)
 	}
+	history := make([]float64, 2*ir.Histories(c.f))
+	for slot, h := range state.Amax {
+		copy(history[2*slot:], h[:])
+	}
+	c.history = c.alloc(4 * len(history))
+	c.upload(c.history, history, ir.F32)
 	c.arena, c.scratch = c.alloc(c.f.Plan.Bytes), c.alloc(c.code.Scratch[c.f.Name])
 	slots, n := ir.Scalars(c.f)
 	c.slots, c.scalars = slots, c.alloc(4*n)
@@ -351,7 +359,9 @@ func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {
 	case ir.OperandTable:
 		p = c.tables[a.N]
 	case ir.OperandBuffer:
-		p = map[string]cuda.Ptr{"weights": c.weights, "copies": c.copies, "gradients": c.grads, "first": c.first, "second": c.second}[a.Name]
+		p = map[string]cuda.Ptr{"weights": c.weights, "copies": c.copies, "gradients": c.grads, "first": c.first, "second": c.second, "history": c.history}[a.Name]
+	case ir.OperandHistory:
+		p = c.history.At(8 * a.N)
 	case ir.OperandNumber:
 		return cuda.Ptr(uint32(int32(a.N)))
 	case ir.OperandRows:
@@ -370,6 +380,12 @@ func (c *call) answer() (*Answer, error) {
 		raw := make([]byte, n*d.Bytes())
 		c.fail(c.d.ctx.Download(raw, p))
 		return Decode(raw, d)
+	}
+	a.Amax = map[int][2]float64{}
+	for i, x := range read(c.history, 2*ir.Histories(c.f), ir.F32) {
+		h := a.Amax[i/2]
+		h[i%2] = x
+		a.Amax[i/2] = h
 	}
 	for _, r := range c.f.Results {
 		t := ir.NewTensor(r.Type.Shape()...)
