@@ -138,18 +138,29 @@ func TestQuantize(t *testing.T) {
 	}
 }
 
-// TestQuantizeFits: nvcc compiles what quantises without spilling registers.
+// TestQuantizeFits: nvcc compiles what quantises without spilling registers, whatever the source.
 func TestQuantizeFits(t *testing.T) {
 	if _, err := nvcc.Find(t.Context()); err != nil {
 		t.Skip(err)
 	}
-	files := map[string][]byte{}
-	for i, to := range []string{"e4m3", "e5m2"} {
-		f := generationFunc(t, quantizeText(1024, 1024, 16, to))
-		f.Name = fmt.Sprintf("f%d", i)
-		for _, s := range generate(t, ir.BF16, "sm_90a", []opTest{{f.Name, f, 0}}).Sources {
-			files[s.Name] = s.Data
+	var tests []opTest
+	add := func(text string) {
+		f := generationFunc(t, text)
+		f.Name = fmt.Sprintf("f%d", len(tests))
+		tests = append(tests, opTest{f.Name, f, 0})
+	}
+	for _, to := range []string{"e4m3", "e5m2"} {
+		add(quantizeText(1024, 1024, 16, to))
+		for of := range ir.Sources {
+			if of != "" {
+				add(sourceText(of, "gelu", 1024, 1024, to))
+				add(sourceText(of, "silu", 1024, 1024, to))
+			}
 		}
+	}
+	files := map[string][]byte{}
+	for _, s := range generate(t, ir.BF16, "sm_90a", tests).Sources {
+		files[s.Name] = s.Data
 	}
 	gotest.CompileNVCC(t, files)
 }
