@@ -98,8 +98,8 @@ func fp8Ops() []*OpDef {
 		},
 		{
 			Kind: "quantize", Doc: "a source (see Source) divided by scale and rounded to 8 bits, saturating, as it lies and with rows as columns; scale is the least " +
-				"power of two that amax allows. With a history its largest magnitude goes there. y is the source itself, where the attribute keep asks for it",
-			Args: []string{"x", "amax", "x2?", "x3?"}, Results: []string{"q", "transposed", "scale!", "y..."},
+				"power of two that amax allows. With a history its largest magnitude goes there. y is the source itself, where the attribute keep asks for it; the sum of its rows is added to a bias's gradient",
+			Args: []string{"x", "amax", "x2?", "x3?"}, Into: []string{"b?..."}, Results: []string{"q", "transposed", "scale!", "y..."},
 			Attrs: attrs(sourceAttrs, need("string", "to"), need("bool", "keep?")),
 			Shape: func(op *Op) ([]Type, error) {
 				x, err := sourceType(op, quantizeSource(op.Args))
@@ -115,7 +115,11 @@ func fp8Ops() []*OpDef {
 				if op.Bool("keep") {
 					types = append(types, x)
 				}
-				return types, wantSingles(op.Args[1])
+				err = wantSingles(op.Args[1])
+				for _, b := range op.Into {
+					err = firstError(err, wantVector(b, x.Cols()))
+				}
+				return types, err
 			},
 			FLOPs: func(op *Op) float64 { return sourceFLOPs(op, quantizeSource(op.Args)) + perElement(1)(op) }, Eval: evalQuantize, NoGrad: true,
 		},
@@ -279,6 +283,13 @@ func evalQuantize(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		}
 		h := e.state.Amax[slot]
 		e.state.Amax[slot] = [2]float64{h[0], math.Max(h[1], largest(x))}
+	}
+	for _, b := range op.Into {
+		sums := make([]float64, x.cols())
+		for i, v := range x.Data {
+			sums[i%x.cols()] += v
+		}
+		e.addGrad(b, sums)
 	}
 	scale := QuantizeScale(in[1].Data[0], to)
 	q, t := x.like(), NewTensor(x.cols(), x.rows())

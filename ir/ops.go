@@ -11,7 +11,7 @@ type OpDef struct {
 	Kind    string
 	Doc     string
 	Args    []string // names of the arguments; "?" ends an optional one, "..." a repeated one
-	Into    []string // names of the gradients it adds to; "?" ends an optional one
+	Into    []string // names of the gradients it adds to; "?" ends an optional one, "?..." any number
 	Results []string // names of the results; "..." ends a repeated one, "!" one that the kernel writes even if nobody reads it
 	Attrs   []Attr   // beside kernel, which any op may have: the kernel chosen for it
 	InPlace []int    // the arguments whose memory the first result may take

@@ -2,6 +2,7 @@ package ir
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tfc-dev/tfc/spec"
 )
@@ -256,9 +257,13 @@ func nests(op *Op) error {
 	return nil
 }
 
-// fits checks a list of values against the names in a row: "?" ends an optional one, "..." a repeated one.
+// fits checks a list of values against the names in a row: "?" ends an optional one, "..." a repeated one, "?..." one that may not be
+// there at all.
 func fits(names []string, vs []*Value, what string) error {
 	if n := len(names); n > 0 && len(names[n-1]) > 3 && names[n-1][len(names[n-1])-3:] == "..." {
+		if strings.HasSuffix(names[n-1], "?...") {
+			n--
+		}
 		if len(vs) < n {
 			return fmt.Errorf("has %d %s, want at least %d", len(vs), what, n)
 		}

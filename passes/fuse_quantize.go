@@ -6,16 +6,31 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
-// fuseQuantize lets the op that quantises a value compute it, where it is an activation or the gradient of one: what nobody else reads is
-// then stored in 8 bits alone, and the rest in 8 and 16 bits at once.
+// fuseQuantize lets the op that quantises a value sum it up for a bias's gradient, and compute it, where it is an activation or the
+// gradient of one: what nobody else reads is then stored in 8 bits alone, and the rest in 8 and 16 bits at once.
 func fuseQuantize(f *ir.Func, _ Options) (int, error) {
 	n := 0
+	for _, op := range opsOf(f, "bias_grad") {
+		n += fuseBiasGrad(f, op)
+	}
 	for _, q := range opsOf(f, "quantize") {
 		if q.Str("of") == "" && q.Args[0].Op != nil && q.Int("history") > 0 {
 			n += fuseSource(f, q)
 		}
 	}
 	return n, nil
+}
+
+// fuseBiasGrad has the op that quantises what a bias's gradient sums up give the sums.
+func fuseBiasGrad(f *ir.Func, sum *ir.Op) int {
+	for _, q := range f.Uses()[sum.Args[0]] {
+		if q != nil && q.Kind == "quantize" && q.Args[0] == sum.Args[0] && q.Str("of") == "" && q.Block == sum.Block && len(q.Into) == 0 {
+			q.Into = []*ir.Value{sum.Into[0]}
+			sum.Remove()
+			return 1
+		}
+	}
+	return 0
 }
 
 // sourceOf returns the op that computes v, and what else is to go with it.
@@ -65,7 +80,7 @@ func fuseSource(f *ir.Func, q *ir.Op) int {
 		names = append(names, v.Name)
 	}
 	b.Pos = q.Pos
-	made := b.Op("quantize", names, []*ir.Value{operands[0], found, operands[1], operands[2]}, attrs)
+	made := b.Op("quantize", names, []*ir.Value{operands[0], found, operands[1], operands[2]}, attrs, q.Into...)
 	for i, r := range q.Results {
 		f.Replace(r, made.Results[i])
 	}

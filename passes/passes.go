@@ -54,7 +54,7 @@ var Pipeline = []Pass{
 	// The backward pass has residual adds of its own to fuse; and an add that a norm took is no longer there to take.
 	{Name: "fuse-epilogue", Doc: "Merge biases, activations and residual adds into the products before them.", Run: fuseEpilogue, After: []string{"grad", "fuse-norm", "fp8"}},
 	// What an activation is computed of has its bias; an activation that a product takes is no op to merge with.
-	{Name: "fuse-quantize", Doc: "Compute activations and their gradients where they are quantised to 8 bits.", Run: fuseQuantize, After: []string{"fp8", "fuse-epilogue"}},
+	{Name: "fuse-quantize", Doc: "Compute activations, their gradients and those of biases where values are quantised to 8 bits.", Run: fuseQuantize, After: []string{"fp8", "fuse-epilogue"}},
 	// What is recomputed should be recomputed as fused.
 	{Name: "checkpoint", Doc: "Compute activations again in the backward pass instead of keeping them, within the memory budget.", Run: checkpoint, After: []string{"grad", "fuse-epilogue", "fuse-quantize"}},
 	// The arena holds what is left to store when every value is known.

@@ -177,16 +177,17 @@ func sourceText(of, fn string, rows, cols int, to string) string {
 		operands[i] = name
 	}
 	return fmt.Sprintf(`dims V=7
+param @bias f32[%[4]d] %[11]s
 func f(%%x bf16[%[1]d,%[3]d]) {
   turn_amax() {slots: 3}
   %%wide bf16[%[1]d,%[3]d] = scale(%%x) {by: 1.0}
   %%a bf16[%[1]d,%[2]d], %%b bf16[%[1]d,%[2]d], %%c bf16[%[1]d,%[2]d] = split(%%wide) {parts: ["%[2]d", "%[2]d", "%[2]d"]}
   %%amax f32[1] = amax(%[5]s, %[6]s, %[7]s) {fn: "%[9]s", history: 2, of: "%[8]s"}
-  %%q %[10]s[%[1]d,%[4]d], %%t %[10]s[%[4]d,%[1]d], %%s f32[1], %%y bf16[%[1]d,%[4]d] = quantize(%[5]s, %%amax, %[6]s, %[7]s) {fn: "%[9]s", history: 2, keep: true, of: "%[8]s", to: "%[10]s"}
+  %%q %[10]s[%[1]d,%[4]d], %%t %[10]s[%[4]d,%[1]d], %%s f32[1], %%y bf16[%[1]d,%[4]d] = quantize(%[5]s, %%amax, %[6]s, %[7]s) into @bias {fn: "%[9]s", history: 2, keep: true, of: "%[8]s", to: "%[10]s"}
   %%all bf16[%[1]d,%[3]d] = scale(%%wide) {by: 1.0}
   return %%amax, %%s, %%q, %%t, %%y, %%all
 }
-`, rows, cols, 3*cols, width, operands[0], operands[1], operands[2], of, fn, to)
+`, rows, cols, 3*cols, width, operands[0], operands[1], operands[2], of, fn, to, normal)
 }
 
 // TestQuantizeSources holds what is computed on the way to 8 bits to ir.Eval, with and without a largest magnitude of the step before: a
@@ -219,6 +220,8 @@ func TestQuantizeSources(t *testing.T) {
 					in["x"].Data[i] = ir.Round(r.NormFloat64(), ir.BF16)
 				}
 				state, same := ir.NewState(), ir.NewState()
+				width := f.Param("bias").Type.Elems()
+				state.Weights["bias"], same.Weights["bias"] = ir.NewTensor(width), ir.NewTensor(width)
 				state.Amax[2], same.Amax[2] = [2]float64{9, before}, [2]float64{9, before}
 				want, err := ir.Eval(f, in, state)
 				if err != nil {
@@ -239,6 +242,11 @@ func TestQuantizeSources(t *testing.T) {
 				}
 				if got.Results[1].Data[0] != want[1].Data[0] {
 					t.Fatalf("the scale is %v, want %v", got.Results[1].Data[0], want[1].Data[0])
+				}
+				for i, x := range state.Grads["bias"].Data {
+					if y := got.Grads["bias"].Data[i]; !(math.Abs(y-x) <= slack*100*math.Max(1, math.Abs(x))) {
+						t.Fatalf("the gradient of bias %d is %v, want %v", i, y, x)
+					}
 				}
 				for i := 2; i < len(want); i++ {
 					moved, d := 0, f.Results[i].Type.DType

@@ -60,14 +60,22 @@ var fp8Rows = map[string]lowering{
 		if op.Bool("keep") {
 			y, stride = e.out(op, 3, "y"), e.stride(op.Results[3])
 		}
+		columns, parts := op.Results[0].Type.Cols(), (rows+side-1)/side
+		sums := null("float *", "sums")
+		if len(op.Into) > 0 {
+			sums = e.scratch("float *", "sums", 4*parts*columns)
+		}
 		e.emit(op, kernel{
 			file: "quantize.cuh", body: "quantize", rows: s.x,
 			config: append(s.config, integer("y_stride", stride), boolean("e5m2", op.Str("to") == string(ir.E5M2)),
-				boolean("has_q", e.has(op.Results[0])), boolean("has_t", e.has(op.Results[1])), boolean("has_y", op.Bool("keep")),
+				boolean("has_q", e.has(op.Results[0])), boolean("has_t", e.has(op.Results[1])), boolean("has_y", op.Bool("keep")), boolean("has_sums", len(op.Into) > 0),
 				boolean("has_history", op.Int("history") > 0), integer("threads", threads)),
-			params:  append(append([]param{e.out(op, 0, "q"), e.out(op, 1, "t"), e.out(op, 2, "scale"), y}, s.params...), most, e.history(op)),
-			threads: threads, blocks: 2, grid: blocks((rows + side - 1) / side * ((cols + width - 1) / width)),
+			params:  append(append([]param{e.out(op, 0, "q"), e.out(op, 1, "t"), e.out(op, 2, "scale"), y, sums}, s.params...), most, e.history(op)),
+			threads: threads, blocks: 2, grid: blocks(parts * ((cols + width - 1) / width)),
 		})
+		for i := range op.Into {
+			e.addPartials(op, sums, parts, 1, columns, e.grad(op, i, "first"), null("float *", "second"))
+		}
 	},
 	"linear_fp8": func(e *emitter, op *ir.Op) {
 		x, w, residual, y := op.Args[0], op.Args[1], op.Args[5], op.Results[0]

@@ -148,15 +148,16 @@ __device__ inline void transpose4(uint32_t (&column)[4], uint32_t a, uint32_t b,
 __device__ inline float scaled(float x, float inverse) { return x * inverse - (x - x); }
 
 // quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from *amax, y the source itself; the history's largest
-// magnitude of now is raised to that of the source. A block has a tile of 128 rows and 128 columns of the result, of both halves where the
+// magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
+// A block has a tile of 128 rows and 128 columns of the result, of both halves where the
 // source has two, which passes through shared memory as bytes; a thread reads and writes 16 of them at once. In the tile the words of 16
 // rows are moved by 4 against those of the 16 before, so that neither rows nor columns meet in a bank.
 //   Config  T, of, fn, rows, cols (of an operand; multiples of 16), vec (divides cols, the strides and where columns start), strides, y's
-//           too, e5m2 (or e4m3), has_q, has_t, has_y, has_history, threads = 256
-//   grid    x: ceil(rows/128) * ceil(cols/128), or twice as many where the source has two halves        shared: 16 KiB
-//   bytes   the operands once, q, t and y once
+//           too, e5m2 (or e4m3), has_q, has_t, has_y, has_sums, has_history, threads = 256
+//   grid    x: ceil(rows/128) * ceil(cols/128), or twice as many where the source has two halves        shared: 16 KiB, and 4 for sums
+//   bytes   the operands once, q, t, y and sums once
 template <class C>
-__device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typename C::T *y, const typename C::T *x, const typename C::T *x2,
+__device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typename C::T *y, float *sums, const typename C::T *x, const typename C::T *x2,
                          const typename C::T *x3, const unsigned *amax, unsigned *history) {
     constexpr bool two = doubles(C::of);
     constexpr int side = 128, words = side / 4, passes = 4, lines = side / passes, warps = C::threads / warp_size;
@@ -164,6 +165,7 @@ __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typenam
     static_assert(C::threads == 256 && C::cols % 16 == 0 && C::rows % 16 == 0, "a tile is whole pieces of 16×16");
     __shared__ __align__(16) uint32_t tile[side * words];
     __shared__ unsigned largest[warps];
+    __shared__ float partial[C::has_sums ? warps : 1][side];
     const Scale s = scale_of<C::e5m2 ? 15 : 8>(*amax);
     if (blockIdx.x == 0 && threadIdx.x == 0) *scale = s.by;
     const int row0 = static_cast<int>(blockIdx.x) / across * side, col0 = static_cast<int>(blockIdx.x) % across * width;
@@ -207,8 +209,29 @@ __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typenam
             most = warp_largest(most);
             if (lane_index() == 0) largest[warp_index()] = most;
         }
+        if constexpr (C::has_sums) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                float sum = 0;
+#pragma unroll
+                for (int k = 0; k < passes; k++)
+                    if (row0 + k * lines + line < rows && col < C::cols) sum += v[k][i];
+#pragma unroll
+                for (int by = warp_size / 2; by >= 8; by /= 2) sum += shuffle_xor(sum, by); // of the lines of a warp
+                if (lane_index() < 8) partial[warp_index()][group * 16 + i] = sum;
+            }
+        }
     }
-    if constexpr (C::has_t || C::has_history) __syncthreads();
+    if constexpr (C::has_t || C::has_history || C::has_sums) __syncthreads();
+    if constexpr (C::has_sums) {
+        const int c = threadIdx.x, col = col0 + c % width, out = two && c >= width ? C::cols + col : col;
+        if (c < side && col < C::cols) {
+            float sum = 0;
+#pragma unroll
+            for (int i = 0; i < warps; i++) sum += partial[i][c];
+            sums[static_cast<size_t>(row0 / side) * columns + out] = sum;
+        }
+    }
     if constexpr (C::has_history) {
         if (threadIdx.x == 0) {
             unsigned most = 0;
