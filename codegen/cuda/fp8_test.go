@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	cudagen "github.com/tfc-dev/tfc/codegen/cuda"
@@ -153,8 +154,13 @@ func TestQuantizeFits(t *testing.T) {
 		add(quantizeText(1024, 1024, 16, to))
 		for of := range ir.Sources {
 			if of != "" {
-				add(sourceText(of, "gelu", 1024, 1024, to))
-				add(sourceText(of, "silu", 1024, 1024, to))
+				for _, fn := range []string{"gelu", "gelu_tanh", "silu"} {
+					text := sourceText(of, fn, 1024, 1024, to)
+					add(text)
+					start := strings.Index(text, ", %y bf16")
+					alone := strings.NewReplacer(text[start:start+strings.Index(text[start:], " =")], "", ", %y, %all", ", %all", " into @bias", "", "keep: true, ", "")
+					add(alone.Replace(text))
+				}
 			}
 		}
 	}

@@ -60,6 +60,12 @@ var fp8Rows = map[string]lowering{
 		if op.Bool("keep") {
 			y, stride = e.out(op, 3, "y"), e.stride(op.Results[3])
 		}
+		resident := 4 // blocks of a processor, that registers are shared among
+		for _, more := range []bool{len(op.Into) > 0, op.Bool("keep"), s.of == "glu_grad"} {
+			if more && resident > 2 {
+				resident--
+			}
+		}
 		columns, parts := op.Results[0].Type.Cols(), (rows+side-1)/side
 		sums := null("float *", "sums")
 		if len(op.Into) > 0 {
@@ -71,7 +77,7 @@ var fp8Rows = map[string]lowering{
 				boolean("has_q", e.has(op.Results[0])), boolean("has_t", e.has(op.Results[1])), boolean("has_y", op.Bool("keep")), boolean("has_sums", len(op.Into) > 0),
 				boolean("has_history", op.Int("history") > 0), integer("threads", threads)),
 			params:  append(append([]param{e.out(op, 0, "q"), e.out(op, 1, "t"), e.out(op, 2, "scale"), y, sums}, s.params...), most, e.history(op)),
-			threads: threads, blocks: 2, grid: blocks(parts * ((cols + width - 1) / width)),
+			threads: threads, blocks: resident, grid: blocks(parts * ((cols + width - 1) / width)),
 		})
 		for i := range op.Into {
 			e.addPartials(op, sums, parts, 1, columns, e.grad(op, i, "first"), null("float *", "second"))

@@ -150,7 +150,7 @@ __device__ inline float scaled(float x, float inverse) { return x * inverse - (x
 // quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from *amax, y the source itself; the history's largest
 // magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
 // A block has a tile of 128 rows and 128 columns of the result, of both halves where the
-// source has two, which passes through shared memory as bytes; a thread reads and writes 16 of them at once. In the tile the words of 16
+// source has two, which passes through shared memory as bytes; a thread reads and writes 16 of them at once, and reads two rows ahead. In the tile the words of 16
 // rows are moved by 4 against those of the 16 before, so that neither rows nor columns meet in a bank.
 //   Config  T, of, fn, rows, cols (of an operand; multiples of 16), vec (divides cols, the strides and where columns start), strides, y's
 //           too, e5m2 (or e4m3), has_q, has_t, has_y, has_sums, has_history, threads = 256
@@ -160,7 +160,7 @@ template <class C>
 __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typename C::T *y, float *sums, const typename C::T *x, const typename C::T *x2,
                          const typename C::T *x3, const unsigned *amax, unsigned *history) {
     constexpr bool two = doubles(C::of);
-    constexpr int side = 128, words = side / 4, passes = 4, lines = side / passes, warps = C::threads / warp_size;
+    constexpr int side = 128, words = side / 4, passes = 4, ahead = 2, lines = side / passes, warps = C::threads / warp_size;
     constexpr int width = two ? side / 2 : side, across = (C::cols + width - 1) / width, columns = two ? 2 * C::cols : C::cols;
     static_assert(C::threads == 256 && C::cols % 16 == 0 && C::rows % 16 == 0, "a tile is whole pieces of 16×16");
     __shared__ __align__(16) uint32_t tile[side * words];
@@ -174,36 +174,48 @@ __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typenam
         const bool second = two && group * 16 >= width;
         const int col = col0 + group * 16 % width, out = second ? C::cols + col : col;
         unsigned most = 0;
-        float v[passes][16];
+        float sum[C::has_sums ? 16 : 1];
+        if constexpr (C::has_sums) {
 #pragma unroll
-        for (int k = 0; k < passes; k++) {
-            const int row = row0 + k * lines + line;
-            if (row < rows && col < C::cols) source<C>(v[k], row, col, second, x, x2, x3);
+            for (int i = 0; i < 16; i++) sum[i] = 0;
         }
+#pragma unroll 1
+        for (int pass = 0; pass < passes; pass += ahead) {
+            float v[ahead][16];
 #pragma unroll
-        for (int k = 0; k < passes; k++) {
-            const int r = k * lines + line, row = row0 + r;
-            if (row >= rows || col >= C::cols) continue;
-            if constexpr (C::has_history) {
-#pragma unroll
-                for (int i = 0; i < 16; i++) most = max(most, magnitude(v[k][i]));
+            for (int k = 0; k < ahead; k++) {
+                const int row = row0 + (pass + k) * lines + line;
+                if (row < rows && col < C::cols) source<C>(v[k], row, col, second, x, x2, x3);
             }
-            if constexpr (C::has_y) {
 #pragma unroll
-                for (int j = 0; j < 16; j += C::vec) {
-                    float part[C::vec];
+            for (int k = 0; k < ahead; k++) {
+                const int r = (pass + k) * lines + line, row = row0 + r;
+                if (row >= rows || col >= C::cols) continue;
+                if constexpr (C::has_history) {
 #pragma unroll
-                    for (int i = 0; i < C::vec; i++) part[i] = v[k][j + i];
-                    store(y + static_cast<size_t>(row) * C::y_stride + out + j, part);
+                    for (int i = 0; i < 16; i++) most = max(most, magnitude(v[k][i]));
                 }
-            }
-            Pack<uint32_t, 4> bytes;
+                if constexpr (C::has_sums) {
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                bytes.v[i] = pack4<C::e5m2>(scaled(v[k][4 * i], s.inverse), scaled(v[k][4 * i + 1], s.inverse), scaled(v[k][4 * i + 2], s.inverse),
-                                            scaled(v[k][4 * i + 3], s.inverse));
-            if constexpr (C::has_q) *reinterpret_cast<Pack<uint32_t, 4> *>(q + static_cast<size_t>(row) * columns + out) = bytes;
-            if constexpr (C::has_t) *reinterpret_cast<Pack<uint32_t, 4> *>(tile + r * words + (4 * group + r / 16 * 4) % words) = bytes;
+                    for (int i = 0; i < 16; i++) sum[i] += v[k][i];
+                }
+                if constexpr (C::has_y) {
+#pragma unroll
+                    for (int j = 0; j < 16; j += C::vec) {
+                        float part[C::vec];
+#pragma unroll
+                        for (int i = 0; i < C::vec; i++) part[i] = v[k][j + i];
+                        store(y + static_cast<size_t>(row) * C::y_stride + out + j, part);
+                    }
+                }
+                Pack<uint32_t, 4> bytes;
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    bytes.v[i] = pack4<C::e5m2>(scaled(v[k][4 * i], s.inverse), scaled(v[k][4 * i + 1], s.inverse), scaled(v[k][4 * i + 2], s.inverse),
+                                                scaled(v[k][4 * i + 3], s.inverse));
+                if constexpr (C::has_q) *reinterpret_cast<Pack<uint32_t, 4> *>(q + static_cast<size_t>(row) * columns + out) = bytes;
+                if constexpr (C::has_t) *reinterpret_cast<Pack<uint32_t, 4> *>(tile + r * words + (4 * group + r / 16 * 4) % words) = bytes;
+            }
         }
         if constexpr (C::has_history) {
             most = warp_largest(most);
@@ -212,13 +224,9 @@ __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typenam
         if constexpr (C::has_sums) {
 #pragma unroll
             for (int i = 0; i < 16; i++) {
-                float sum = 0;
 #pragma unroll
-                for (int k = 0; k < passes; k++)
-                    if (row0 + k * lines + line < rows && col < C::cols) sum += v[k][i];
-#pragma unroll
-                for (int by = warp_size / 2; by >= 8; by /= 2) sum += shuffle_xor(sum, by); // of the lines of a warp
-                if (lane_index() < 8) partial[warp_index()][group * 16 + i] = sum;
+                for (int by = warp_size / 2; by >= 8; by /= 2) sum[i] += shuffle_xor(sum[i], by); // of the lines of a warp
+                if (lane_index() < 8) partial[warp_index()][group * 16 + i] = sum[i];
             }
         }
     }
