@@ -161,7 +161,7 @@ func TestEveryBodyHasACase(t *testing.T) {
 				seen[d].adds(t, x.f, d, arch)
 			}
 		}
-		texts := append(linearCases(d), optimizerText)
+		texts := append(linearCases(d), optimizerText, quantizeText(16, 16, 8, "e4m3"), sourceText("glu", "silu", 16, 16, "e5m2"))
 		for _, c := range cachedCases {
 			texts = append(texts, c.text(d))
 		}

@@ -24,7 +24,7 @@ var fp8Rows = map[string]lowering{
 		e.clear(op, most, 4)
 		s := e.source(op, op.Args)
 		history := e.history(op).constant()
-		const threads, resident = 256, 8 * 128 // blocks that a large GPU holds at once: those of a step whose history serves have little to do
+		const threads, resident = 256, 2 * 132 // blocks: two for each processor of an H100, for but the first step leaves them nothing to do
 		per := 8
 		if s.of != "" {
 			per = 2
