@@ -2,7 +2,6 @@ package passes
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
@@ -20,10 +19,10 @@ const (
 
 // fp8 gives the products of layers operands in 8 bits: forward, of the input's gradient and of the weight's. Each operand is
 // divided by a scale of its own, and is there in two layouts, for both operands of a product must have the summed index as their columns.
-// The scale of a weight is that of its largest magnitude; weights are quantised before the first micro-batch, once a step. That of an
-// activation or a gradient is for twice the largest magnitude of the step before (delayed scaling, Micikevicius et al.), or where there was
-// none for what it is now, so that what computes a value can write it in 8 bits at once. The output head, attention, and products whose
-// sides are no multiples of 16 stay as they are, and so does everything where the target has no such products.
+// The scale is for twice the largest magnitude of the step before (delayed scaling, Micikevicius et al.), or where there was none for
+// what it is now, so that what computes a value can write it in 8 bits at once. Weights are quantised before the first micro-batch, once a
+// step. The output head, attention, and products whose sides are no multiples of 16 stay as they are, and so does everything where the
+// target has no such products.
 func fp8(f *ir.Func, o Options) (int, error) {
 	if f.Name != "train" || o.Precision != "fp8" || !takesFP8(o.Target) {
 		return 0, nil
@@ -183,8 +182,7 @@ func (q *quantizer) value(v *ir.Value, to ir.DType, op *ir.Op) *ir.Op {
 			q.Before(ops[indexOf(v.Op)+1])
 		}
 	}
-	q.made[key] = q.quantize(v, v.Name, to, ir.Attrs{"history": 1 + q.histories*q.layers})
-	q.histories++
+	q.made[key] = q.quantize(v, v.Name, to)
 	return q.made[key]
 }
 
@@ -206,19 +204,16 @@ func (q *quantizer) weight(w *ir.Value, op *ir.Op) *ir.Op {
 	q.AtEnd(loop.Loop.Body)
 	q.Pos = op.Pos
 	segments := strings.Split(p.Name, ".")
-	q.made[key] = q.quantize(w, strings.Join(segments[max(0, len(segments)-2):], "_"), fp8Forward, nil)
+	q.made[key] = q.quantize(w, strings.Join(segments[max(0, len(segments)-2):], "_"), fp8Forward)
 	return q.made[key]
 }
 
 // quantize appends what finds the largest magnitude of v and quantises it.
-func (q *quantizer) quantize(v *ir.Value, name string, to ir.DType, attrs ir.Attrs) *ir.Op {
-	amax := q.Op("amax", []string{name + "_amax"}, []*ir.Value{v, nil, nil}, maps.Clone(attrs)).Result()
-	attrs = maps.Clone(attrs)
-	if attrs == nil {
-		attrs = ir.Attrs{}
-	}
-	attrs["to"] = string(to)
-	return q.Op("quantize", []string{name + "_q", name + "_qt", name + "_scale"}, []*ir.Value{v, amax, nil, nil}, attrs)
+func (q *quantizer) quantize(v *ir.Value, name string, to ir.DType) *ir.Op {
+	history := 1 + q.histories*q.layers
+	q.histories++
+	amax := q.Op("amax", []string{name + "_amax"}, []*ir.Value{v, nil, nil}, ir.Attrs{"history": history}).Result()
+	return q.Op("quantize", []string{name + "_q", name + "_qt", name + "_scale"}, []*ir.Value{v, amax, nil, nil}, ir.Attrs{"history": history, "to": string(to)})
 }
 
 // firstLoop is the first loop of f's own block that carries something: over micro-batches.

@@ -11,9 +11,9 @@ struct Config {
     static constexpr int x_stride = 6144;
     static constexpr int x2_stride = 0;
     static constexpr int x3_stride = 0;
-    static constexpr bool has_history = false;
+    static constexpr bool has_history = true;
     static constexpr int per = 8;
-    static constexpr long long stride = 1572864;
+    static constexpr long long stride = 540672;
     static constexpr int threads = 256;
 };
 

@@ -11,7 +11,7 @@ struct Config {
     static constexpr int x_stride = 2048;
     static constexpr int x2_stride = 0;
     static constexpr int x3_stride = 0;
-    static constexpr bool has_history = false;
+    static constexpr bool has_history = true;
     static constexpr int per = 8;
     static constexpr long long stride = 524288;
     static constexpr int threads = 256;

@@ -17,7 +17,7 @@ struct Config {
     static constexpr bool has_t = true;
     static constexpr bool has_y = false;
     static constexpr bool has_sums = false;
-    static constexpr bool has_history = false;
+    static constexpr bool has_history = true;
     static constexpr int threads = 256;
 };
 

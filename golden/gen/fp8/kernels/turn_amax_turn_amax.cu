@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 1;
-    static constexpr int slots = 65;
+    static constexpr int slots = 97;
     static constexpr int threads = 256;
 };
 
