@@ -57,7 +57,7 @@ func sourceOf(f *ir.Func, v *ir.Value) (source *ir.Op, more []*ir.Op) {
 func fuseSource(f *ir.Func, q *ir.Op) int {
 	v, amax := q.Args[0], q.Args[1].Op
 	source, more := sourceOf(f, v)
-	if source == nil || v.Block != q.Block || amax == nil || amax.Kind != "amax" || amax.Args[0] != v || !onlyReader(f, amax.Result(), q) {
+	if source == nil || source.Args[0].Type.Cols()%fp8Side != 0 || v.Block != q.Block || amax == nil || amax.Kind != "amax" || amax.Args[0] != v || !onlyReader(f, amax.Result(), q) {
 		return 0
 	}
 	operands := make([]*ir.Value, 3)

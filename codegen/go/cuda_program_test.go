@@ -113,7 +113,7 @@ func runCUDA(t *testing.T, names []string, check func(t *testing.T, s *spec.Spec
 // inSixteens is a spec of the features in fp8, whose sides are multiples of 16 or come close.
 func inSixteens(t *testing.T, text string) (*spec.Spec, string) {
 	t.Helper()
-	text = strings.NewReplacer("hidden_size: 24", "hidden_size: 32", "[36, 36, 20]", "[48, 48, 20]", "intermediate_size: 36", "intermediate_size: 48",
+	text = strings.NewReplacer("hidden_size: 24", "hidden_size: 32", "[36, 36, 20]", "[48, 48, 24]", "intermediate_size: 36", "intermediate_size: 48",
 		"context: 13", "context: 16, precision: fp8").Replace(text) + "target: {arch: [sm_90a]}\n"
 	s, err := parser.Parse("model.yaml", []byte(text))
 	if err != nil {
