@@ -179,9 +179,7 @@ func sourceText(of, fn string, rows, cols int, to string) string {
 		width *= 2
 	}
 	operands := [3]string{"%a", "_", "_"}
-	for i, name := range []string{"%a", "%b", "%c"}[:s.Operands] {
-		operands[i] = name
-	}
+	copy(operands[:], []string{"%a", "%b", "%c"}[:s.Operands])
 	return fmt.Sprintf(`dims V=7
 param @bias f32[%[4]d] %[11]s
 func f(%%x bf16[%[1]d,%[3]d]) {
