@@ -70,7 +70,7 @@ func (c *costing) add(op *ir.Op, times float64) {
 	c.Bytes += times * bytes
 	c.FLOPs += times * flops
 	c.Launches += times
-	c.Seconds += times * (max(flops/c.target.FLOPs, bytes/c.target.Bandwidth) + c.target.Launch)
+	c.Seconds += times * (max(flops/c.target.Rate(op), bytes/c.target.Bandwidth) + c.target.Launch)
 }
 
 // isKernel says whether an op is work: not a view of memory, nor arithmetic on scalars.

@@ -61,7 +61,7 @@ func footprintOf(s *spec.Spec, funcs map[string]*ir.Func, code *cudagen.Code) fo
 		WeightFloats: floats, Element: code.Element.Bytes(), MicroBatches: ir.MicroBatches(s), MicroBatch: ir.MicroBatch(s), Context: s.Train.Context,
 		MaxPositions: s.Model.MaxPositionEmbeddings, MaxDecode: funcs["decode"].Symbol("N"), CacheWidths: gogen.CacheWidths(s, funcs["decode"]),
 		Train: job("train"), Eval: job("eval"), Prefill: job("prefill"), Decode: job("decode"), Logits: job("logits"),
-		Pick: footprint.Job{Scratch: code.Scratch["pick"]},
+		Pick: footprint.Job{Scratch: code.Scratch["pick"]}, Histories: ir.Histories(funcs["train"]),
 	}
 	for _, t := range code.Tables {
 		p.RotaryTables = append(p.RotaryTables, t.Max*len(t.Freqs))

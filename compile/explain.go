@@ -14,6 +14,7 @@ type Report struct {
 	Built    Cost     `json:"built"`  // before the first pass
 	Passes   []Step   `json:"passes"` // in order, without those switched off
 	Final    Cost     `json:"final"`
+	Left     []string `json:"left,omitempty"` // products that are not in the 8 bits that the spec asks for, and why
 	Memory   Memory   `json:"memory"`
 	Launches []Launch `json:"launches,omitempty"` // in the order of the program
 }
@@ -40,6 +41,7 @@ func Explain(s *spec.Spec, job string, o passes.Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Left = passes.FP8Left(f, o)
 	r.Memory = memoryOf(s, f)
 	if !o.Target.CUDA {
 		return r, nil

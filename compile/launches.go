@@ -93,6 +93,9 @@ func productText(p *ir.Product) string {
 		return ""
 	}
 	s := fmt.Sprintf("A%s·B%s, %s × %d × %d, %s", transposed(p.TransA), transposed(p.TransB), rows, p.N, p.K, p.A)
+	if p.B != p.A {
+		s += fmt.Sprintf("·%s", p.B)
+	}
 	if p.TF32 {
 		s += " in tf32"
 	}

@@ -47,14 +47,16 @@ func (t *Tensor) withCols(n int) *Tensor {
 }
 
 // State is what lives between runs of a function: weights, their gradients, the optimizer's moments and key-value
-// caches, by the names of single tensors (layers.3.q.weight). Eval makes those that are missing, as zeros.
+// caches, by the names of single tensors (layers.3.q.weight), and histories of amax. Eval makes those that are missing, as zeros.
 type State struct {
 	Weights, Grads, First, Second, Caches map[string]*Tensor
+
+	Amax map[int][2]float64 // by slot of a history: the largest magnitudes of the step before, and of this one
 }
 
 // NewState returns an empty state.
 func NewState() *State {
-	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}}
+	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[int][2]float64{}}
 }
 
 // evaluator runs one function.
@@ -241,14 +243,27 @@ func (e *evaluator) get(v *Value) *Tensor {
 // computed returns the instance of v, a value that an op or a loop computes, that the blocks being run mean.
 func (e *evaluator) computed(v *Value) *Tensor {
 	if v.Block.Loop != nil && !e.running(v.Block) {
-		// v belongs to an earlier loop: its instance at the index of the loop that runs now in that loop's place.
-		for _, b := range e.stack {
-			if b.Parent() == v.Block.Parent() {
-				return e.instance(v, e.index[b])
-			}
-		}
+		// v belongs to an earlier loop: its instance at the index of the loop that chooses it.
+		return e.instance(v, e.index[e.chooser(v.Block)])
 	}
 	return e.instance(v, e.index[v.Block])
+}
+
+// chooser is the body, of those that run, of the loop by whose index an instance is chosen of what the loop with body own computed:
+// see RefLoop.
+func (e *evaluator) chooser(own *Block) *Block {
+	axis := own.Loop.Loop.Axis
+	var inner *Block
+	for _, b := range e.stack {
+		if b.Loop == nil || b.Loop.Loop.Axis != axis {
+			continue
+		}
+		if b.Parent() == own.Parent() {
+			return b
+		}
+		inner = b
+	}
+	return inner
 }
 
 func (e *evaluator) instance(v *Value, i int) *Tensor {

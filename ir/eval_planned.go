@@ -32,7 +32,7 @@ func EvalPlanned(f *Func, inputs map[string]*Tensor, state *State) (results []*T
 }
 
 // unit is the bytes that one number of the arena stands for: those of the smallest element.
-const unit = 2
+const unit = 1
 
 // arena holds the planned values of a run.
 type arena struct {
@@ -135,9 +135,12 @@ func (r region) touches(s region) bool {
 // that runs in its place and reads its values by index.
 func (e *evaluator) iteration(l *Loop) int {
 	outer, index := 0, -1
+	if b := e.chooser(l.Body); b != nil {
+		index = e.index[b]
+	}
 	for _, b := range e.stack {
 		switch {
-		case b == l.Body || b.Parent() == l.Body.Parent() && index < 0 && b.Loop != nil:
+		case b == l.Body:
 			index = e.index[b]
 		case b.Loop != nil && l.Within != "" && b.Loop.Loop.Var == l.Within:
 			outer = e.index[b]

@@ -21,6 +21,8 @@ const (
 	F32  DType = "f32"
 	BF16 DType = "bf16"
 	F16  DType = "f16"
+	E4M3 DType = "e4m3"
+	E5M2 DType = "e5m2"
 	I32  DType = "i32"
 	U64  DType = "u64"
 )
@@ -28,6 +30,8 @@ const (
 // Bytes returns the size of one element.
 func (d DType) Bytes() int {
 	switch d {
+	case E4M3, E5M2:
+		return 1
 	case BF16, F16:
 		return 2
 	case U64:

@@ -58,7 +58,8 @@ type Count struct{ N, Per int }
 
 // Product is D = epilogue(op(A)·op(B) + Beta*C), row-major: A is [M, K], or [K, M] where TransA is set, B is [K, N], or
 // [N, K] where TransB is set, D and C are [M, N]. Its operands are, in this order, D, A, B, C, the bias [N] and the value
-// before the activation [M, N]; those it does not have are null.
+// before the activation [M, N]; those it does not have are null. Where Scaled is set A and B have 8 bits, and two operands more are
+// the factors of their elements.
 type Product struct {
 	M, N, K            int // M is the most there can be where Rows is set
 	Rows               bool
@@ -66,6 +67,7 @@ type Product struct {
 	LDA, LDB, LDC, LDD int // elements from row to row
 	LDAux              int
 	A, B, C, D         DType
+	Scaled             bool
 	TF32               bool   // products of f32 may round their operands to 10 bits
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of
@@ -99,11 +101,12 @@ const (
 	OperandScratch                    // workspace of the function, at Offset
 	OperandState                      // the device's state: seed, step, learning rate, loss scale
 	OperandTable                      // table N of the program
-	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second; tokens, positions, logits, options
+	OperandBuffer                     // a whole buffer, by Name: weights, copies, gradients, first, second, history; tokens, positions, logits, options
 	OperandNumber                     // the 32-bit integer N
 	OperandRows                       // the rows of the call, a 32-bit integer
 	OperandLayer                      // the layer, a 32-bit integer
 	OperandMicro                      // the micro-batch, a 32-bit integer
+	OperandHistory                    // slot N of the histories, or where it stands under layers, of layer l the l-th from there on: two f32
 )
 
 // Operand is an argument of a launch.

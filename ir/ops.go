@@ -11,7 +11,7 @@ type OpDef struct {
 	Kind    string
 	Doc     string
 	Args    []string // names of the arguments; "?" ends an optional one, "..." a repeated one
-	Into    []string // names of the gradients it adds to; "?" ends an optional one
+	Into    []string // names of the gradients it adds to; "?" ends an optional one, "?..." any number
 	Results []string // names of the results; "..." ends a repeated one, "!" one that the kernel writes even if nobody reads it
 	Attrs   []Attr   // beside kernel, which any op may have: the kernel chosen for it
 	InPlace []int    // the arguments whose memory the first result may take
@@ -41,7 +41,7 @@ var Table map[string]*OpDef
 
 func init() { // not a literal: gradients build ops, so the table would refer to itself
 	Table = map[string]*OpDef{}
-	for _, group := range [][]*OpDef{forwardOps(), attentionOps(), lossOps(), fusedOps(), backwardOps(), updateOps()} {
+	for _, group := range [][]*OpDef{forwardOps(), attentionOps(), lossOps(), fusedOps(), backwardOps(), fp8Ops(), updateOps()} {
 		for _, d := range group {
 			Table[d.Kind] = d
 		}
@@ -51,6 +51,9 @@ func init() { // not a literal: gradients build ops, so the table would refer to
 // Bytes returns the fewest bytes one execution moves: every operand read once and every result written once.
 func Bytes(op *Op) float64 {
 	n := 0.0
+	if op.Kind == "amax" && op.Int("history") > 0 { // but for the first step
+		return 8
+	}
 	for _, v := range op.Args {
 		if v != nil {
 			n += float64(v.Type.Elems() * v.Type.DType.Bytes())

@@ -210,15 +210,27 @@ func RefLoop(v *Value, from *Block) *Loop {
 	case v.Param != nil:
 		axis = v.Param.Axis
 	case v.Block != nil:
-		if v.Block.Encloses(from) {
+		if v.Block.Encloses(from) || v.Block.Loop == nil {
 			return nil
 		}
+		// A loop beside v's own, or where another stands there, the innermost one over v's axis within that.
+		axis = v.Block.Loop.Loop.Axis
+		var inner, beside *Loop
 		for b := from; b != nil; b = b.Parent() {
-			if b.Loop != nil && b.Parent() == v.Block.Parent() {
-				return b.Loop.Loop
+			if b.Loop == nil {
+				continue
+			}
+			if b.Parent() == v.Block.Parent() {
+				beside = b.Loop.Loop
+			}
+			if inner == nil && b.Loop.Loop.Axis == axis {
+				inner = b.Loop.Loop
 			}
 		}
-		return nil
+		if inner == nil || beside != nil && beside.Axis == axis {
+			return beside
+		}
+		return inner
 	}
 	for b := from; b != nil && axis != ""; b = b.Parent() {
 		if b.Loop != nil && b.Loop.Loop.Axis == axis {

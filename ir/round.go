@@ -2,7 +2,7 @@ package ir
 
 import "math"
 
-// Round is the nearest number of a type, ties to even.
+// Round is the nearest number of a type, ties to even. Beyond the largest number of a type of 8 bits it is that number.
 func Round(v float64, d DType) float64 {
 	bits, least := 24, -149 // of the fraction, and of the exponent of the smallest number
 	switch d {
@@ -10,10 +10,17 @@ func Round(v float64, d DType) float64 {
 		bits, least = 8, -133
 	case F16:
 		bits, least = 11, -24
+	case E4M3:
+		bits, least = 4, -9
+	case E5M2:
+		bits, least = 3, -16
 	case I32, U64:
 		return v
 	}
 	r := round(v, bits, least)
+	if most := EightBits[d]; most > 0 && math.Abs(r) > most {
+		return math.Copysign(most, r)
+	}
 	if d == F16 && math.Abs(r) > 65504 {
 		return math.Inf(int(math.Copysign(1, r)))
 	}

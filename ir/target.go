@@ -1,10 +1,12 @@
 package ir
 
+import "slices"
+
 // Target is a machine to compile for. A new GPU is a row here, and the rows of the kernels it has.
 type Target struct {
 	Name      string
 	CUDA      bool
-	Types     []DType // element types its products take, best first
+	Types     []DType // element types its products take
 	FLOPs     float64 // of products in f32, a second: what plans are estimated by
 	Bandwidth float64 // bytes a second
 	Launch    float64 // seconds one kernel costs beside its work
@@ -18,8 +20,8 @@ var Targets = []Target{
 	{Name: "cpu", Types: []DType{F32}, FLOPs: 150e9, Bandwidth: 40e9, Launch: 2e-6},
 	{Name: "sm_80", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 280e12, Bandwidth: 1.5e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
 	{Name: "sm_86", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 70e12, Bandwidth: 0.9e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
-	{Name: "sm_89", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 180e12, Bandwidth: 0.8e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
-	{Name: "sm_90a", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 700e12, Bandwidth: 3.3e12, Launch: 1e-6, HeadTile: 1 << 27, Features: []string{"mma", "wgmma", "tma"}},
+	{Name: "sm_89", CUDA: true, Types: []DType{BF16, F16, F32, E4M3, E5M2}, FLOPs: 180e12, Bandwidth: 0.8e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
+	{Name: "sm_90a", CUDA: true, Types: []DType{BF16, F16, F32, E4M3, E5M2}, FLOPs: 700e12, Bandwidth: 3.3e12, Launch: 1e-6, HeadTile: 1 << 27, Features: []string{"mma", "wgmma", "tma"}},
 }
 
 // TargetNamed returns the row of that name, or nil.
@@ -41,3 +43,14 @@ func (t *Target) Has(feature string) bool {
 	}
 	return false
 }
+
+// Rate is the floating-point operations a second at which the target runs an op: products of operands in 8 bits take half the time.
+func (t *Target) Rate(op *Op) float64 {
+	if len(op.Args) > 1 && op.Args[1] != nil && EightBits[op.Args[1].Type.DType] > 0 {
+		return 2 * t.FLOPs
+	}
+	return t.FLOPs
+}
+
+// Takes says whether the target's products take operands of a type.
+func (t *Target) Takes(d DType) bool { return slices.Contains(t.Types, d) }

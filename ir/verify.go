@@ -2,6 +2,7 @@ package ir
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tfc-dev/tfc/spec"
 )
@@ -88,6 +89,12 @@ func (v *verifier) read(x *Value, from *Block) error {
 		return nil
 	}
 	l, own := RefLoop(x, from), x.Block.Loop.Loop
+	if l != nil && l.Within != "" && own.Within == "" && own.Step == 1 { // a segment's layers, of values that are kept for all
+		if !covers(l, from, own.From, own.To) {
+			return fmt.Errorf("%v is read beyond %d..%d, where it lives", x, own.From, own.To)
+		}
+		return nil
+	}
 	if l == nil || l.Axis != own.Axis || l.Within != own.Within && (l.Within == "" || own.Within == "") || l.Step != own.Step {
 		return fmt.Errorf("%v is read outside of a loop over its own %s", x, own.Axis)
 	}
@@ -250,9 +257,13 @@ func nests(op *Op) error {
 	return nil
 }
 
-// fits checks a list of values against the names in a row: "?" ends an optional one, "..." a repeated one.
+// fits checks a list of values against the names in a row: "?" ends an optional one, "..." a repeated one, "?..." one that may not be
+// there at all.
 func fits(names []string, vs []*Value, what string) error {
 	if n := len(names); n > 0 && len(names[n-1]) > 3 && names[n-1][len(names[n-1])-3:] == "..." {
+		if strings.HasSuffix(names[n-1], "?...") {
+			n--
+		}
 		if len(vs) < n {
 			return fmt.Errorf("has %d %s, want at least %d", len(vs), what, n)
 		}

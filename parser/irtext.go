@@ -99,7 +99,7 @@ type (
 
 var irLexer = lexer.MustSimple([]lexer.SimpleRule{
 	{Name: "Comment", Pattern: `//[^\n]*`},
-	{Name: "Type", Pattern: `(f32|bf16|f16|i32|u64)\[[^\]\n]*\]`},
+	{Name: "Type", Pattern: `(f32|bf16|f16|e4m3|e5m2|i32|u64)\[[^\]\n]*\]`},
 	{Name: "Param", Pattern: `@[A-Za-z_][A-Za-z0-9_.\-]*`},
 	{Name: "Value", Pattern: `%[A-Za-z_][A-Za-z0-9_]*`},
 	{Name: "Range", Pattern: `([0-9]+|[a-z][a-z0-9]*(\+[0-9]+)?)\.\.([0-9]+|[a-z][a-z0-9]*(\+[0-9]+)?)`},

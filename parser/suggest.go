@@ -30,7 +30,7 @@ var otherNames = map[string]string{
 
 	"max_steps": "steps", "max_iters": "steps", "num_steps": "steps", "train_steps": "steps", "num_iterations": "steps", "train_iters": "steps", "num_train_epochs": "epochs", "num_epochs": "epochs", "max_epochs": "epochs",
 	"batch_size": "batch", "train_batch_size": "batch", "global_batch_size": "batch", "per_device_train_batch_size": "micro_batch", "micro_batch_size": "micro_batch", "device_batch_size": "micro_batch", "gradient_accumulation_steps": "micro_batch", "grad_accum": "micro_batch",
-	"seq_len": "context", "sequence_length": "context", "seq_length": "context", "dtype": "precision", "torch_dtype": "precision", "mixed_precision": "precision", "bf16": "precision", "fp16": "precision", "tf32": "precision",
+	"seq_len": "context", "sequence_length": "context", "seq_length": "context", "dtype": "precision", "torch_dtype": "precision", "mixed_precision": "precision", "bf16": "precision", "fp16": "precision", "tf32": "precision", "fp8": "precision",
 	"learning_rate": "optimizer: adamw(lr: …)", "lr": "optimizer: adamw(lr: …)", "max_lr": "optimizer: adamw(lr: …)", "weight_decay": "optimizer: adamw(weight_decay: …)", "betas": "optimizer: adamw(betas: …)", "adam_beta1": "optimizer: adamw(betas: …)", "adam_beta2": "optimizer: adamw(betas: …)", "beta1": "optimizer: adamw(betas: …)", "beta2": "optimizer: adamw(betas: …)", "adam_epsilon": "optimizer: adamw(eps: …)", "optim": "optimizer",
 	"lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule", "lr_schedule": "schedule", "warmup_steps": "schedule: warmup(…) -> …", "warmup_iters": "schedule: warmup(…) -> …", "warmup_ratio": "schedule: warmup(…) -> …", "lr_decay_iters": "schedule", "min_lr": "schedule: … cosine(to: …)",
 	"grad_clip": "clip", "max_grad_norm": "clip", "gradient_clipping": "clip", "clip_grad_norm": "clip", "clip_norm": "clip", "gradient_checkpointing": "checkpointing", "activation_checkpointing": "checkpointing", "recompute": "checkpointing",
@@ -45,7 +45,7 @@ var otherNames = map[string]string{
 
 	"layer_norm": "layernorm", "LayerNorm": "layernorm", "rms_norm": "rmsnorm", "RMSNorm": "rmsnorm", "rotary": "rope", "absolute": "learned", "sinusoidal": "learned", "nope": "none", "sliding": "window", "local": "window", "dilated": "stride", "strided": "stride", "prefix_lm": "prefix", "full": "causal", "autoregressive": "causal",
 	"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "swish": "silu", "geglu_new": "geglu_tanh", "squared_relu": "relu2", "relu_squared": "relu2",
-	"float32": "f32", "fp32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "f16": "fp16",
+	"float32": "f32", "fp32": "f32", "float": "f32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "f16": "fp16", "float8": "fp8", "f8": "fp8",
 	"adam": "adamw", "AdamW": "adamw", "Adam": "adamw", "dynamic": "ntk", "linear_warmup": "warmup", "wsd": "constant", "cos": "cosine", "decay_to": "to", "xavier": "xavier_normal", "glorot": "xavier_uniform", "truncated_normal": "normal", "gaussian": "normal", "zero": "zeros",
 	"gpu": "cuda", "nvidia": "cuda", "sm_90": "sm_90a", "loss": "eval_loss", "bpe": "byte_bpe", "parallel_attn": "parallel", "sequential": "serial",
 }

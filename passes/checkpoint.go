@@ -66,7 +66,8 @@ type pair struct{ forward, backward *ir.Op }
 
 func (p pair) layers() int { return p.forward.Loop.Iterations() }
 
-// pairs finds the loops whose values other loops read, in the order of the program.
+// pairs finds the loops whose values other loops read, in the order of the program. A loop that carries nothing prepares weights,
+// and is no forward pass.
 func pairs(f *ir.Func) []pair {
 	var ps []pair
 	f.Walk(func(op *ir.Op) {
@@ -75,7 +76,7 @@ func pairs(f *ir.Func) []pair {
 		}
 		for _, inner := range op.Loop.Body.Ops {
 			for _, a := range inner.Args {
-				if a != nil && a.Block != nil && !a.Block.Encloses(inner.Block) {
+				if a != nil && a.Block != nil && !a.Block.Encloses(inner.Block) && len(a.Block.Loop.Loop.Carries) > 0 {
 					ps = append(ps, pair{a.Block.Loop, op})
 					return
 				}

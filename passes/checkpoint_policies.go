@@ -18,7 +18,7 @@ func seconds(op *ir.Op, t *ir.Target) float64 {
 	if op.Kind == "split" || op.Kind == "cast" {
 		return 0
 	}
-	return max(ir.Table[op.Kind].FLOPs(op)/t.FLOPs, ir.Bytes(op)/t.Bandwidth) + t.Launch
+	return max(ir.Table[op.Kind].FLOPs(op)/t.Rate(op), ir.Bytes(op)/t.Bandwidth) + t.Launch
 }
 
 // policies returns the ways to run p's backward loop of which none keeps less and takes less time than another: first

@@ -27,7 +27,7 @@ func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	}
 	for _, op := range opsOf(f, "bias_grad") {
 		if o.Target != nil && o.Target.CUDA {
-			n += fuseBiasGrad(op)
+			n += fuseColumnSums(op)
 		}
 	}
 	return n, nil
@@ -70,13 +70,23 @@ func remake(f *ir.Func, op, at *ir.Op, args []*ir.Value, attrs ir.Attrs, olds ..
 	return made
 }
 
+// biasOf is where each op takes the bias that is added to its result. Products in 8 bits have no activations: cuBLASLt does not
+// offer them beside results in 16 bits.
+var biasOf = map[string]int{"linear": 2, "linear_fp8": 4}
+
 func fuseBias(f *ir.Func, bias *ir.Op) int {
 	lin := bias.Args[0].Op
-	if lin == nil || lin.Kind != "linear" || lin.Args[2] != nil || lin.Args[3] != nil || lin.Str("act") != "" || !onlyReader(f, lin.Result(), bias) {
+	if lin == nil {
+		return 0
+	}
+	at, ok := biasOf[lin.Kind]
+	if !ok || lin.Args[at] != nil || lin.Args[residualOf[lin.Kind]] != nil || lin.Str("act") != "" || !onlyReader(f, lin.Result(), bias) {
 		return 0
 	}
 	lin.Remove()
-	remake(f, lin, bias, []*ir.Value{lin.Args[0], lin.Args[1], bias.Args[1], nil}, lin.Attrs, bias.Result())
+	args := append([]*ir.Value(nil), lin.Args...)
+	args[at] = bias.Args[1]
+	remake(f, lin, bias, args, lin.Attrs, bias.Result())
 	bias.Remove()
 	return 1
 }
@@ -116,8 +126,8 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 	return 1
 }
 
-// fuseBiasGrad has the product that gives a gradient sum its columns.
-func fuseBiasGrad(sum *ir.Op) int {
+// fuseColumnSums has the product that gives a gradient sum its columns.
+func fuseColumnSums(sum *ir.Op) int {
 	dx := sum.Args[0].Op
 	if dx == nil || dx.Kind != "linear_dx" || dx.Str("act") == "" || len(dx.Into) > 0 || dx.Block != sum.Block {
 		return 0
@@ -128,7 +138,7 @@ func fuseBiasGrad(sum *ir.Op) int {
 }
 
 // residualOf is where each op takes the value that is added to its result.
-var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "layernorm_grad": 4, "rmsnorm_grad": 4}
+var residualOf = map[string]int{"linear": 3, "linear_dx": 2, "linear_fp8": 5, "layernorm_grad": 4, "rmsnorm_grad": 4}
 
 // fuseResidual leaves an add behind an activation to itself where the activation is a kernel of its own.
 func fuseResidual(f *ir.Func, add *ir.Op, cuda bool) int {

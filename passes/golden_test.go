@@ -187,6 +187,10 @@ func runCase(t *testing.T, p passes.Pass, c *goldenCase) {
 	}
 }
 
+// apart is how far a pass may move results, of the largest of a tensor, where to round is its purpose: a product of operands in 8 bits is off by 4
+// to 6 %, and the cases have up to seven in a row.
+var apart = map[string]float64{"fp8": 0.2}
+
 // sameMeaning evaluates a function before and after a pass. grad adds a result and updates the weights.
 func sameMeaning(t *testing.T, p passes.Pass, before, after *ir.Func) {
 	t.Helper()
@@ -198,7 +202,8 @@ func sameMeaning(t *testing.T, p passes.Pass, before, after *ir.Func) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := irtest.Near(got.results, want.results, 1e-12); err != nil {
+	tolerance := max(1e-12, apart[p.Name])
+	if err := irtest.Near(got.results, want.results, tolerance); err != nil {
 		t.Error(err)
 	}
 	if p.Name == "grad" {
@@ -207,7 +212,7 @@ func sameMeaning(t *testing.T, p passes.Pass, before, after *ir.Func) {
 	if len(got.results) != len(want.results) {
 		t.Errorf("%d results, want %d", len(got.results), len(want.results))
 	}
-	if err := irtest.NearState(got.state, want.state, 1e-12); err != nil {
+	if err := irtest.NearState(got.state, want.state, tolerance); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
-// TestEveryOpIsLowered checks that the CPU's table has a row for each op, and for no other.
+// TestEveryOpIsLowered checks that the CPU's table has a row for each op but those of GPUs alone, and for no other.
 func TestEveryOpIsLowered(t *testing.T) {
 	for kind := range ir.Table {
-		if _, ok := cpuKernels[kind]; !ok {
+		if _, ok := cpuKernels[kind]; ok == contains(cudaOnly, kind) {
 			t.Errorf("no row for %s", kind)
 		}
 	}

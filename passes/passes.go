@@ -12,7 +12,7 @@ import (
 // Options are what passes may need to know beside the function.
 type Options struct {
 	Target        *ir.Target
-	Precision     string // f32, tf32, bf16 or fp16, where the target has it
+	Precision     string // f32, tf32, bf16, fp16 or fp8, where the target has it
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing
@@ -49,10 +49,14 @@ var Pipeline = []Pass{
 	// grad must see packed weights, or it writes three weight gradients that no later pass merges; and the fused loss,
 	// whose gradient comes out of its own forward pass. The backward pass of an attention needs its chosen kernel.
 	{Name: "grad", Doc: "Append the backward pass and the optimizer's update.", Run: grad, After: []string{"fuse-qkv", "fuse-gate-up", "fuse-norm", "fuse-loss", "select-attention"}, Required: true},
+	// Both passes' products are there, and not yet merged with what some products in 8 bits do not do.
+	{Name: "fp8", Doc: "Give the products of layers operands in 8 bits, where the spec asks for them and the target has them.", Run: fp8, After: []string{"precision", "grad"}},
 	// The backward pass has residual adds of its own to fuse; and an add that a norm took is no longer there to take.
-	{Name: "fuse-epilogue", Doc: "Merge biases, activations and residual adds into the products before them.", Run: fuseEpilogue, After: []string{"grad", "fuse-norm"}},
+	{Name: "fuse-epilogue", Doc: "Merge biases, activations and residual adds into the products before them.", Run: fuseEpilogue, After: []string{"grad", "fuse-norm", "fp8"}},
+	// What an activation is computed of has its bias; an activation that a product takes is no op to merge with.
+	{Name: "fuse-quantize", Doc: "Compute activations, their gradients and those of biases where values are quantised to 8 bits.", Run: fuseQuantize, After: []string{"fp8", "fuse-epilogue"}},
 	// What is recomputed should be recomputed as fused.
-	{Name: "checkpoint", Doc: "Compute activations again in the backward pass instead of keeping them, within the memory budget.", Run: checkpoint, After: []string{"grad", "fuse-epilogue"}},
+	{Name: "checkpoint", Doc: "Compute activations again in the backward pass instead of keeping them, within the memory budget.", Run: checkpoint, After: []string{"grad", "fuse-epilogue", "fuse-quantize"}},
 	// The arena holds what is left to store when every value is known.
 	{Name: "plan-memory", Doc: "Give every value its place in one arena.", Run: planMemory, After: []string{"checkpoint"}, Required: true},
 	// Kernels are chosen for operands whose places, and so strides, are known.

@@ -4,12 +4,13 @@ import "github.com/tfc-dev/tfc/ir"
 
 // precision gives activations the type that the spec asks for. Weights stay f32 masters; statistics of norms and
 // attention, scalars and losses stay f32, since they are few and sums. A target without the type keeps f32. With tf32 all is
-// f32, and the products may round their operands, where the target has units for that: all GPUs have.
+// f32, and the products may round their operands, where the target has units for that: all GPUs have. With fp8 all is as with
+// bf16: the pass fp8 comes later.
 func precision(f *ir.Func, o Options) (int, error) {
 	if o.Precision == "tf32" {
 		return productsInTF32(f, o.Target), nil
 	}
-	want := map[string]ir.DType{"f32": ir.F32, "bf16": ir.BF16, "fp16": ir.F16}[o.Precision]
+	want := map[string]ir.DType{"f32": ir.F32, "bf16": ir.BF16, "fp16": ir.F16, "fp8": ir.BF16}[o.Precision]
 	has := false
 	for _, t := range o.Target.Types {
 		has = has || t == want

@@ -21,10 +21,11 @@ build() {
 
 	# One command for all models: MODEL COMMAND [flag...]. Precisions of one spec are models of their own.
 	cp bench/specs/*.yaml scripts/gpucheck/small.yaml "$made"
-	for precision in f32 bf16 fp16; do
+	for precision in f32 bf16 fp16 fp8; do
 		sed "s/^  precision: .*/  precision: $precision/" examples/specs/stories.yaml >"$made/curve_$precision.yaml"
 		grep -q "^  precision: $precision\$" "$made/curve_$precision.yaml"
 	done
+	echo 'target: {arch: [sm_90a]}' >>"$made/curve_fp8.yaml"
 	go build -o "$made/tfc" ./cmd/tfc
 	imports='' cases=''
 	for spec in "$made"/*.yaml; do
@@ -63,8 +64,8 @@ build() {
 		go test -c -ldflags '-s -w' -o "$checks/${test%%:*}.test" "./${test#*:}"
 	done
 	export TFC_GPU_BUILD=$PWD/$checks
-	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|Optimizer|Generation|Sample)' ./codegen/cuda
-	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|Optimizer|Generation|Sample)' -short ./codegen/cuda
+	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|FP8|Quantize|Optimizer|Generation|Sample)' ./codegen/cuda
+	go test -count=1 -timeout 60m -run 'Test(Ops|Hopper|FP8|Quantize|Optimizer|Generation|Sample)' -short ./codegen/cuda
 	go test -count=1 -timeout 60m -run 'TestCUDAPrograms' ./codegen/go ./golden/numeric
 
 	# The PyTorch programs to compare with are no part of this repository; where they lie beside it they go along.

@@ -72,6 +72,7 @@ var rules = []rule{
 	{"schedule-fits", checkSchedule},
 	{"checkpoint-layers", checkCheckpointing},
 	{"target-twice", checkTarget},
+	{"fp8-arch", checkFP8},
 }
 
 type checker struct {
@@ -472,3 +473,20 @@ func checkTarget(c *checker) {
 	twice("target.devices", c.s.Target.Devices)
 	twice("target.arch", c.s.Target.Arch)
 }
+
+// checkFP8 wants GPUs that have products in 8 bits. A CPU computes in f32, whatever the precision.
+func checkFP8(c *checker) {
+	if c.t.Precision != "fp8" || !slices.Contains(c.s.Target.Devices, "cuda") {
+		return
+	}
+	for i, arch := range c.s.Target.Arch {
+		if !slices.Contains(FP8Arch, arch) {
+			e := c.fail("train.precision", "fp8 needs GPUs that multiply 8 bits, and %s does not: target.arch may list %s", arch, strings.Join(FP8Arch, " and "))
+			c.note(e, fmt.Sprintf("target.arch[%d]", i), "%s is here", arch)
+			return
+		}
+	}
+}
+
+// FP8Arch are the architectures that multiply operands in 8 bits.
+var FP8Arch = []string{"sm_89", "sm_90a"}

@@ -88,6 +88,9 @@ func explain(out io.Writer, r *compile.Report, target *ir.Target) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if len(r.Left) > 0 {
+		fmt.Fprintf(out, "\nnot in fp8\n  %s\n", strings.Join(r.Left, "\n  "))
+	}
 	if err := memory(out, &r.Memory); err != nil {
 		return err
 	}

@@ -183,7 +183,7 @@ func (g *generator) counted(k *ir.Kernel, op *ir.Op, c ir.Cost) *ir.Kernel {
 // name makes the names of all kernels different. Entries come first: they are names of files.
 func (g *generator) name() {
 	for _, k := range g.code.Kernels {
-		if k.Name != k.Entry {
+		if k != g.counts[k.Entry][0] {
 			k.Name = unique(k.Name, g.names)
 		}
 	}

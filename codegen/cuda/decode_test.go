@@ -137,11 +137,17 @@ func generationFunc(t *testing.T, text string) *ir.Func {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
+	return generationFuncOf(t, f, "sm_80")
+}
+
+// generationFuncOf takes a function through the passes that kernels need.
+func generationFuncOf(t *testing.T, f *ir.Func, arch string) *ir.Func {
+	t.Helper()
 	if err := ir.Verify(f); err != nil {
-		t.Fatalf("%v\n%s", err, text)
+		t.Fatalf("%v\n%s", err, ir.Print(f))
 	}
 	for _, p := range []string{"select-attention", "plan-memory"} {
-		if _, err := passes.Named(p).Run(f, passes.Options{Target: ir.TargetNamed("sm_80")}); err != nil {
+		if _, err := passes.Named(p).Run(f, passes.Options{Target: ir.TargetNamed(arch)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -35,14 +35,14 @@ var shapes = [][2]int{{33, 31}, {31, 1}, {1, 129}, {5, 64}, {129, 33}, {3, 1000}
 // of the table and each body once, for tools that are slow.
 func TestOps(t *testing.T) {
 	for _, d := range []ir.DType{ir.F32, ir.BF16, ir.F16} {
-		t.Run(string(d), func(t *testing.T) { runOps(t, d, "sm_80", opTests(t, d, "sm_80")) })
+		t.Run(string(d), func(t *testing.T) { runOps(t, "ops-sm_80-"+short()+string(d), d, "sm_80", opTests(t, d, "sm_80")) })
 	}
 }
 
 // TestHopper holds the kernels that are written for Hopper to ir.Eval, as TestOps does.
 func TestHopper(t *testing.T) {
 	for _, d := range []ir.DType{ir.BF16, ir.F16} {
-		t.Run(string(d), func(t *testing.T) { runOps(t, d, "sm_90a", opTests(t, d, "sm_90a")) })
+		t.Run(string(d), func(t *testing.T) { runOps(t, "ops-sm_90a-"+short()+string(d), d, "sm_90a", opTests(t, d, "sm_90a")) })
 	}
 }
 
@@ -168,7 +168,7 @@ func TestEveryBodyHasACase(t *testing.T) {
 				seen[d].adds(t, x.f, d, arch)
 			}
 		}
-		texts := append(linearCases(d), optimizerText)
+		texts := append(linearCases(d), optimizerText, quantizeText(16, 16, 8, "e4m3"), sourceText("glu", "silu", 16, 16, "e5m2"))
 		for _, c := range cachedCases {
 			texts = append(texts, c.text(d))
 		}
@@ -224,10 +224,10 @@ func generate(t *testing.T, d ir.DType, arch string, tests []opTest) *cudagen.Co
 	return code
 }
 
-// runOps generates, compiles and runs all tests of one type, with the kernels for an architecture.
-func runOps(t *testing.T, d ir.DType, arch string, tests []opTest) {
+// runOps generates, compiles and runs all tests of one type, with the kernels for an architecture, in an image of that name.
+func runOps(t *testing.T, name string, d ir.DType, arch string, tests []opTest) {
 	code := generate(t, d, arch, tests)
-	device, image := compileFor(t, "ops-"+arch+"-"+short()+string(d)+".fatbin", code)
+	device, image := compileFor(t, name+".fatbin", code)
 	for _, x := range tests {
 		t.Run(x.name, func(t *testing.T) {
 			in, state := draw(x, seedOf(x.seed), d)

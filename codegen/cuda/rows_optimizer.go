@@ -1,6 +1,10 @@
 package cudagen
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"strings"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // Dynamic loss scaling of f16 (Micikevicius et al., arXiv 1710.03740): the scale doubles after so many updates in a row, and
 // halves where overflows outlast the hysteresis, down to the least.
@@ -27,7 +31,7 @@ func (e *emitter) overwritten() map[*ir.Param]bool {
 	})
 	found := map[*ir.Param]bool{}
 	for p, list := range ops {
-		if zeroed && len(list) == 1 && list[0].Kind == "linear_dw" && runs(list[0]) == p.Members() {
+		if zeroed && len(list) == 1 && strings.HasPrefix(list[0].Kind, "linear_dw") && runs(list[0]) == p.Members() {
 			found[p] = true
 		}
 	}

@@ -150,8 +150,11 @@ func (e *emitter) finished(op *ir.Op, p ir.Product, args operands, to, residual 
 	})
 }
 
-// operands are those of a product; those it has not stay zero.
-type operands struct{ d, a, b, c, bias, pre, sums param }
+// operands are those of a product; those it has not stay zero. scales are those of a and b, in 8 bits.
+type operands struct {
+	d, a, b, c, bias, pre, sums param
+	scales                      []param
+}
 
 // over starts a product of op whose M is the rows of v, or a constant where v is nil.
 func (e *emitter) over(op *ir.Op, v *ir.Value) ir.Product {
@@ -168,6 +171,10 @@ func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
 		bits |= e.address(x.operand)
 	}
 	p.Align = bits & -bits
+	for _, s := range o.scales {
+		p.Scaled = true
+		l.Args = append(l.Args, s.operand)
+	}
 	if p.Sums {
 		l.Args = append(l.Args, o.sums.operand)
 	}

@@ -37,7 +37,7 @@ var table map[string]lowering
 
 func init() { // not a literal, so that rows may use the table
 	table = map[string]lowering{}
-	for _, rows := range []map[string]lowering{productRows, viewRows, normRows, elementwiseRows, reduceRows, lossRows, optimizerRows, attentionRows, decodeRows} {
+	for _, rows := range []map[string]lowering{productRows, fp8Rows, viewRows, normRows, elementwiseRows, reduceRows, lossRows, optimizerRows, attentionRows, decodeRows} {
 		maps.Copy(table, rows)
 	}
 }
@@ -126,7 +126,7 @@ func doubleText(x float64) string {
 
 // ctype is an element type in C++.
 func ctype(d ir.DType) string {
-	return map[ir.DType]string{ir.F32: "float", ir.BF16: "bf16", ir.F16: "half", ir.I32: "int", ir.U64: "unsigned long long"}[d]
+	return map[ir.DType]string{ir.F32: "float", ir.BF16: "bf16", ir.F16: "half", ir.I32: "int", ir.U64: "unsigned long long", ir.E4M3: "uint8_t", ir.E5M2: "uint8_t"}[d]
 }
 
 // param is a parameter of an entry: its type with the * of a pointer, its name, and what it is given.

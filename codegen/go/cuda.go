@@ -131,6 +131,9 @@ func (c *cudaGenerator) program() *jen.File {
 	for _, n := range []string{"WeightFloats", "MicroBatches", "MicroBatch", "Context", "VocabSize", "MaxPositions", "MaxPrefill", "MaxDecode"} {
 		lines.add(n, raw("%s", n))
 	}
+	if n := ir.Histories(c.Funcs["train"]); n > 0 {
+		lines.add("Histories", jen.Lit(n))
+	}
 	lines.add("CacheWidths", jen.Index().Int().ValuesFunc(func(v *jen.Group) {
 		for _, w := range CacheWidths(c.Spec, c.Funcs["decode"]) {
 			v.Lit(w)
@@ -192,7 +195,7 @@ func withoutAbout(p *ir.Product) ir.Product { q := *p; q.About = ""; return q }
 
 // dtype is an element type as package gpu names it.
 func dtype(d ir.DType) string {
-	return map[ir.DType]string{ir.F32: "F32", ir.BF16: "BF16", ir.F16: "F16"}[d]
+	return map[ir.DType]string{ir.F32: "F32", ir.BF16: "BF16", ir.F16: "F16", ir.E4M3: "E4M3", ir.E5M2: "E5M2"}[d]
 }
 
 func kernelFields(k *ir.Kernel) []jen.Code {
@@ -549,8 +552,8 @@ func (e *cudaEmitter) copy(b *jen.Group, to, from *ir.Value, into, out string) {
 	b.Add(raw("r.Copy(%s, %s, %d)", into, out, to.Type.Elems()*to.Type.DType.Bytes()))
 }
 
-// launch writes one launch: r.Launch(kernel, blocks, arguments), or r.Multiply(product, D, A, B, C, bias, pre), or
-// r.MultiplySums with the address of sums.
+// launch writes one launch: r.Launch(kernel, blocks, arguments), r.Multiply(product, D, A, B, C, bias, pre), r.MultiplySums with
+// the address of sums, or r.MultiplyScaled(product, D, A, B, C, bias, factor of A, factor of B).
 func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	var args []string
 	for _, a := range l.Args {
@@ -560,7 +563,11 @@ func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	case l.Product != nil && l.Product.Sums:
 		b.Add(raw("r.MultiplySums(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Product != nil:
-		b.Add(raw("r.Multiply(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
+		method := "Multiply"
+		if l.Product.Scaled { // which has factors in the place of a value before the activation
+			method, args = "MultiplyScaled", slices.Delete(args, 5, 6)
+		}
+		b.Add(raw("r.%s(%s, %s)", method, e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Clear > 0:
 		b.Add(raw("r.Clear(%s, %d)", args[0], l.Clear))
 	default:
@@ -644,6 +651,12 @@ func (e *cudaEmitter) operand(op *ir.Op, a ir.Operand) string {
 		s = fmt.Sprintf("r.Tables[%d]", a.N)
 	case ir.OperandBuffer:
 		s = "r." + title(a.Name)
+	case ir.OperandHistory:
+		if l := loopVar(op, "layers"); l != "" {
+			s = fmt.Sprintf("r.History.At(8 * (%d + %s))", a.N, l)
+		} else {
+			s = fmt.Sprintf("r.History.At(8 * %d)", a.N)
+		}
 	case ir.OperandNumber:
 		return number(fmt.Sprint(a.N))
 	case ir.OperandRows:

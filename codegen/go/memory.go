@@ -192,7 +192,9 @@ func indexLoop(v *ir.Value, p ir.Place, from *ir.Block) *ir.Loop {
 	if l := ir.RefLoop(v, from); l != nil {
 		own := *p.Loop
 		own.Var = l.Var // the same index, counted from the place's own loop
-		own.Within = l.Within
+		if own.Within != "" {
+			own.Within = l.Within
+		}
 		return &own
 	}
 	return p.Loop

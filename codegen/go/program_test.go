@@ -18,11 +18,12 @@ import (
 // reference computes what a job's answer should be with ir.Eval, in float64, on the functions as they were built.
 func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 	t.Helper()
-	return referenceBy(t, s, j, "cpu", ir.Eval)
+	return referenceBy(t, s, j, "cpu", false, ir.Eval)
 }
 
-// referenceBy evaluates the functions for a target, without any pass that may be left out but precision.
-func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evaluate func(*ir.Func, map[string]*ir.Tensor, *ir.State) ([]*ir.Tensor, error)) gotest.Answer {
+// referenceBy evaluates the functions for a target: with fused, after all passes but the planning ones; else without any pass
+// that may be left out but those of precision.
+func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, fused bool, evaluate func(*ir.Func, map[string]*ir.Tensor, *ir.State) ([]*ir.Tensor, error)) gotest.Answer {
 	t.Helper()
 	var a gotest.Answer
 	build := func(job, last string) *ir.Func {
@@ -30,7 +31,7 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evalua
 		o := passes.OptionsFor(s, ir.TargetNamed(target))
 		o.Off = map[string]bool{}
 		for _, p := range passes.Pipeline {
-			o.Off[p.Name] = !p.Required && p.Name != "precision"
+			o.Off[p.Name] = !fused && !p.Required && p.Name != "precision" && p.Name != "fp8"
 		}
 		if err := passes.Run(f, o, last, nil); err != nil {
 			t.Fatal(err)
@@ -83,7 +84,7 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evalua
 	}
 	out := eval(build("eval", "precision"), map[string]*ir.Tensor{"tokens": ints(j.Steps[0].Tokens[:mb*ctx], mb, ctx), "targets": ints(j.Steps[0].Targets[:mb*ctx], mb, ctx), "positions": positions})
 	a.EvalSum, a.EvalN = out[0].Data[0], out[1].Data[0]
-	train := build("train", "grad")
+	train := build("train", map[bool]string{false: "fp8", true: "checkpoint"}[fused])
 	for i, b := range j.Steps {
 		out := eval(train, map[string]*ir.Tensor{"tokens": ints(b.Tokens, mbs, mb, ctx), "targets": ints(b.Targets, mbs, mb, ctx), "positions": positions,
 			"lr": ir.Scalar(float64(j.LRs[i])), "step": ir.Scalar(float64(i + 1)), "seed": ir.Scalar(float64(j.Seed))})

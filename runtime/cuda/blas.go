@@ -146,29 +146,41 @@ func (b *BLAS) prepare(product Product, rivals []Rival) (*Prepared, error) {
 // Multiply puts a prepared product on the stream: D = epilogue(alpha·op(A)·op(B) + Beta·C). c may be 0 where Beta is, or
 // where C is D; bias and aux are 0 where the epilogue has none. It allocates nothing.
 func (s *Stream) Multiply(p *Prepared, d, a, b, c, bias, aux Ptr, alpha float32) {
-	s.MultiplySums(p, d, a, b, c, bias, aux, 0, alpha)
+	s.multiply(p, operands{d: d, a: a, b: b, c: c, bias: bias, aux: aux}, alpha)
 }
 
 // MultiplySums is Multiply of a product with Sums set, which go to the address given.
-func (s *Stream) MultiplySums(p *Prepared, d, a, b, c, bias, aux, sums Ptr, alpha float32) {
+func (s *Stream) MultiplySums(p *Prepared, d, a, b, c, bias, aux, sums Ptr) {
+	s.multiply(p, operands{d: d, a: a, b: b, c: c, bias: bias, aux: aux, sums: sums}, 1)
+}
+
+// MultiplyScaled is Multiply of operands in 8 bits: the elements of A and B count as many times the floats at scaleA and scaleB.
+func (s *Stream) MultiplyScaled(p *Prepared, d, a, b, c, bias, scaleA, scaleB Ptr) {
+	s.multiply(p, operands{d: d, a: a, b: b, c: c, bias: bias, scaleA: scaleA, scaleB: scaleB}, 1)
+}
+
+// operands are the addresses of what a product reads and writes; 0 is what it has not.
+type operands struct{ d, a, b, c, bias, aux, sums, scaleA, scaleB Ptr }
+
+func (s *Stream) multiply(p *Prepared, o operands, alpha float32) {
 	if s.err != nil {
 		return
 	}
-	if c == 0 || p != nil && p.product.Beta == 0 {
-		c = d
+	if o.c == 0 || p != nil && p.product.Beta == 0 {
+		o.c = o.d
 	}
-	if err := p.check(s.ctx, d, a, b, c, bias, aux, sums); err != nil {
+	if err := p.check(s.ctx, o); err != nil {
 		s.err = err
 		return
 	}
 	if r, _ := p.rival(&p.algorithm); r != nil && alpha == 1 {
-		s.multiplyBy(r, p, d, a, b, c, bias, aux, sums)
+		s.multiplyBy(r, p, o)
 		return
 	} else if r != nil {
 		s.err = fmt.Errorf("%s: alpha is %g, a kernel of the program's own takes 1", &p.info, alpha)
 		return
 	}
-	if err := p.point(s, bias, aux); err != nil {
+	if err := p.point(s, o); err != nil {
 		s.err = fmt.Errorf("%s: %w", &p.info, err)
 		return
 	}
@@ -178,11 +190,11 @@ func (s *Stream) MultiplySums(p *Prepared, d, a, b, c, bias, aux, sums Ptr, alph
 	x.args = [16]uintptr{
 		p.blas.handle, p.operation,
 		uintptr(unsafe.Pointer(&x.alpha)),
-		uintptr(b), p.layoutB,
-		uintptr(a), p.layoutA,
+		uintptr(o.b), p.layoutB,
+		uintptr(o.a), p.layoutA,
 		uintptr(unsafe.Pointer(&x.beta)),
-		uintptr(c), p.layoutC,
-		uintptr(d), p.layoutD,
+		uintptr(o.c), p.layoutC,
+		uintptr(o.d), p.layoutD,
 		uintptr(unsafe.Pointer(&x.algorithm)),
 		uintptr(p.blas.workspace), uintptr(p.blas.bytes),
 		s.handle,

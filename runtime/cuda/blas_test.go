@@ -50,9 +50,28 @@ func encode(x []float64, d cuda.DType) []byte {
 				h |= uint16(bits>>23&0xff-127+15)<<10 | uint16(bits>>13)&0x3ff
 			}
 			b = binary.LittleEndian.AppendUint16(b, h)
+		case cuda.E4M3:
+			b = append(b, eightBits(v, 3, 7))
+		case cuda.E5M2:
+			b = append(b, eightBits(v, 2, 15))
 		default:
 			b = binary.LittleEndian.AppendUint32(b, bits)
 		}
+	}
+	return b
+}
+
+// eightBits encodes a normal number, 0 or NaN in 8 bits, so many of which are behind the first.
+func eightBits(v float64, fraction, bias int) byte {
+	f, exp := math.Frexp(math.Abs(v)) // f in [0.5, 1)
+	b := byte(exp-1+bias)<<fraction | byte(math.Ldexp(f, fraction+1))&(1<<fraction-1)
+	switch {
+	case v != v:
+		return 0x7f
+	case v == 0:
+		return 0
+	case v < 0:
+		b |= 0x80
 	}
 	return b
 }

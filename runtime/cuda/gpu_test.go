@@ -50,6 +50,14 @@ func TestGPU(t *testing.T) {
 			t.Logf("no algorithm for %s", p)
 		}
 	})
+	t.Run("products of 8 bits", func(t *testing.T) {
+		if device.Major < 8 || device.Major == 8 && device.Minor < 9 {
+			t.Skip("the GPU has none")
+		}
+		for _, p := range testProductsOf8Bits(t, c) {
+			t.Errorf("no algorithm for %s", p)
+		}
+	})
 	t.Run("tuning", func(t *testing.T) { tuneOnce(t, c) })
 }
 

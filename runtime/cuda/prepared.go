@@ -28,7 +28,7 @@ type Prepared struct {
 
 	operation                          uintptr // cublasLtMatmulDesc_t
 	layoutA, layoutB, layoutC, layoutD uintptr // cublasLtMatrixLayout_t; C's may be D's
-	bias, aux                          Ptr     // those that operation holds
+	bias, aux, scaleA, scaleB          Ptr     // those that operation holds
 	algorithm                          algorithm
 	origin                             string
 	rivals                             []Rival
@@ -55,6 +55,8 @@ const (
 	descBiasPointer = 8
 	descAuxPointer  = 11
 	descAuxLD       = 12
+	descScaleA      = 17 // of cuBLASLt's A, which is our B
+	descScaleB      = 18
 	descBiasType    = 26
 )
 
@@ -96,6 +98,10 @@ func (p *Prepared) describe() error {
 		err = errors.Join(err, p.blas.do(&lib.matmulDescSetAttribute, p.operation, descAuxLD, uintptr(unsafe.Pointer(&ld)), 8),
 			p.setPointer(descAuxPointer, Ptr(q.Align)))
 		p.aux = Ptr(q.Align)
+	}
+	if q.scaled() { // that there are factors is part of what the heuristic goes by
+		p.scaleA, p.scaleB = Ptr(q.Align), Ptr(q.Align)
+		err = errors.Join(err, p.setPointer(descScaleA, p.scaleB), p.setPointer(descScaleB, p.scaleA))
 	}
 	if err != nil {
 		return err
@@ -297,40 +303,45 @@ func (p *Prepared) candidates(most int) ([]heuristicResult, error) {
 }
 
 // check says what is wrong with the addresses of a product.
-func (p *Prepared) check(c *Context, d, a, b, cc, bias, aux, sums Ptr) error {
+func (p *Prepared) check(c *Context, o operands) error {
 	if p == nil || p.closed || p.blas.ctx != c {
 		return errors.New("product that is not prepared, is dropped, or is of another context")
 	}
 	e := p.product.Epilogue.info()
 	switch {
-	case d == 0 || a == 0 || b == 0:
+	case o.d == 0 || o.a == 0 || o.b == 0:
 		return fmt.Errorf("%s: address 0 of D, A or B", &p.info)
-	case e.bias != (bias != 0) || p.product.aux() != (aux != 0):
-		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(bias), uint64(aux))
-	case p.product.Sums != (sums != 0):
-		return fmt.Errorf("%s: sums at %#x", &p.info, uint64(sums))
-	case cc == d && p.layoutC != p.layoutD:
+	case e.bias != (o.bias != 0) || p.product.aux() != (o.aux != 0):
+		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(o.bias), uint64(o.aux))
+	case p.product.Sums != (o.sums != 0):
+		return fmt.Errorf("%s: sums at %#x", &p.info, uint64(o.sums))
+	case p.product.scaled() != (o.scaleA != 0) || p.product.scaled() != (o.scaleB != 0):
+		return fmt.Errorf("%s: factors of A at %#x, of B at %#x", &p.info, uint64(o.scaleA), uint64(o.scaleB))
+	case (o.scaleA|o.scaleB)&3 != 0:
+		return fmt.Errorf("%s: factors of A at %#x, of B at %#x are no floats", &p.info, uint64(o.scaleA), uint64(o.scaleB))
+	case o.c == o.d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
-	case (d|a|b|cc|bias|aux)&Ptr(p.product.Align-1) != 0:
+	case (o.d|o.a|o.b|o.c|o.bias|o.aux)&Ptr(p.product.Align-1) != 0:
 		return fmt.Errorf("%s: D at %#x, A at %#x, B at %#x, C at %#x, bias at %#x, aux at %#x: not all multiples of %d bytes",
-			&p.info, uint64(d), uint64(a), uint64(b), uint64(cc), uint64(bias), uint64(aux), p.product.Align)
+			&p.info, uint64(o.d), uint64(o.a), uint64(o.b), uint64(o.c), uint64(o.bias), uint64(o.aux), p.product.Align)
 	}
 	return nil
 }
 
-// point writes the addresses of bias and aux to the description of the operation, where they are others than before.
-func (p *Prepared) point(s *Stream, bias, aux Ptr) error {
-	if bias != p.bias {
-		if err := s.setPointer(p, descBiasPointer, bias); err != nil {
+// point writes the addresses of bias, aux and factors to the description of the operation, where they are others than before.
+func (p *Prepared) point(s *Stream, o operands) error {
+	for _, x := range [...]struct {
+		held      *Ptr
+		to        Ptr
+		attribute uintptr
+	}{{&p.bias, o.bias, descBiasPointer}, {&p.aux, o.aux, descAuxPointer}, {&p.scaleB, o.scaleB, descScaleA}, {&p.scaleA, o.scaleA, descScaleB}} {
+		if *x.held == x.to {
+			continue
+		}
+		if err := s.setPointer(p, x.attribute, x.to); err != nil {
 			return err
 		}
-		p.bias = bias
-	}
-	if aux != p.aux {
-		if err := s.setPointer(p, descAuxPointer, aux); err != nil {
-			return err
-		}
-		p.aux = aux
+		*x.held = x.to
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ const (
 	BF16 DType = iota + 1
 	F16
 	F32
+	E4M3 // 8 bits, 3 of them behind the first
+	E5M2 // 8 bits, 2 of them behind the first
 )
 
 func (t DType) String() string {
@@ -22,21 +24,30 @@ func (t DType) String() string {
 		return "f16"
 	case F32:
 		return "f32"
+	case E4M3:
+		return "e4m3"
+	case E5M2:
+		return "e5m2"
 	}
 	return "unset"
 }
 
 // Size returns the bytes of an element.
 func (t DType) Size() int {
-	if t == F32 {
+	switch {
+	case t.eightBits():
+		return 1
+	case t == F32:
 		return 4
 	}
 	return 2
 }
 
+func (t DType) eightBits() bool { return t == E4M3 || t == E5M2 }
+
 // cuda returns the type as CUDA's libraries number it (cudaDataType).
 func (t DType) cuda() int32 {
-	return [...]int32{BF16: 14, F16: 2, F32: 0}[t]
+	return [...]int32{BF16: 14, F16: 2, F32: 0, E4M3: 28, E5M2: 29}[t]
 }
 
 // Compute is how products are multiplied and summed. Sums are float in any case.
@@ -120,11 +131,14 @@ func (p *Product) aux() bool { return p.Epilogue.info().aux || p.Own != OwnNone 
 //
 // where op(X) is X, or with TransX its transpose. Each matrix has LD elements from one row to the next as it is stored, 0
 // meaning that rows follow each other without gaps.
+//
+// A and B may have 8 bits, each of its own kind but not both E5M2; then D is BF16 or F32, A is as it is and B transposed, N, K and the
+// distances of rows are multiples of 16 bytes, and MultiplyScaled gives a factor for the elements of each.
 type Product struct {
 	M, N, K            int
 	TransA, TransB     bool
 	LDA, LDB, LDC, LDD int
-	A, B, C, D         DType // A and B are alike; D is as they are, or F32; C is as D, and may be left out
+	A, B, C, D         DType // A and B are alike; D is as they are, or F32; C is as D, and may be left out. For 8 bits see below
 	Bias               DType // left out as D is, which is what cuBLASLt has kernels for
 	LDAux              int   // of aux, whose type is D's; a multiple of 8
 	Compute            Compute
@@ -142,7 +156,7 @@ type Product struct {
 func (p Product) Bytes() float64 {
 	m, n, k := float64(p.M), float64(p.N), float64(p.K)
 	d := float64(p.D.Size()) * m * n
-	bytes := float64(p.A.Size())*(m*k+k*n) + d
+	bytes := float64(p.A.Size())*m*k + float64(p.B.Size())*k*n + d
 	if p.Beta != 0 {
 		bytes += d
 	}
@@ -206,7 +220,7 @@ func (p Product) complete() (Product, error) {
 		return p, errors.New("unknown epilogue or compute type")
 	}
 	for _, t := range []DType{p.A, p.B, p.D} {
-		if t < BF16 || t > F32 {
+		if t < BF16 || t > E5M2 {
 			return p, errors.New("type of A, B or D is not set")
 		}
 	}
@@ -217,10 +231,16 @@ func (p Product) complete() (Product, error) {
 		p.Bias = p.D
 	}
 	switch {
+	case p.A.eightBits() || p.B.eightBits():
+		if err := p.checkEightBits(); err != nil {
+			return p, err
+		}
 	case p.A != p.B:
 		return p, fmt.Errorf("types of A and B, %v and %v, differ", p.A, p.B)
 	case p.D != p.A && p.D != F32:
 		return p, fmt.Errorf("type of D is %v, it can be %v or f32", p.D, p.A)
+	}
+	switch {
 	case p.C != p.D:
 		return p, fmt.Errorf("types of C and D, %v and %v, differ", p.C, p.D)
 	case p.Bias > F32:
@@ -266,5 +286,45 @@ func (p Product) complete() (Product, error) {
 	if p.Beta == 0 {
 		p.LDC = p.LDD // C is not read
 	}
+	if p.scaled() {
+		for _, x := range []struct {
+			name  string
+			bytes int
+		}{{"LDA", p.LDA}, {"LDB", p.LDB}, {"LDC", p.LDC * p.C.Size()}, {"LDD", p.LDD * p.D.Size()}} {
+			if x.bytes%eightBitSide != 0 {
+				return p, fmt.Errorf("%s is %d bytes, products of 8 bits want a multiple of %d", x.name, x.bytes, eightBitSide)
+			}
+		}
+	}
 	return p, nil
+}
+
+// eightBitSide is what cuBLASLt wants N, K and rows in bytes to be multiples of where operands have 8 bits, and addresses.
+const eightBitSide = 16
+
+// eightBitEpilogues are those that cuBLASLt has beside operands in 8 bits and results in 16 or 32.
+var eightBitEpilogues = map[Epilogue]bool{EpilogueNone: true, EpilogueBias: true}
+
+// scaled says whether the operands come with factors.
+func (p Product) scaled() bool { return p.A.eightBits() }
+
+// checkEightBits says what is wrong with a product one of whose operands has 8 bits.
+func (p Product) checkEightBits() error {
+	switch {
+	case !p.A.eightBits() || !p.B.eightBits() || p.A == E5M2 && p.B == E5M2:
+		return fmt.Errorf("types of A and B are %v and %v: both have 8 bits, and one is e4m3", p.A, p.B)
+	case p.D != BF16 && p.D != F32:
+		return fmt.Errorf("type of D is %v, of operands in 8 bits it can be bf16 or f32", p.D)
+	case p.TransA || !p.TransB:
+		return errors.New("operands in 8 bits have the summed index as columns: B is transposed, A is not")
+	case p.N%eightBitSide != 0 || p.K%eightBitSide != 0:
+		return fmt.Errorf("n=%d k=%d, operands in 8 bits want multiples of %d", p.N, p.K, eightBitSide)
+	case !eightBitEpilogues[p.Epilogue]:
+		return fmt.Errorf("epilogue %v is not there for operands in 8 bits", p.Epilogue)
+	case p.Bias != BF16 && p.Epilogue.info().bias:
+		return fmt.Errorf("type of the bias is %v, of operands in 8 bits it can be bf16", p.Bias)
+	case p.Align%eightBitSide != 0:
+		return fmt.Errorf("alignment of %d bytes, operands in 8 bits want %d", p.Align, eightBitSide)
+	}
+	return nil
 }

@@ -8,6 +8,12 @@ import (
 
 func TestProductComplete(t *testing.T) {
 	base := Product{M: 3, N: 5, K: 7, A: BF16, B: BF16, D: BF16}
+	eight := func(change func(*Product)) func(*Product) {
+		return func(p *Product) {
+			*p = Product{M: 3, N: 16, K: 32, TransB: true, A: E5M2, B: E4M3, D: BF16}
+			change(p)
+		}
+	}
 	for name, c := range map[string]struct {
 		change func(*Product)
 		want   string // parts of String, or of the error
@@ -32,6 +38,23 @@ func TestProductComplete(t *testing.T) {
 		"transposed":  {func(p *Product) { p.TransB, p.LDB = true, 6 }, "! LDB is 6, a row has 7 elements"},
 		"aux of 5":    {func(p *Product) { p.Epilogue = EpilogueDGELU }, "! LDAux is 5, cuBLASLt wants a multiple of 8"},
 		"alignment":   {func(p *Product) { p.Align = 24 }, "! alignment of 24 bytes"},
+		"8 bits":      {eight(func(p *Product) {}), "m=3 n=16 k=32 nt lda=32 ldb=32 ldc=16 ldd=16 a=e5m2 b=e4m3 c=bf16 d=bf16 compute=f32 epilogue=none beta=0 align=256"},
+		"8, bias":     {eight(func(p *Product) { p.Epilogue = EpilogueBias }), "epilogue=bias beta=0 align=256 bias=bf16"},
+		"8, added":    {eight(func(p *Product) { p.D, p.Beta, p.Align = F32, 1, 16 }), "c=f32 d=f32 compute=f32 epilogue=none beta=1 align=16"},
+		"8, e5m2s":    {eight(func(p *Product) { p.B = E5M2 }), "! types of A and B are e5m2 and e5m2: both have 8 bits, and one is e4m3"},
+		"8 and 16":    {eight(func(p *Product) { p.A = BF16 }), "! types of A and B are bf16 and e4m3: both have 8 bits, and one is e4m3"},
+		"8 as D":      {eight(func(p *Product) { p.D = E4M3 }), "! type of D is e4m3, of operands in 8 bits it can be bf16 or f32"},
+		"16 to 8":     {func(p *Product) { p.D = E4M3 }, "! type of D is e4m3, it can be bf16 or f32"},
+		"8, as C":     {eight(func(p *Product) { p.C = E4M3 }), "! types of C and D, e4m3 and bf16, differ"},
+		"8, A aside":  {eight(func(p *Product) { p.TransA = true }), "! operands in 8 bits have the summed index as columns: B is transposed, A is not"},
+		"8, B aside":  {eight(func(p *Product) { p.TransB = false }), "! operands in 8 bits have the summed index as columns: B is transposed, A is not"},
+		"8, sides":    {eight(func(p *Product) { p.K = 24 }), "! n=16 k=24, operands in 8 bits want multiples of 16"},
+		"8, gelu":     {eight(func(p *Product) { p.Epilogue = EpilogueGELUBias }), "! epilogue gelu_bias is not there for operands in 8 bits"},
+		"8, bias f32": {eight(func(p *Product) { p.Epilogue, p.Bias = EpilogueBias, F32 }), "! type of the bias is f32, of operands in 8 bits it can be bf16"},
+		"8, align":    {eight(func(p *Product) { p.Align = 8 }), "! alignment of 8 bytes, operands in 8 bits want 16"},
+		"8, strides":  {eight(func(p *Product) { p.LDA = 40 }), "! LDA is 40 bytes, products of 8 bits want a multiple of 16"},
+		"8, rows":     {eight(func(p *Product) { p.LDD = 20 }), "! LDC is 40 bytes, products of 8 bits want a multiple of 16"},
+		"8, tf32":     {eight(func(p *Product) { p.Compute = ComputeTF32 }), "! tf32 is for f32 inputs, these are e5m2"},
 		"epilogue":    {func(p *Product) { p.Epilogue = 99 }, "! unknown epilogue or compute type"},
 	} {
 		p := base
@@ -61,6 +84,7 @@ func TestProductCost(t *testing.T) {
 		"adding":               {func(p *Product) { p.Beta, p.D = 1, F32 }, 2*(10+15) + 4*2*6},
 		"bias":                 {func(p *Product) { p.Epilogue = EpilogueBias }, 2 * (10 + 15 + 6 + 3)},
 		"bias of its own type": {func(p *Product) { p.Epilogue, p.Bias = EpilogueBias, F32 }, 2*(10+15+6) + 4*3},
+		"8 bits":               {func(p *Product) { p.A, p.B = E4M3, E5M2 }, 10 + 15 + 2*6},
 		"gelu":                 {func(p *Product) { p.Epilogue = EpilogueGELUAuxBias }, 2 * (10 + 15 + 6 + 6 + 3)},
 	} {
 		p := plain
@@ -87,6 +111,7 @@ func TestLayouts(t *testing.T) {
 	}
 	for name, c := range map[string][2]int32{
 		"CUDA_R_16BF": {BF16.cuda(), 14}, "CUDA_R_16F": {F16.cuda(), 2}, "CUDA_R_32F": {F32.cuda(), 0},
+		"CUDA_R_8F_E4M3": {E4M3.cuda(), 28}, "CUDA_R_8F_E5M2": {E5M2.cuda(), 29},
 		"CUBLAS_COMPUTE_32F": {ComputeF32.cublas(), 68}, "CUBLAS_COMPUTE_32F_FAST_TF32": {ComputeTF32.cublas(), 77},
 		"CUBLASLT_EPILOGUE_GELU_AUX_BIAS": {EpilogueGELUAuxBias.info().cublas, 32 | 4 | 128},
 		"CUBLASLT_EPILOGUE_DGELU":         {EpilogueDGELU.info().cublas, 64 | 128},

@@ -131,23 +131,23 @@ func (s *Stream) describe(m *tensorMap, t DType, at Ptr, rows, cols, ld, tile in
 }
 
 // multiplyBy puts a product on the stream that a rival makes. It allocates nothing.
-func (s *Stream) multiplyBy(r *Rival, p *Prepared, d, a, b, c, bias, aux, sums Ptr) {
+func (s *Stream) multiplyBy(r *Rival, p *Prepared, o operands) {
 	q, x := &p.product, &s.scratch.rival
 	maps := x.maps()
-	err := s.describe(&maps[0], q.A, a, q.M, q.K, q.LDA, r.Rows)
+	err := s.describe(&maps[0], q.A, o.a, q.M, q.K, q.LDA, r.Rows)
 	if err == nil && q.TransB {
-		err = s.describe(&maps[1], q.B, b, q.N, q.K, q.LDB, r.Cols)
+		err = s.describe(&maps[1], q.B, o.b, q.N, q.K, q.LDB, r.Cols)
 	} else if err == nil {
-		err = s.describe(&maps[1], q.B, b, q.K, q.N, q.LDB, 64)
+		err = s.describe(&maps[1], q.B, o.b, q.K, q.N, q.LDB, 64)
 	}
 	if err == nil {
-		err = s.describe(&maps[2], q.D, d, q.M, q.N, q.LDD, 64)
+		err = s.describe(&maps[2], q.D, o.d, q.M, q.N, q.LDD, 64)
 	}
-	other, ld := d, q.LDD // not looked at
+	other, ld := o.d, q.LDD // not looked at
 	if q.aux() {
-		other, ld = aux, q.LDAux
+		other, ld = o.aux, q.LDAux
 	} else if q.Beta != 0 {
-		other, ld = c, q.LDC
+		other, ld = o.c, q.LDC
 	}
 	if err == nil {
 		err = s.describe(&maps[3], q.D, other, q.M, q.N, ld, 64)
@@ -156,7 +156,7 @@ func (s *Stream) multiplyBy(r *Rival, p *Prepared, d, a, b, c, bias, aux, sums P
 		s.err = s.blame(err, p.info.String())
 		return
 	}
-	x.bias, x.sums, x.rows = bias, sums, int32(q.M)
+	x.bias, x.sums, x.rows = o.bias, o.sums, int32(q.M)
 	for i := range maps {
 		x.params[i] = unsafe.Pointer(&maps[i])
 	}

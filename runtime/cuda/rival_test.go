@@ -86,7 +86,7 @@ func TestRivalsArguments(t *testing.T) {
 	for _, transB := range []bool{true, false} {
 		own.TransB = transB
 		p := must(b.Prepare(own, ours...))(t)
-		s.MultiplySums(p, x, x+65536, x+131072, 0, 0, x+262144, sums, 1)
+		s.MultiplySums(p, x, x+65536, x+131072, 0, 0, x+262144, sums)
 		check(t, s.Sync())
 		got := make([]byte, 40)
 		check(t, c.Download(got, sums))
@@ -99,20 +99,22 @@ func TestRivalsArguments(t *testing.T) {
 		}
 	}
 	p := must(b.Prepare(own, ours...))(t)
+	own.Sums = false
+	scaled := must(b.Prepare(own, ours...))(t)
 	for name, x := range map[string]struct {
 		do    func(*cuda.Stream)
 		wants string
 	}{
 		"no sums":  {func(s *cuda.Stream) { s.Multiply(p, x, x, x, 0, 0, x, 1) }, "sums at 0x0"},
-		"no other": {func(s *cuda.Stream) { s.MultiplySums(p, x, x, x, 0, 0, 0, sums, 1) }, "aux at 0x0"},
-		"alpha":    {func(s *cuda.Stream) { s.MultiplySums(p, x, x, x, 0, 0, x, sums, 2) }, "takes 1"},
+		"no other": {func(s *cuda.Stream) { s.MultiplySums(p, x, x, x, 0, 0, 0, sums) }, "aux at 0x0"},
+		"alpha":    {func(s *cuda.Stream) { s.Multiply(scaled, x, x, x, 0, 0, x, 2) }, "takes 1"},
 		"maps": {func(s *cuda.Stream) {
 			f.FailNth("cuTensorMapEncodeTiled", 3, 1)
-			s.MultiplySums(p, x, x, x, 0, 0, x, sums, 1)
+			s.MultiplySums(p, x, x, x, 0, 0, x, sums)
 		}, "linear qkv, a.yaml:7"},
 		"launch": {func(s *cuda.Stream) {
 			f.FailNth("cuLaunchKernel", 1, 1)
-			s.MultiplySums(p, x, x, x, 0, 0, x, sums, 1)
+			s.MultiplySums(p, x, x, x, 0, 0, x, sums)
 		}, "launch of rival (linear qkv, a.yaml:7)"},
 	} {
 		s := must(c.NewStream())(t)

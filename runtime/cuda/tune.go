@@ -122,6 +122,7 @@ type trial struct {
 	bias   int
 	aux    int
 	sums   int
+	scale  int // of A and of B
 	events [3]*Event
 	field  []*contender  // that ran
 	spent  time.Duration // by the device
@@ -158,6 +159,9 @@ func (p *Prepared) newTrial() (*trial, error) {
 	}
 	if q.Sums {
 		t.sums = place((q.M+63)/64, q.N, q.N, 4)
+	}
+	if q.scaled() {
+		t.scale = place(1, 1, 1, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {
@@ -211,8 +215,12 @@ func (t *trial) fill() error {
 	c, total := t.p.blas.ctx, t.sets*t.set
 	random := rand.New(rand.NewPCG(1, 2))
 	block := make([]uint16, min(total, 1<<20)/2)
+	free, set := uint16(0x80ff), uint16(0x3f00) // as bf16 and as half of a float: ±0.5 to 2; as half: ±1.75 to 2
+	if t.p.product.scaled() {
+		free, set = 0x8f8f, 0x3030 // as e4m3: ±0.5 to 2, as e5m2: ±0.125 to 2
+	}
 	for i := range block {
-		block[i] = uint16(random.Uint32())&0x80ff | 0x3f00 // as bf16 and as half of a float: ±0.5 to 2; as half: ±1.75 to 2
+		block[i] = uint16(random.Uint32())&free | set
 	}
 	if err := c.Upload(t.memory, Bytes(block)); err != nil {
 		return err
@@ -244,8 +252,12 @@ func (t *trial) multiply(by *contender, i int) {
 	if t.c != 0 {
 		c = at + Ptr(t.c)
 	}
+	var scale Ptr
+	if t.scale != 0 {
+		scale = at + Ptr(t.scale)
+	}
 	t.p.algorithm = by.algorithm
-	by.stream.MultiplySums(t.p, at, at+Ptr(t.a), at+Ptr(t.b), c, bias, aux, sums, 1)
+	by.stream.multiply(t.p, operands{d: at, a: at + Ptr(t.a), b: at + Ptr(t.b), c: c, bias: bias, aux: aux, sums: sums, scaleA: scale, scaleB: scale}, 1)
 }
 
 // try runs a product twice: the first time loads what is loaded once, the second is timed. Both are put on the stream

@@ -377,6 +377,37 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
+// TestAmax: a trainer gives and takes the largest magnitudes of the newest step; a fresh one has none, and those of another program leave
+// it as it is.
+func TestAmax(t *testing.T) {
+	cudatest.New(t)
+	p := *program(t)
+	if tr, _ := newTrainer(t, &p); tr.SetAmax([]uint32{1, 2}) != nil {
+		t.Error("a trainer without histories does not leave them out")
+	} else if amax, err := tr.Amax(); amax != nil || err != nil {
+		t.Errorf("a trainer without histories has %v, %v", amax, err)
+	}
+	p.Histories = 3
+	tr, _ := newTrainer(t, &p)
+	expect := func(want []uint32, pairs ...uint32) {
+		t.Helper()
+		if amax, err := tr.Amax(); !slices.Equal(amax, want) || err != nil {
+			t.Errorf("largest magnitudes %v, want %v; %v", amax, want, err)
+		}
+		held := make([]uint32, 6)
+		if err := tr.d.ctx.Download(cuda.Bytes(held), tr.run.History); err != nil || !slices.Equal(held, pairs) {
+			t.Errorf("the device holds %v, want %v; %v", held, pairs, err)
+		}
+	}
+	expect([]uint32{0, 0, 0}, 0, 0, 0, 0, 0, 0)
+	for _, amax := range [][]uint32{{7, 8, 9}, {1, 2}, nil} {
+		if err := tr.SetAmax(amax); err != nil {
+			t.Fatal(err)
+		}
+		expect([]uint32{7, 8, 9}, 0, 7, 0, 8, 0, 9)
+	}
+}
+
 // TestMomentsOnTheHost: a fresh trainer keeps no copies of gradients and moments, and takes those it is given.
 func TestMomentsOnTheHost(t *testing.T) {
 	cudatest.New(t)

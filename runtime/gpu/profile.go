@@ -266,7 +266,7 @@ func (l *ledger) product(r *Run, p Product) {
 		p.M = r.Rows
 	}
 	l.add(r, lm.Launch{
-		Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: p.Bytes(), FLOPs: p.FLOPs(),
+		Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: p.Bytes(), FLOPs: p.FLOPs(), FP8: p.A.Size() == 1,
 	})
 }
 

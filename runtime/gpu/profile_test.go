@@ -90,9 +90,14 @@ func TestProfile(t *testing.T) {
 	if leaks := fake.Leaks(); len(leaks) > 0 {
 		t.Errorf("left behind: %v", leaks)
 	}
-	if r.Bandwidth <= 0 || r.FLOPS <= 0 || r.Copied < 1<<20 || r.Side < 128 || r.Product != "f32" {
+	if r.Bandwidth <= 0 || r.FLOPS <= 0 || r.Copied < 1<<20 || r.Side < 128 || r.Product != "f32" || r.FP8 != 0 {
 		t.Errorf("roofline: %+v", r)
 	}
+	program.Products = append(program.Products, Product{M: 16, N: 16, K: 16, TransB: true, A: E4M3, B: E4M3, D: BF16})
+	if r, err = roofline(program); err != nil || r.FP8 <= 0 || r.Product != "f32" {
+		t.Errorf("roofline with products of 8 bits: %+v, %v", r, err)
+	}
+	program.Products = program.Products[:len(program.Products)-1]
 	// The step, in order. The model's FLOPs are three times those of eval, a product of 32 multiply-adds.
 	check(t, train, 3*2*32, []lm.Launch{
 		{Kernel: "clear", Bytes: 4 * 32},

@@ -22,6 +22,8 @@ const (
 	F32  = cuda.F32
 	BF16 = cuda.BF16
 	F16  = cuda.F16
+	E4M3 = cuda.E4M3
+	E5M2 = cuda.E5M2
 )
 
 // Int is an integer argument of a kernel.
@@ -94,6 +96,7 @@ type Program struct {
 	MicroBatches, MicroBatch, Context              int
 	VocabSize, MaxPositions, MaxPrefill, MaxDecode int
 	CacheWidths                                    []int // elements of a key, all heads together, by layer
+	Histories                                      int   // of the largest magnitudes of what is quantised to 8 bits
 	Kernels                                        []Kernel
 	Products                                       []Product
 	Rivals                                         []Rival
@@ -111,6 +114,7 @@ func (p *Program) footprint() footprint.Program {
 		WeightFloats: p.WeightFloats, Element: p.Element.Size(), MicroBatches: p.MicroBatches, MicroBatch: p.MicroBatch, Context: p.Context,
 		MaxPositions: p.MaxPositions, MaxDecode: p.MaxDecode, CacheWidths: p.CacheWidths,
 		Train: job(p.Train), Eval: job(p.Eval), Prefill: job(p.Prefill), Decode: job(p.Decode), Logits: job(p.Logits), Pick: job(p.Pick),
+		Histories: p.Histories,
 	}
 	for _, t := range p.Tables {
 		f.RotaryTables = append(f.RotaryTables, t.Max*len(t.Freqs))
@@ -123,6 +127,7 @@ type Run struct {
 	Arena, Scratch                            Ptr
 	Weights, Copies, Gradients, First, Second Ptr   // as the weight table says: f32, and the copies in the program's element type
 	State                                     Ptr   // state.cuh
+	History                                   Ptr   // for each history two float32s: the largest magnitude of the step before, and of the step
 	Tokens, Targets, Positions, Slots         Ptr   // int32s
 	Logits, Options                           Ptr   // of Pick, for each row: VocabSize elements, and SampleOptions (sample.cuh)
 	Keys, Values                              []Ptr // the caches, by layer: [slots, MaxPositions, width]
@@ -170,7 +175,19 @@ func (r *Run) MultiplySums(p int, d, a, b, c, bias, other, sums Ptr) {
 	case err != nil:
 		r.stream.Fail(err)
 	case !r.dry:
-		r.stream.MultiplySums(prepared, d, a, b, c, bias, other, sums, 1)
+		r.stream.MultiplySums(prepared, d, a, b, c, bias, other, sums)
+	}
+	r.ledger.product(r, r.code.program.Products[p])
+}
+
+// MultiplyScaled runs product p of operands in 8 bits: D, A, B, C, the bias, and the factors of the elements of A and B.
+func (r *Run) MultiplyScaled(p int, d, a, b, c, bias, scaleA, scaleB Ptr) {
+	prepared, err := r.code.product(p, r.Rows)
+	switch {
+	case err != nil:
+		r.stream.Fail(err)
+	case !r.dry:
+		r.stream.MultiplyScaled(prepared, d, a, b, c, bias, scaleA, scaleB)
 	}
 	r.ledger.product(r, r.code.program.Products[p])
 }

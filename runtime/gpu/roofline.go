@@ -25,8 +25,8 @@ func (d *device) MemoryUsed() (int64, error) {
 	return int64(total - free), err
 }
 
-// Roofline implements lm.Measured. The product is of the program's type, on numbers drawn at random: a GPU is slower at
-// those than at zeros, which take less power.
+// Roofline implements lm.Measured. The product is of the program's type, and where it has such products another one of 8 bits, on
+// numbers drawn at random: a GPU is slower at those than at zeros, which take less power.
 func (d *device) Roofline() (r lm.Roofline, err error) {
 	s, err := d.ctx.NewStream()
 	if err != nil {
@@ -50,15 +50,29 @@ func (d *device) Roofline() (r lm.Roofline, err error) {
 	if err != nil {
 		return r, err
 	}
+	if r.Side, r.FLOPS, err = d.peak(s, p); err != nil {
+		return r, err
+	}
+	for _, q := range d.program.Products {
+		if q.A == E4M3 {
+			_, r.FP8, err = d.peak(s, Product{TransB: true, A: q.A, B: q.B, D: BF16})
+			break
+		}
+	}
+	return r, err
+}
+
+// peak measures products like p of square matrices, and returns the side of the largest and its floating-point operations a second.
+func (d *device) peak(s *cuda.Stream, p Product) (side int, flops float64, err error) {
 	err = grow(leastSide, mostSide, func(n int) (time.Duration, error) {
 		p.M, p.N, p.K = n, n, n
 		took, err := d.timeProduct(s, p)
 		if err == nil {
-			r.Side, r.FLOPS = n, p.FLOPs()/took.Seconds()
+			side, flops = n, p.FLOPs()/took.Seconds()
 		}
 		return took, err
 	})
-	return r, err
+	return side, flops, err
 }
 
 // grow calls f with twice as much each time, until it takes long enough, or memory is out.
@@ -89,27 +103,41 @@ func (d *device) timeCopy(s *cuda.Stream, bytes int) (t time.Duration, err error
 
 // timeProduct returns the time of a product.
 func (d *device) timeProduct(s *cuda.Stream, p Product) (t time.Duration, err error) {
-	bytes := p.M * p.N * p.A.Size()
-	var c, a, b, workspace Ptr
+	bytes, eight := p.M*p.N*p.A.Size(), p.A.Size() == 1
+	var c, a, b, scale, workspace Ptr
 	m, err := d.allocate("measuring the speed of products", func(m *memory) {
-		c, a, b, workspace = m.take(bytes), m.take(bytes), m.take(bytes), m.take(footprint.Workspace)
+		c, a, b, workspace = m.take(p.M*p.N*p.D.Size()), m.take(bytes), m.take(bytes), m.take(footprint.Workspace)
+		if eight {
+			scale = m.take(4)
+		}
 	})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, m.free()) }()
-	x := make([]float32, p.M*p.K)
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range x[:min(len(x), transferFloats)] {
-		x[i] = float32(r.NormFloat64())
-	}
-	for at := transferFloats; at < len(x); at += transferFloats { // often enough drawn
-		copy(x[at:], x[:transferFloats])
-	}
-	data := cuda.Bytes(x)
-	if p.A != F32 {
+	var data []byte
+	if eight {
 		data = make([]byte, bytes)
-		inParallel(len(x), func(from, to int) { encode(data[2*from:], x[from:to], p.A) })
+		for i := range data {
+			data[i] = byte(r.Uint32())&0x8f | 0x30 // as e4m3: ±0.5 to 2
+		}
+		if err := d.ctx.Upload(scale, cuda.Bytes([]float32{1})); err != nil {
+			return 0, err
+		}
+	} else {
+		x := make([]float32, p.M*p.K)
+		for i := range x[:min(len(x), transferFloats)] {
+			x[i] = float32(r.NormFloat64())
+		}
+		for at := transferFloats; at < len(x); at += transferFloats { // often enough drawn
+			copy(x[at:], x[:transferFloats])
+		}
+		data = cuda.Bytes(x)
+		if p.A != F32 {
+			data = make([]byte, bytes)
+			inParallel(len(x), func(from, to int) { encode(data[2*from:], x[from:to], p.A) })
+		}
 	}
 	for _, to := range []Ptr{a, b} {
 		if err := d.ctx.Upload(to, data); err != nil {
@@ -125,5 +153,11 @@ func (d *device) timeProduct(s *cuda.Stream, p Product) (t time.Duration, err er
 	if err != nil {
 		return 0, err
 	}
-	return medianTime(d.ctx, s, peakTimes, func() { s.Multiply(prepared, c, a, b, 0, 0, 0, 1) })
+	return medianTime(d.ctx, s, peakTimes, func() {
+		if eight {
+			s.MultiplyScaled(prepared, c, a, b, 0, 0, scale, scale)
+		} else {
+			s.Multiply(prepared, c, a, b, 0, 0, 0, 1)
+		}
+	})
 }

@@ -82,7 +82,7 @@ func (d *device) newTrainer(t *trainer, tuned string) (lm.Trainer, error) {
 		at := m.takeAll(footprint.Training(p.footprint()))
 		t.run.lay(at)
 		t.run.Gradients, t.run.First, t.run.Second = at[footprint.Gradients], at[footprint.First], at[footprint.Second]
-		t.run.Targets = at[footprint.Targets]
+		t.run.Targets, t.run.History = at[footprint.Targets], at[footprint.History]
 		for i := range t.slots {
 			t.slots[i].device = at[footprint.Crossing].At(i * footprint.Round(t.stateAt()+stepBytes))
 		}
@@ -150,6 +150,9 @@ func (t *trainer) start(workspace, tables Ptr, tuned string) (err error) {
 	binary.LittleEndian.PutUint32(state[lossScaleAt:], math.Float32bits(scale))
 	binary.LittleEndian.PutUint32(state[hysteresisAt:], initialHysteresis)
 	if err := ctx.Upload(t.run.State, state); err != nil {
+		return err
+	}
+	if err := t.SetAmax(make([]uint32, p.Histories)); err != nil {
 		return err
 	}
 	return t.Push()
@@ -347,6 +350,34 @@ func (t *trainer) SetLossScale(s lm.LossScale) error {
 		state = binary.LittleEndian.AppendUint32(state, w)
 	}
 	return t.d.ctx.Upload(t.run.State.At(lossScaleAt), state)
+}
+
+// Amax implements lm.Quantized.
+func (t *trainer) Amax() ([]uint32, error) {
+	if t.p.Histories == 0 {
+		return nil, nil
+	}
+	pairs := make([]byte, footprint.HistoryBytes*t.p.Histories)
+	if err := t.d.ctx.Download(pairs, t.run.History); err != nil {
+		return nil, err
+	}
+	amax := make([]uint32, t.p.Histories)
+	for i := range amax {
+		amax[i] = binary.LittleEndian.Uint32(pairs[footprint.HistoryBytes*i+4:])
+	}
+	return amax, nil
+}
+
+// SetAmax implements lm.Quantized. The next step makes of what it sets the magnitudes of the step before.
+func (t *trainer) SetAmax(amax []uint32) error {
+	if len(amax) != t.p.Histories || len(amax) == 0 {
+		return nil
+	}
+	var pairs []byte
+	for _, a := range amax {
+		pairs = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(pairs, 0), a)
+	}
+	return t.d.ctx.Upload(t.run.History, pairs)
 }
 
 // Push implements lm.Trainer. Gradients and moments that the host has no copies of are zeros, and weights that it does not

@@ -41,6 +41,7 @@ type stepSummary struct {
 	Bandwidth float64   `json:"copy_bytes_per_second"`
 	FLOPS     float64   `json:"product_flops"`
 	Product   string    `json:"product"`
+	FP8       float64   `json:"fp8_product_flops,omitempty"`
 	Memory    memoryUse `json:"memory"`
 }
 
@@ -89,7 +90,7 @@ func (r *report) summary() stepSummary {
 	p := r.Profile
 	s := stepSummary{
 		What: "step", Launches: len(p.Launches), Step: micros(p.Step), Clock: 1e3 * r.Median, Event: micros(p.Event), Speed: r.Speed,
-		Bandwidth: r.Roofline.Bandwidth, FLOPS: r.Roofline.FLOPS, Product: r.Roofline.Product, Memory: r.Memory,
+		Bandwidth: r.Roofline.Bandwidth, FLOPS: r.Roofline.FLOPS, Product: r.Roofline.Product, FP8: r.Roofline.FP8, Memory: r.Memory,
 	}
 	for _, l := range p.Launches {
 		s.Kernels += micros(l.Time)
@@ -129,6 +130,9 @@ func (r *report) print(w io.Writer) error {
 	if s.Floor > 0 {
 		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.0f GB/s, of a copy of %s, and %.1f TFLOP/s, of a %s product of side %d, both measured now",
 			100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, bytesText(int64(r.Roofline.Copied)), s.FLOPS/1e12, s.Product, r.Roofline.Side)
+	}
+	if s.FP8 > 0 {
+		line(us(s.FP8/1e12), "TFLOP/s of a product of that kind of operands in 8 bits: the floor of those in the step")
 	}
 	line(fmt.Sprintf("%.4g", s.Speed), "tokens/s, %.1f%% MFU of that product's rate", 100*s.MFU)
 	if s.Memory.Used > 0 {

@@ -29,7 +29,7 @@ type profiledDevice struct {
 }
 
 func (d *profiledDevice) Roofline() (Roofline, error) {
-	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}, nil
+	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0}, nil
 }
 
 func (d *profiledDevice) MemoryUsed() (int64, error) {
@@ -84,9 +84,16 @@ func someProfile() *Profile {
 	}
 }
 
+func TestFloorOf8Bits(t *testing.T) {
+	r := Roofline{Bandwidth: 1e9, FLOPS: 1e12, FP8: 4e12}
+	if plain, eight := r.Floor(Launch{FLOPs: 2e7}), r.Floor(Launch{FLOPs: 2e7, FP8: true}); plain != 20*time.Microsecond || eight != 5*time.Microsecond {
+		t.Errorf("floors %v and %v", plain, eight)
+	}
+}
+
 func TestReport(t *testing.T) {
 	r := report{
-		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096},
+		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0},
 		Memory: memoryUse{Planned: 700 << 20, Used: 1 << 30, Context: 200 << 20, Library: 124 << 20},
 	}
 	want := []kernelRow{
@@ -169,7 +176,7 @@ func near(a, b any) bool {
 
 // TestTrace: the trace has every launch once, in order, and each track a name.
 func TestTrace(t *testing.T) {
-	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}}
+	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0}}
 	path := filepath.Join(t.TempDir(), "step.json")
 	for range 2 { // a trace replaces another
 		if err := r.writeTrace(path); err != nil {

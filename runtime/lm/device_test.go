@@ -78,6 +78,7 @@ type remoteTrainer struct {
 	*fakeTrainer
 	host  []float32
 	scale LossScale
+	amax  uint32 // the largest magnitude of the newest step
 }
 
 func (r *remoteTrainer) Step(tokens, targets []int32, p StepParams) (float32, float32, error) {
@@ -85,6 +86,7 @@ func (r *remoteTrainer) Step(tokens, targets []int32, p StepParams) (float32, fl
 	if r.scale.GoodSteps%3 == 0 {
 		r.scale.Scale *= 2
 	}
+	r.amax = r.amax*3 + 1
 	return r.fakeTrainer.Step(tokens, targets, p)
 }
 
@@ -93,6 +95,13 @@ func (r *remoteTrainer) Pull() error                    { copy(r.host, r.w); ret
 func (r *remoteTrainer) Push() error                    { copy(r.w, r.host); return nil }
 func (r *remoteTrainer) LossScale() (*LossScale, error) { s := r.scale; return &s, nil }
 func (r *remoteTrainer) SetLossScale(s LossScale) error { r.scale = s; return nil }
+func (r *remoteTrainer) Amax() ([]uint32, error)        { return []uint32{0x7fc00000, r.amax}, nil } // NaN, too, is saved
+func (r *remoteTrainer) SetAmax(a []uint32) error {
+	if len(a) == 2 && a[0] == 0x7fc00000 {
+		r.amax = a[1]
+	}
+	return nil
+}
 
 func TestUse(t *testing.T) {
 	calls := []string{}
@@ -176,6 +185,9 @@ func TestTrainElsewhere(t *testing.T) {
 			}
 			if s := r.trainer.(*remoteTrainer).scale; s.GoodSteps != 12 || s.Scale != 8*16 {
 				t.Errorf("after 12 steps the loss scale is %+v", s)
+			}
+			if a := r.trainer.(*remoteTrainer).amax; a != (531441-1)/2 {
+				t.Errorf("after 12 steps the largest magnitude is %d", a)
 			}
 			r.close()
 			a, err1 := m.Generate(t.Context(), "The fox", m.Defaults())

@@ -10,6 +10,7 @@ type Launch struct {
 	Grid   [3]int        // blocks; zeros for what has none
 	Bytes  float64       // that it must move at least
 	FLOPs  float64       // a multiply-add counts as two
+	FP8    bool          // a product of operands in 8 bits
 	Begin  time.Duration // since the first launch of the step
 	Time   time.Duration
 }
@@ -30,12 +31,17 @@ type Roofline struct {
 	FLOPS     float64 // floating-point operations a second of a large matrix product
 	Product   string  // its type: bf16, f16, f32 or tf32
 	Side      int     // rows and columns of its matrices
+	FP8       float64 // operations a second of a large product of operands in 8 bits; 0 where the program has none
 }
 
 // Floor is the time that a launch takes at least where the roofline holds, 0 where nothing was measured. A launch may take
 // less: what it reads may still lie in a cache.
 func (r Roofline) Floor(l Launch) time.Duration {
-	return time.Duration(1e9 * max(ratio(l.Bytes, r.Bandwidth), ratio(l.FLOPs, r.FLOPS)))
+	rate := r.FLOPS
+	if l.FP8 {
+		rate = r.FP8
+	}
+	return time.Duration(1e9 * max(ratio(l.Bytes, r.Bandwidth), ratio(l.FLOPs, rate)))
 }
 
 // Measured is a Device whose roofline can be measured, before anything else is made on it.

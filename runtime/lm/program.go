@@ -52,6 +52,14 @@ type Scaled interface {
 	SetLossScale(LossScale) error
 }
 
+// Quantized is a Trainer that scales what it quantises to 8 bits by the largest magnitudes of the step before.
+type Quantized interface {
+	// Amax returns the largest magnitudes of the newest step, as bits of float32s; nil where the program keeps none.
+	Amax() ([]uint32, error)
+	// SetAmax sets them. Those of another program, which has another number of them, are left out: scales then start anew.
+	SetAmax([]uint32) error
+}
+
 // LossScale is the state of dynamic loss scaling.
 type LossScale struct {
 	Scale      float32 `json:"scale"`

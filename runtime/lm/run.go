@@ -76,6 +76,7 @@ type runState struct {
 	Elapsed   float64   `json:"elapsed"`    // seconds spent learning
 
 	LossScale *LossScale `json:"loss_scale,omitempty"` // where the program has one
+	Amax      []uint32   `json:"amax,omitempty"`       // as Quantized has them
 }
 
 // openRun locks the run's folder and makes everything ready for the next step: tokenizer, text, trainer and, where the
@@ -191,6 +192,11 @@ func (r *run) resume(ctx context.Context, o TrainOptions, save string, state che
 			return err
 		}
 	}
+	if q, ok := r.trainer.(Quantized); ok {
+		if err := q.SetAmax(r.Amax); err != nil {
+			return err
+		}
+	}
 	r.step, r.resumed, r.saved = state.Step, state.Step, state.Step
 	r.loggedStep = r.step
 	r.say("going on from %s, after step %d of %d", save, r.step, r.total)
@@ -275,6 +281,13 @@ func (r *run) trySave(evaluated bool) error {
 			return err
 		}
 		state.LossScale = scale
+	}
+	if q, ok := r.trainer.(Quantized); ok {
+		amax, err := q.Amax()
+		if err != nil {
+			return err
+		}
+		state.Amax = amax
 	}
 	extra, err := json.Marshal(state)
 	if err != nil {

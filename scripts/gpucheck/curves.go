@@ -20,7 +20,7 @@ import (
 // trainer is a model whose runs are compared: a command and where its runs go.
 type trainer struct {
 	b     *bench
-	model string // as built into the command models; in f32, bf16 and fp16 where its name ends in _
+	model string // as built into the command models; in f32, bf16, fp16 and fp8 where its name ends in _
 	steps int
 	dir   string
 }
@@ -38,6 +38,7 @@ const interrupted = 75 // exit code of a training that a signal stopped, and tha
 // Allowances of curves.
 const (
 	narrowLoss = 1e-2 // between the losses of bf16 and f32, of the latter: where a loss falls fast, roundings shift it by parts of a step
+	eightLoss  = 5e-3 // between the losses of fp8 and bf16, of the latter: at the end, over the last tenth of the steps and on held-out text
 	movedLoss  = 1e-4 // between the losses of a run that went on on another device and of one that did not
 	movedNorm  = 1e-4 // between their weights, by the Euclidean norm
 )
@@ -48,12 +49,14 @@ func curves(b *bench) []result {
 		return []result{b.fail("curves", time.Now(), "%v", err)}
 	}
 	defer os.RemoveAll(dir)
-	large, small := trainer{b, "curve_", 200, dir}, trainer{b, "small", 20, dir}
-	var rows [4]result
+	large, long, small := trainer{b, "curve_", 200, dir}, trainer{b, "curve_", 1000, dir}, trainer{b, "small", 20, dir}
+	var rows [6]result
 	var running sync.WaitGroup
 	running.Go(func() { rows[0], rows[1] = large.precisions() })
-	running.Go(func() { rows[2] = large.stopped() })
-	running.Go(func() { rows[3] = small.moved() })
+	running.Go(func() { rows[2] = large.stopped("fp16") })
+	running.Go(func() { rows[3] = large.stopped("fp8") })
+	running.Go(func() { rows[4] = long.eightBits() })
+	running.Go(func() { rows[5] = small.moved() })
 	running.Wait()
 	return rows[:]
 }
@@ -217,22 +220,86 @@ func (c trainer) saved(run string) (names []string) {
 	return names
 }
 
-// stopped trains in fp16 in one go, and again with a signal on the way; both must end with the same bytes.
-func (c trainer) stopped() result {
+// stopped trains in a precision in one go, and again with a signal on the way; both must end with the same bytes.
+func (c trainer) stopped(precision string) result {
 	began := time.Now()
-	r := result{part: c.b.part, what: "fp16, stopped by a signal and resumed: the same files"}
-	unbroken := make(chan error, 1)
-	go func() { unbroken <- c.train(c.model+"fp16", "fp16", c.b.device, c.steps) }()
-	err := c.stop(c.model+"fp16", "fp16-stopped")
+	r := result{part: c.b.part, what: precision + ", stopped by a signal and resumed: the same files"}
+	unbroken, broken := precision, precision+"-stopped"
+	ended := make(chan error, 1)
+	go func() { ended <- c.train(c.model+precision, unbroken, c.b.device, c.steps) }()
+	err := c.stop(c.model+precision, broken)
 	if err == nil {
-		err = c.train(c.model+"fp16", "fp16-stopped", c.b.device, c.steps)
+		err = c.train(c.model+precision, broken, c.b.device, c.steps)
 	}
-	if err = errors.Join(err, <-unbroken); err != nil {
+	if err = errors.Join(err, <-ended); err != nil {
 		return c.b.fail(r.what, began, "%v", err)
 	}
-	c.equal(&r, "fp16", "fp16-stopped")
+	c.equal(&r, unbroken, broken)
 	r.took = time.Since(began)
 	return r
+}
+
+// eightBits trains in bf16 and in fp8, and compares what they come to.
+func (c trainer) eightBits() result {
+	began := time.Now()
+	r := result{part: c.b.part, what: fmt.Sprintf("losses of fp8 within %g%% of bf16's after %d steps", 100*eightLoss, c.steps)}
+	runs := []string{"bf16", "fp8"}
+	ends, errs := make([][2]float64, len(runs)), make([]error, len(runs))
+	var running sync.WaitGroup
+	for i, precision := range runs {
+		running.Go(func() {
+			run := precision + "-long"
+			if errs[i] = c.train(c.model+precision, run, c.b.device, c.steps); errs[i] == nil {
+				ends[i], errs[i] = c.end(run)
+			}
+		})
+	}
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return c.b.fail(r.what, began, "%v", err)
+	}
+	r.ends(ends[1], ends[0])
+	r.took = time.Since(began)
+	return r
+}
+
+// end is what a run comes to: its mean loss over the last tenth of its steps, and its last loss on held-out text.
+func (c trainer) end(run string) (losses [2]float64, err error) {
+	lines, err := c.log(run, c.steps)
+	if err != nil {
+		return losses, err
+	}
+	n := 0
+	for _, s := range lines {
+		if s.EvalLoss != nil {
+			losses[1] = *s.EvalLoss
+		}
+		if 10*s.Step > 9*c.steps {
+			losses[0] += s.Loss
+			n++
+		}
+	}
+	losses[0] /= float64(n)
+	if losses[1] == 0 {
+		return losses, fmt.Errorf("%s: nothing was evaluated", run)
+	}
+	return losses, nil
+}
+
+// ends adds a comparison of what two runs come to.
+func (r *result) ends(got, want [2]float64) {
+	for i, what := range []string{"mean loss of the last tenth", "loss on held-out text"} {
+		off := (got[i] - want[i]) / want[i]
+		r.cases++
+		if !(math.Abs(off) <= eightLoss) {
+			r.failed++
+			r.failures = append(r.failures, fmt.Sprintf("%s: %g, want %g: off by %.2g%%, allowed are %g%%", what, got[i], want[i], 100*off, 100*eightLoss))
+		}
+		if r.note != "" {
+			r.note += ", "
+		}
+		r.note += fmt.Sprintf("%s %.4f beside %.4f (%+.2f%%)", what, got[i], want[i], 100*off)
+	}
 }
 
 // stop trains until a fifth of the steps is logged, and sends a signal then.

@@ -38,8 +38,11 @@ func buildModels(t *testing.T, b *bench) {
 	write("go.mod", fmt.Appendf(nil, "%s\nrequire %s v0.0.0\nreplace %s => %s\n", mod, gogen.Module, gogen.Module, root))
 	write("go.sum", []byte(read(t, filepath.Join(root, "go.sum"))))
 	imports, cases := "", ""
-	for model, precision := range map[string]string{"small": "f32", "curve_f32": "f32", "curve_bf16": "bf16", "curve_fp16": "fp16"} {
+	for model, precision := range map[string]string{"small": "f32", "curve_f32": "f32", "curve_bf16": "bf16", "curve_fp16": "fp16", "curve_fp8": "fp8"} {
 		text := strings.NewReplacer("name: small", "name: "+model, "precision: f32", "precision: "+precision).Replace(read(t, "small.yaml"))
+		if precision == "fp8" {
+			text += "target: {arch: [sm_90a]}\n"
+		}
 		s, err := parser.Parse(model+".yaml", []byte(text))
 		if err != nil {
 			t.Fatal(err)
@@ -75,11 +78,16 @@ func TestCurves(t *testing.T) {
 	buildModels(t, b)
 	large, small := trainer{b, "curve_", 20, t.TempDir()}, trainer{b, "small", 20, t.TempDir()}
 	near, same := large.precisions()
-	for _, r := range []result{near, same, large.stopped(), small.moved()} {
+	for _, r := range []result{near, same, large.stopped("fp16"), large.stopped("fp8"), large.eightBits(), small.moved()} {
 		t.Logf("%s: %d cases, %s", r.what, r.cases, r.note)
 		if r.failed > 0 || r.cases < 2 {
 			t.Errorf("%s: %d of %d failed: %s", r.what, r.failed, r.cases, strings.Join(r.failures, "\n"))
 		}
+	}
+
+	var apart result
+	if apart.ends([2]float64{2.02, 2}, [2]float64{2, 2}); apart.failed != 1 || apart.cases != 2 {
+		t.Errorf("a loss that is 1%% off passes: %+v", apart)
 	}
 
 	// What differs is found: bf16 is not f32, and a run of other weights is not the same.

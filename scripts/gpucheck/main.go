@@ -32,10 +32,10 @@ type part struct {
 
 var parts = []part{
 	{"driver", "the driver and cuBLASLt by way of runtime/cuda", false, driver},
-	{"ops", "every op, the optimizer, decoding and sampling against ir.Eval, in f32, bf16 and f16", false, ops},
+	{"ops", "every op, the optimizer, decoding and sampling against ir.Eval, in f32, bf16 and f16, and products of 8 bits", false, ops},
 	{"programs", "whole generated programs against ir.Eval", false, programs},
 	{"fixtures", "whole generated programs, in f32, against Hugging Face's reference cases", false, fixtures},
-	{"curves", "training runs: bf16 beside f32, the same bits again, stopped and resumed, from CPU to GPU and back", false, curves},
+	{"curves", "training runs: bf16 beside f32, fp8 beside bf16, the same bits again, stopped and resumed, from CPU to GPU and back", false, curves},
 	{"memcheck", "compute-sanitizer: accesses outside of memory", false, memcheck},
 	{"initcheck", "compute-sanitizer: reads of what nobody wrote", false, initcheck},
 	{"racecheck", "compute-sanitizer: races in shared memory", false, racecheck},

@@ -77,6 +77,7 @@ type Answer struct {
 	Weights map[string]*ir.Tensor
 	Copies  map[string]*ir.Tensor // of the weights, in the activations' type
 	State   []byte                // of state.cuh
+	Amax    map[int][2]float64    // of histories, by slot
 }
 
 // call is one run of a function.
@@ -96,6 +97,7 @@ type call struct {
 	arena   cuda.Ptr
 	scratch cuda.Ptr
 	state   cuda.Ptr
+	history cuda.Ptr
 	scalars cuda.Ptr
 	slots   map[*ir.Value]int
 	tables  []cuda.Ptr
@@ -234,6 +236,12 @@ func (c *call) prepare(in map[string]*ir.Tensor, state *ir.State) {
 		c.copies = c.alloc(2 * floats)
 		c.upload(c.copies, weights, c.code.Element)
 	}
+	history := make([]float64, 2*ir.Histories(c.f))
+	for slot, h := range state.Amax {
+		copy(history[2*slot:], h[:])
+	}
+	c.history = c.alloc(4 * len(history))
+	c.upload(c.history, history, ir.F32)
 	c.arena, c.scratch = c.alloc(c.f.Plan.Bytes), c.alloc(c.code.Scratch[c.f.Name])
 	slots, n := ir.Scalars(c.f)
 	c.slots, c.scalars = slots, c.alloc(4*n)
@@ -298,7 +306,7 @@ func (c *call) count(n ir.Count) int {
 }
 
 func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
-	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16}
+	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16, ir.E4M3: cuda.E4M3, ir.E5M2: cuda.E5M2}
 	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias, "gelu_tanh_grad": cuda.EpilogueDGELU}
 	owns := map[string]cuda.Own{"slope": cuda.OwnSlope, "times": cuda.OwnTimes}
 	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
@@ -314,11 +322,15 @@ func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 		c.fail(err)
 		return
 	}
+	if p.Scaled {
+		c.d.stream.MultiplyScaled(prepared, args[0], args[1], args[2], args[3], args[4], args[6], args[7])
+		return
+	}
 	var sums cuda.Ptr
 	if p.Sums {
 		sums = args[6]
 	}
-	c.d.stream.MultiplySums(prepared, args[0], args[1], args[2], args[3], args[4], args[5], sums, 1)
+	c.d.stream.MultiplySums(prepared, args[0], args[1], args[2], args[3], args[4], args[5], sums)
 }
 
 // prepared is a product ready to be made by what the device is to take.
@@ -379,7 +391,9 @@ func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {
 	case ir.OperandTable:
 		p = c.tables[a.N]
 	case ir.OperandBuffer:
-		p = map[string]cuda.Ptr{"weights": c.weights, "copies": c.copies, "gradients": c.grads, "first": c.first, "second": c.second}[a.Name]
+		p = map[string]cuda.Ptr{"weights": c.weights, "copies": c.copies, "gradients": c.grads, "first": c.first, "second": c.second, "history": c.history}[a.Name]
+	case ir.OperandHistory:
+		p = c.history.At(8 * a.N)
 	case ir.OperandNumber:
 		return cuda.Ptr(uint32(int32(a.N)))
 	case ir.OperandRows:
@@ -398,6 +412,12 @@ func (c *call) answer() (*Answer, error) {
 		raw := make([]byte, n*d.Bytes())
 		c.fail(c.d.ctx.Download(raw, p))
 		return Decode(raw, d)
+	}
+	a.Amax = map[int][2]float64{}
+	for i, x := range read(c.history, 2*ir.Histories(c.f), ir.F32) {
+		h := a.Amax[i/2]
+		h[i%2] = x
+		a.Amax[i/2] = h
 	}
 	for _, r := range c.f.Results {
 		t := ir.NewTensor(r.Type.Shape()...)

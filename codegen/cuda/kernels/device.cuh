@@ -147,6 +147,18 @@ template <> __device__ inline uint32_t pack2<half>(float lo, float hi) {
     return r;
 }
 
+// pack4 rounds four floats to 8 bits, a in the lowest: e4m3, or e5m2, saturating; NaN stays NaN. For sm_89 and later.
+template <bool E5M2> __device__ inline uint32_t pack4(float a, float b, float c, float d) {
+    uint32_t r;
+    if constexpr (E5M2)
+        asm("{.reg .b16 lo, hi; cvt.rn.satfinite.e5m2x2.f32 lo, %2, %1; cvt.rn.satfinite.e5m2x2.f32 hi, %4, %3; mov.b32 %0, {lo, hi};}"
+            : "=r"(r) : "f"(a), "f"(b), "f"(c), "f"(d));
+    else
+        asm("{.reg .b16 lo, hi; cvt.rn.satfinite.e4m3x2.f32 lo, %2, %1; cvt.rn.satfinite.e4m3x2.f32 hi, %4, %3; mov.b32 %0, {lo, hi};}"
+            : "=r"(r) : "f"(a), "f"(b), "f"(c), "f"(d));
+    return r;
+}
+
 // mma is D += A·B on the tensor cores for one warp: A 16×16 row-major, B 16×8 column-major, D 16×8 float, in the
 // fragments of mma.sync.aligned.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16").
 template <class T> __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

@@ -17,6 +17,9 @@ const State = 80
 // Step is the bytes of these that each optimizer step is told: seed, step and learning rate.
 const Step = 16
 
+// HistoryBytes is the bytes of a history: the largest magnitude of the step before, and that of the step.
+const HistoryBytes = 8
+
 // Program is what the footprint depends on.
 type Program struct {
 	WeightFloats int // of the weight buffer, and so of gradients and either moment
@@ -28,6 +31,7 @@ type Program struct {
 	MaxDecode    int   // rows of a decode step
 	CacheWidths  []int // elements of a key, all heads together, by layer
 	RotaryTables []int // floats of each
+	Histories    int   // of largest magnitudes, two floats each
 	Train, Eval  Job
 	Prefill      Job
 	Decode       Job
@@ -62,6 +66,7 @@ const (
 	Targets        = "targets"
 	Crossing       = "batches on their way" // two
 	Positions      = "positions"
+	History        = "largest magnitudes"
 	Slots          = "slots"
 	Options        = "options of picking"
 	Tables         = "rotary tables"
@@ -87,6 +92,9 @@ func Training(p Program) []Buffer {
 		Buffer{Crossing, 2 * Round(2*Round(tokens)+Step)},
 		Buffer{Positions, 4 * p.MicroBatch * p.Context},
 	)
+	if p.Histories > 0 {
+		list = append(list, Buffer{History, HistoryBytes * p.Histories})
+	}
 	return append(list, p.work(p.Train, p.Eval)...)
 }
 

@@ -48,6 +48,7 @@ struct Operation {
     void *bias = nullptr, *aux = nullptr;
     int64_t aux_ld = 0;
     Type bias_type = Type::none, aux_type = Type::none;
+    const float *scale_a = nullptr, *scale_b = nullptr;
 };
 
 // Algorithm is a cublasLtMatmulAlgo_t: 64 bytes that are the caller's to keep.
@@ -80,6 +81,21 @@ bool valid(const Algorithm &a) { return a.magic == magic && a.index < uint64_t(t
 
 constexpr uint32_t known_epilogues[] = {1, 2, 4, 6, 32, 36, 160, 164, 192, 208, 256, 512};
 
+// eight_bits_fit checks what NVIDIA's documentation asks of operands in 8 bits on Ada and Hopper: A transposed, B not, m and k of whole 16
+// bytes, as columns are; one of the two e4m3; C and D alike, bf16 or float; a bias of bf16 and no other epilogue.
+Status eight_bits_fit(const Operation *o, const Matrix *a, const Matrix *b, const Matrix *c, const Matrix *d, const Product &p) {
+    const int64_t capability = 10 * tfc_fake_setting("major") + tfc_fake_setting("minor");
+    if (capability < 89) return not_supported;
+    if (!eight_bits(a->type) || !eight_bits(b->type) || (a->type == Type::e5m2 && b->type == Type::e5m2)) return not_supported;
+    if (!p.transpose_a || p.transpose_b || o->compute != 68) return not_supported;
+    if (c->type != d->type || (d->type != Type::bf16 && d->type != Type::f32)) return not_supported;
+    if (p.m() % 16 != 0 || p.k() % 16 != 0) return not_supported;
+    for (const Matrix *x : {a, b, c, d})
+        if (x->ld * size_of(x->type) % 16 != 0) return not_supported;
+    if (o->epilogue != 1 && (o->epilogue != add_bias || p.bias_type != Type::bf16)) return not_supported;
+    return ok;
+}
+
 // describe makes a product of what a call of the API says, and checks it.
 Status describe(const Operation *o, const Matrix *a, const Matrix *b, const Matrix *c, const Matrix *d, Product &p) {
     if (!o || !a || !b || !c || !d) return invalid_value;
@@ -98,6 +114,9 @@ Status describe(const Operation *o, const Matrix *a, const Matrix *b, const Matr
     if (o->pointer_mode != 0 || o->scale != 0) return not_supported;
     if (o->compute != 68 && o->compute != 69 && o->compute != 77) return not_supported;
     if (p.tf32 && a->type != Type::f32) return not_supported;
+    p.scale_a = o->scale_a, p.scale_b = o->scale_b;
+    if (eight_bits(a->type) || eight_bits(b->type)) return eight_bits_fit(o, a, b, c, d, p);
+    if (o->scale_a || o->scale_b) return not_supported;
     // A and B alike; C and D alike, of the same type or float.
     if (a->type != b->type || c->type != d->type || (d->type != a->type && d->type != Type::f32)) return not_supported;
     if (std::find(std::begin(known_epilogues), std::end(known_epilogues), o->epilogue) == std::end(known_epilogues)) return not_supported;
@@ -118,6 +137,8 @@ const char *outside(const Product &p) {
     if (!tfc_fake_inside(p.D, size_t(p.d.bytes()))) return "D";
     if (needs_bias(p.epilogue) && !tfc_fake_inside(p.bias, size_t(bias))) return "the bias";
     if (p.epilogue & with_aux && !tfc_fake_inside(p.aux, size_t(aux.bytes()))) return "aux";
+    if (p.scale_a && !tfc_fake_inside(p.scale_a, sizeof(float))) return "the factor of A";
+    if (p.scale_b && !tfc_fake_inside(p.scale_b, sizeof(float))) return "the factor of B";
     if (p.workspace_bytes && !tfc_fake_inside(p.workspace, size_t(p.workspace_bytes))) return "the workspace";
     return nullptr;
 }
@@ -227,6 +248,8 @@ API cublasLtMatmulDescSetAttribute(Operation *o, int attribute, const void *from
     case 8: return set(o->bias, from, bytes);
     case 11: return set(o->aux, from, bytes);
     case 12: return set(o->aux_ld, from, bytes);
+    case 17: return set(o->scale_a, from, bytes);
+    case 18: return set(o->scale_b, from, bytes);
     case 22: return set(o->aux_type, from, bytes);
     case 26: return set(o->bias_type, from, bytes);
     }
@@ -340,6 +363,9 @@ API cublasLtMatmul(Handle *h, const Operation *o, const float *alpha, const void
     p.A = A, p.B = B, p.C = C, p.D = D;
     if (p.A == nullptr || p.B == nullptr || p.D == nullptr || (p.beta != 0 && p.C == nullptr)) return invalid_value;
     if (needs_bias(p.epilogue) && p.bias == nullptr) return invalid_value;
+    if (eight_bits(a->type))
+        for (const void *x : {A, B, p.beta != 0 ? C : nullptr, const_cast<const void *>(D)})
+            if (reinterpret_cast<uintptr_t>(x) % 16 != 0) return invalid_value;
     if (p.epilogue & with_aux && p.aux == nullptr) return invalid_value;
     if (algorithm) {
         if (!valid(*algorithm)) return invalid_value;

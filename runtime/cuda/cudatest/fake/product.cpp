@@ -16,10 +16,21 @@ constexpr int64_t MR = 8, NR = 4; // rows and columns that are summed together
 
 typedef double Vector __attribute__((vector_size(32)));
 
+// eight_bits is a number of 8 bits with Mantissa bits behind the first and an exponent biased by Bias. E4M3 has no infinity, and NaN where
+// all bits but the sign are set; E5M2 is as half is.
+template <int Mantissa, int Bias> double eight_bits(uint8_t bits) {
+    const int exponent = bits >> Mantissa & ((1 << (7 - Mantissa)) - 1), fraction = bits & ((1 << Mantissa) - 1);
+    double x = exponent == 0 ? ldexp(fraction, 1 - Bias - Mantissa) : ldexp(fraction + (1 << Mantissa), exponent - Bias - Mantissa);
+    if (Mantissa == 3 ? (bits & 0x7f) == 0x7f : exponent == 31) x = Mantissa == 2 && fraction == 0 ? double(INFINITY) : double(NAN);
+    return bits & 0x80 ? -x : x;
+}
+
 double load(const void *p, Type t, int64_t i) {
     switch (t) {
     case Type::bf16: return __bfloat162float(static_cast<const bf16 *>(p)[i]);
     case Type::f16: return __half2float(static_cast<const half *>(p)[i]);
+    case Type::e4m3: return eight_bits<3, 7>(static_cast<const uint8_t *>(p)[i]);
+    case Type::e5m2: return eight_bits<2, 15>(static_cast<const uint8_t *>(p)[i]);
     default: return static_cast<const float *>(p)[i];
     }
 }
@@ -104,6 +115,8 @@ void tile(double (&d)[NR][MR], const double *a, const double *b, int64_t k) {
 // finish is the epilogue of one result.
 double finish(const Product &p, double x, int64_t row, int64_t col) {
     x *= p.alpha;
+    if (p.scale_a) x *= *p.scale_a;
+    if (p.scale_b) x *= *p.scale_b;
     if (p.beta != 0) x += double(p.beta) * load(p.C, p.c.type, row + col * p.c.ld);
     if (p.epilogue & add_bias) x += load(p.bias, p.bias_type, row);
     if (p.epilogue & gelu_gradient) return x * gelu_slope(load(p.aux, p.aux_type, row + col * p.aux_ld));

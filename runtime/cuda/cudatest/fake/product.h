@@ -3,10 +3,11 @@
 
 #include <stdint.h>
 
-enum class Type : int32_t { f32 = 0, f16 = 2, bf16 = 14, none = -1 }; // as cudaDataType numbers them
+enum class Type : int32_t { f32 = 0, f16 = 2, bf16 = 14, e4m3 = 28, e5m2 = 29, none = -1 }; // as cudaDataType numbers them
 
-constexpr int size_of(Type t) { return t == Type::f32 ? 4 : 2; }
-constexpr bool known(Type t) { return t == Type::f32 || t == Type::f16 || t == Type::bf16; }
+constexpr bool eight_bits(Type t) { return t == Type::e4m3 || t == Type::e5m2; }
+constexpr int size_of(Type t) { return eight_bits(t) ? 1 : t == Type::f32 ? 4 : 2; }
+constexpr bool known(Type t) { return t == Type::f32 || t == Type::f16 || t == Type::bf16 || eight_bits(t); }
 
 struct Matrix {
     Type type;
@@ -32,6 +33,7 @@ struct Product {
     void *aux; // the input of gelu, as D
     int64_t aux_ld;
     Type aux_type;
+    const float *scale_a, *scale_b; // factors of the elements of A and B, where these have 8 bits; null: 1
     void *workspace;
     int64_t workspace_bytes; // that it overwrites
     double ms;               // that it takes on the device

@@ -59,3 +59,27 @@ inline half __float2half_rn(float x) {
 #endif
 }
 inline half __float2half(float x) { return __float2half_rn(x); }
+
+// A number of 8 bits with Mantissa bits behind the first and an exponent biased by Bias, from float to nearest even, saturating at the
+// bits Most, as cvt.rn.satfinite does: a NaN becomes 0x7f.
+template <int Mantissa, int Bias, unsigned Most> inline unsigned tfc_sim_8bits(float x) {
+    const uint32_t u = __float_as_uint(x), sign = u >> 24 & 0x80, magnitude = u & 0x7fffffff;
+    if (magnitude > 0x7f800000) return 0x7f;
+    unsigned r;
+    if (magnitude < uint32_t(128 - Bias) << 23) { // subnormal: the sum with a number whose last bit is worth the least rounds
+        const float one = __uint_as_float(uint32_t(127 + 23 - Bias + 1 - Mantissa) << 23);
+        r = __float_as_uint(__uint_as_float(magnitude) + one) - __float_as_uint(one);
+    } else {
+        constexpr int drop = 23 - Mantissa;
+        const uint32_t biased = magnitude - (uint32_t(127 - Bias) << 23);
+        r = (biased + (1u << (drop - 1)) - 1 + (biased >> drop & 1)) >> drop;
+    }
+    return sign | (r < Most ? r : Most);
+}
+
+template <bool E5M2> inline uint32_t pack4(float a, float b, float c, float d) {
+    const float v[4] = {a, b, c, d};
+    uint32_t r = 0;
+    for (int i = 0; i < 4; i++) r |= (E5M2 ? tfc_sim_8bits<2, 15, 0x7b>(v[i]) : tfc_sim_8bits<3, 7, 0x7e>(v[i])) << 8 * i;
+    return r;
+}

@@ -1,0 +1,268 @@
+// Operands of products in 8 bits: a tensor divided by a scale and rounded, as it lies and with its rows as columns.
+//
+// What is quantised may be computed of operands x, x2, x3 on the way: the source. All have T as elements, and the rows of o o_stride
+// elements apart.
+#pragma once
+#include "activation.cuh"
+#include "device.cuh"
+
+enum class Source {
+    value,    // x
+    act,      // fn(x)
+    act_grad, // x*fn'(x2)
+    glu,      // fn(x)*x2
+    glu_grad, // x*x3*fn'(x2), and beside it as many columns of x*fn(x2)
+};
+
+constexpr __host__ __device__ bool doubles(Source s) { return s == Source::glu_grad; }
+
+// source computes N elements of a row from column col of the operands on; second is whether those of the second half.
+template <class C, int N>
+__device__ inline void source(float (&v)[N], int row, int col, bool second, const typename C::T *x, const typename C::T *x2, const typename C::T *x3) {
+    constexpr Source of = C::of;
+#pragma unroll
+    for (int at = 0; at < N; at += C::vec) {
+        float a[C::vec], b[C::vec];
+        load(a, x + static_cast<size_t>(row) * C::x_stride + col + at);
+        if constexpr (of == Source::act_grad || of == Source::glu || of == Source::glu_grad) load(b, x2 + static_cast<size_t>(row) * C::x2_stride + col + at);
+        if constexpr (of == Source::glu_grad) {
+            if (second) {
+#pragma unroll
+                for (int i = 0; i < C::vec; i++) v[at + i] = a[i] * activate<C::fn>(b[i]);
+            } else {
+                float c[C::vec];
+                load(c, x3 + static_cast<size_t>(row) * C::x3_stride + col + at);
+#pragma unroll
+                for (int i = 0; i < C::vec; i++) v[at + i] = c[i] * (a[i] * slope<C::fn>(b[i]));
+            }
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < C::vec; i++) {
+            if constexpr (of == Source::value) v[at + i] = a[i];
+            if constexpr (of == Source::act) v[at + i] = activate<C::fn>(a[i]);
+            if constexpr (of == Source::act_grad) v[at + i] = a[i] * slope<C::fn>(b[i]);
+            if constexpr (of == Source::glu) v[at + i] = activate<C::fn>(a[i]) * b[i];
+        }
+    }
+}
+
+// turn_amax makes the largest magnitudes of a step those of the step before: history is [slots] of two floats, before and now.
+//   Config  slots, threads        grid    x: ceil(slots / threads)
+template <class C> __device__ void turn_amax(int, unsigned *history) {
+    const int i = blockIdx.x * C::threads + threadIdx.x;
+    if (i >= C::slots) return;
+    history[2 * i] = history[2 * i + 1];
+    history[2 * i + 1] = 0;
+}
+
+// Magnitudes are compared as integers, the bits of floats, which is in order, with NaN the largest of all; the maximum does not depend
+// on the order of blocks.
+__device__ inline unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffff; }
+
+__device__ inline unsigned warp_largest(unsigned m) {
+#pragma unroll
+    for (int by = warp_size / 2; by > 0; by /= 2) m = max(m, shuffle_xor(m, by));
+    return m;
+}
+
+// amax raises *top, which is 0 before, to the largest magnitude of a source of rows × cols; with a history that has a largest magnitude of
+// the step before, to twice that, and the source is not read.
+//   Config  T, of, fn, rows, cols (of an operand), vec (divides cols, the strides and where columns start), strides, has_history, per
+//           (accesses of a thread at once), stride (accesses of all threads at once), threads (a multiple of 32)
+//   grid    x: stride / (per*threads)        shared: none
+//   bytes   the operands once
+template <class C>
+__device__ void amax(int rows, unsigned *top, const typename C::T *x, const typename C::T *x2, const typename C::T *x3, const unsigned *history) {
+    constexpr int accesses = C::cols / C::vec, warps = C::threads / warp_size;
+    if constexpr (C::has_history) {
+        const float before = 2 * __uint_as_float(history[0]);
+        if (before > 0 && before < infinity) {
+            if (blockIdx.x == 0 && threadIdx.x == 0) *top = __float_as_uint(before);
+            return;
+        }
+    }
+    __shared__ unsigned shared[warps];
+    const long long all = static_cast<long long>(rows) * accesses;
+    unsigned most = 0;
+    for (long long first = static_cast<long long>(blockIdx.x) * C::per * C::threads + threadIdx.x; first < all; first += C::stride) {
+        float v[C::per][C::vec];
+#pragma unroll
+        for (int k = 0; k < C::per; k++) {
+            const long long i = first + k * C::threads;
+#pragma unroll
+            for (int j = 0; j < C::vec; j++) v[k][j] = 0;
+            if (i < all) source<C>(v[k], static_cast<int>(i / accesses), static_cast<int>(i % accesses) * C::vec, false, x, x2, x3);
+        }
+#pragma unroll
+        for (int k = 0; k < C::per; k++) {
+#pragma unroll
+            for (int j = 0; j < C::vec; j++) most = max(most, magnitude(v[k][j]));
+        }
+        if constexpr (doubles(C::of)) {
+#pragma unroll
+            for (int k = 0; k < C::per; k++) {
+                const long long i = first + k * C::threads;
+                if (i >= all) continue;
+                source<C>(v[k], static_cast<int>(i / accesses), static_cast<int>(i % accesses) * C::vec, true, x, x2, x3);
+#pragma unroll
+                for (int j = 0; j < C::vec; j++) most = max(most, magnitude(v[k][j]));
+            }
+        }
+    }
+    most = warp_largest(most);
+    if (lane_index() == 0) shared[warp_index()] = most;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+#pragma unroll
+    for (int i = 0; i < warps; i++) most = max(most, shared[i]);
+    if (most > 0) atomicMax(top, most);
+}
+
+// Scale is what a tensor is divided by, a power of two, and its reciprocal: ir.QuantizeScale.
+struct Scale {
+    float by, inverse;
+};
+
+// scale_of is the least power of two by which amax (its bits) may be divided and be 1.75 * 2^Top or less. Of amax that is not finite
+// all numbers become NaN: zeros, too, once they are multiplied by the scale.
+template <int Top> __device__ inline Scale scale_of(unsigned amax) {
+    if (amax == 0) return {1, 1};
+    if (amax >= 0x7f800000) return {__uint_as_float(amax), amax == 0x7f800000 ? 0.0f : __uint_as_float(amax)};
+    int e = static_cast<int>(amax >> 23) - 127 - Top + ((amax & 0x7fffff) > 0x600000 ? 1 : 0);
+    e = max(e, -126);
+    return {__uint_as_float(static_cast<unsigned>(e + 127) << 23), __uint_as_float(static_cast<unsigned>(127 - e) << 23)};
+}
+
+// transpose4 gives the columns of four rows of four bytes.
+__device__ inline void transpose4(uint32_t (&column)[4], uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    const uint32_t ab = __byte_perm(a, b, 0x5140), cd = __byte_perm(c, d, 0x5140);
+    const uint32_t ab2 = __byte_perm(a, b, 0x7362), cd2 = __byte_perm(c, d, 0x7362);
+    column[0] = __byte_perm(ab, cd, 0x5410);
+    column[1] = __byte_perm(ab, cd, 0x7632);
+    column[2] = __byte_perm(ab2, cd2, 0x5410);
+    column[3] = __byte_perm(ab2, cd2, 0x7632);
+}
+
+// scaled is x divided by a scale, and NaN where x is not finite: an infinity must not saturate.
+__device__ inline float scaled(float x, float inverse) { return x * inverse - (x - x); }
+
+// quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from *amax, y the source itself; the history's largest
+// magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
+// A block has a tile of 128 rows and 128 columns of the result, of both halves where the
+// source has two, which passes through shared memory as bytes; a thread reads and writes 16 of them at once, and reads two rows ahead. In the tile the words of 16
+// rows are moved by 4 against those of the 16 before, so that neither rows nor columns meet in a bank.
+//   Config  T, of, fn, rows, cols (of an operand; multiples of 16), vec (divides cols, the strides and where columns start), strides, y's
+//           too, e5m2 (or e4m3), has_q, has_t, has_y, has_sums, has_history, threads = 256
+//   grid    x: ceil(rows/128) * ceil(cols/128), or twice as many where the source has two halves        shared: 16 KiB, and 4 for sums
+//   bytes   the operands once, q, t, y and sums once
+template <class C>
+__device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typename C::T *y, float *sums, const typename C::T *x, const typename C::T *x2,
+                         const typename C::T *x3, const unsigned *amax, unsigned *history) {
+    constexpr bool two = doubles(C::of);
+    constexpr int side = 128, words = side / 4, passes = 4, ahead = 2, lines = side / passes, warps = C::threads / warp_size;
+    constexpr int width = two ? side / 2 : side, across = (C::cols + width - 1) / width, columns = two ? 2 * C::cols : C::cols;
+    static_assert(C::threads == 256 && C::cols % 16 == 0 && C::rows % 16 == 0, "a tile is whole pieces of 16×16");
+    __shared__ __align__(16) uint32_t tile[side * words];
+    __shared__ unsigned largest[warps];
+    __shared__ float partial[C::has_sums ? warps : 1][side];
+    const Scale s = scale_of<C::e5m2 ? 15 : 8>(*amax);
+    if (blockIdx.x == 0 && threadIdx.x == 0) *scale = s.by;
+    const int row0 = static_cast<int>(blockIdx.x) / across * side, col0 = static_cast<int>(blockIdx.x) % across * width;
+    const int group = static_cast<int>(threadIdx.x) % 8, line = static_cast<int>(threadIdx.x) / 8;
+    {
+        const bool second = two && group * 16 >= width;
+        const int col = col0 + group * 16 % width, out = second ? C::cols + col : col;
+        unsigned most = 0;
+        float sum[C::has_sums ? 16 : 1];
+        if constexpr (C::has_sums) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) sum[i] = 0;
+        }
+#pragma unroll 1
+        for (int pass = 0; pass < passes; pass += ahead) {
+            float v[ahead][16];
+#pragma unroll
+            for (int k = 0; k < ahead; k++) {
+                const int row = row0 + (pass + k) * lines + line;
+                if (row < rows && col < C::cols) source<C>(v[k], row, col, second, x, x2, x3);
+            }
+#pragma unroll
+            for (int k = 0; k < ahead; k++) {
+                const int r = (pass + k) * lines + line, row = row0 + r;
+                if (row >= rows || col >= C::cols) continue;
+                if constexpr (C::has_history) {
+#pragma unroll
+                    for (int i = 0; i < 16; i++) most = max(most, magnitude(v[k][i]));
+                }
+                if constexpr (C::has_sums) {
+#pragma unroll
+                    for (int i = 0; i < 16; i++) sum[i] += v[k][i];
+                }
+                if constexpr (C::has_y) {
+#pragma unroll
+                    for (int j = 0; j < 16; j += C::vec) {
+                        float part[C::vec];
+#pragma unroll
+                        for (int i = 0; i < C::vec; i++) part[i] = v[k][j + i];
+                        store(y + static_cast<size_t>(row) * C::y_stride + out + j, part);
+                    }
+                }
+                Pack<uint32_t, 4> bytes;
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    bytes.v[i] = pack4<C::e5m2>(scaled(v[k][4 * i], s.inverse), scaled(v[k][4 * i + 1], s.inverse), scaled(v[k][4 * i + 2], s.inverse),
+                                                scaled(v[k][4 * i + 3], s.inverse));
+                if constexpr (C::has_q) *reinterpret_cast<Pack<uint32_t, 4> *>(q + static_cast<size_t>(row) * columns + out) = bytes;
+                if constexpr (C::has_t) *reinterpret_cast<Pack<uint32_t, 4> *>(tile + r * words + (4 * group + r / 16 * 4) % words) = bytes;
+            }
+        }
+        if constexpr (C::has_history) {
+            most = warp_largest(most);
+            if (lane_index() == 0) largest[warp_index()] = most;
+        }
+        if constexpr (C::has_sums) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+#pragma unroll
+                for (int by = warp_size / 2; by >= 8; by /= 2) sum[i] += shuffle_xor(sum[i], by); // of the lines of a warp
+                if (lane_index() < 8) partial[warp_index()][group * 16 + i] = sum[i];
+            }
+        }
+    }
+    if constexpr (C::has_t || C::has_history || C::has_sums) __syncthreads();
+    if constexpr (C::has_sums) {
+        const int c = threadIdx.x, col = col0 + c % width, out = two && c >= width ? C::cols + col : col;
+        if (c < side && col < C::cols) {
+            float sum = 0;
+#pragma unroll
+            for (int i = 0; i < warps; i++) sum += partial[i][c];
+            sums[static_cast<size_t>(row0 / side) * columns + out] = sum;
+        }
+    }
+    if constexpr (C::has_history) {
+        if (threadIdx.x == 0) {
+            unsigned most = 0;
+#pragma unroll
+            for (int i = 0; i < warps; i++) most = max(most, largest[i]);
+            if (most > __ldcg(history + 1)) atomicMax(history + 1, most);
+        }
+    }
+    if constexpr (C::has_t) {
+        const bool second = two && line * 4 >= width;
+        const int row = row0 + group * 16, col = col0 + line * 4 % width, out = second ? C::cols + col : col; // 16 rows of 4 columns
+        if (row >= rows || col >= C::cols) return;
+        Pack<uint32_t, 4> column[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t w[4], four[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) w[j] = tile[(group * 16 + 4 * k + j) * words + (line + 4 * group) % words];
+            transpose4(four, w[0], w[1], w[2], w[3]);
+#pragma unroll
+            for (int i = 0; i < 4; i++) column[i].v[k] = four[i];
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) *reinterpret_cast<Pack<uint32_t, 4> *>(t + static_cast<size_t>(out + i) * rows + row) = column[i];
+    }
+}
