@@ -59,7 +59,7 @@ template <Activation A> __device__ inline float slope(float x) {
     }
 }
 
-// What follows is for the ends of products in 16 bits, and good to 2^-20, by the units' own exponential and reciprocal.
+// What follows is for results of 16 bits and less, and good to 2^-20, by the units' own exponential and reciprocal.
 
 // sigmoid_fast is 1/(1+2^-x).
 __device__ inline float sigmoid_fast(float x) { return reciprocal_fast(1 + exp2_fast(-x)); }

@@ -25,24 +25,22 @@ __device__ inline void source(float (&v)[N], int row, int col, bool second, cons
         float a[C::vec], b[C::vec];
         load(a, x + static_cast<size_t>(row) * C::x_stride + col + at);
         if constexpr (of == Source::act_grad || of == Source::glu || of == Source::glu_grad) load(b, x2 + static_cast<size_t>(row) * C::x2_stride + col + at);
-        if constexpr (of == Source::glu_grad) {
-            if (second) {
-#pragma unroll
-                for (int i = 0; i < C::vec; i++) v[at + i] = a[i] * activate<C::fn>(b[i]);
-            } else {
-                float c[C::vec];
-                load(c, x3 + static_cast<size_t>(row) * C::x3_stride + col + at);
-#pragma unroll
-                for (int i = 0; i < C::vec; i++) v[at + i] = c[i] * (a[i] * slope<C::fn>(b[i]));
-            }
-            continue;
-        }
+        float c[C::vec];
+        if constexpr (of == Source::glu_grad)
+            if (!second) load(c, x3 + static_cast<size_t>(row) * C::x3_stride + col + at);
 #pragma unroll
         for (int i = 0; i < C::vec; i++) {
             if constexpr (of == Source::value) v[at + i] = a[i];
-            if constexpr (of == Source::act) v[at + i] = activate<C::fn>(a[i]);
-            if constexpr (of == Source::act_grad) v[at + i] = a[i] * slope<C::fn>(b[i]);
-            if constexpr (of == Source::glu) v[at + i] = activate<C::fn>(a[i]) * b[i];
+            if constexpr (of == Source::act) v[at + i] = activate_fast<C::fn>(a[i]);
+            if constexpr (of == Source::glu) v[at + i] = activate_fast<C::fn>(a[i]) * b[i];
+            if constexpr (of == Source::act_grad || of == Source::glu_grad) {
+                float slope_there;
+                const float there = activate_slope_fast<C::fn>(b[i], slope_there);
+                if constexpr (of == Source::act_grad)
+                    v[at + i] = a[i] * slope_there;
+                else // lanes of both halves do the same, but for this
+                    v[at + i] = a[i] * (second ? there : slope_there * c[i]);
+            }
         }
     }
 }
