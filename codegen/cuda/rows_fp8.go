@@ -61,10 +61,13 @@ var fp8Rows = map[string]lowering{
 			y, stride = e.out(op, 3, "y"), e.stride(op.Results[3])
 		}
 		resident := 4 // blocks of a processor, that registers are shared among
-		for _, more := range []bool{len(op.Into) > 0, op.Bool("keep"), s.of == "glu_grad"} {
+		for _, more := range []bool{len(op.Into) > 0, op.Bool("keep"), s.of == "act" || s.of == "glu"} {
 			if more && resident > 2 {
 				resident--
 			}
+		}
+		if s.of == "act_grad" || s.of == "glu_grad" {
+			resident = 2
 		}
 		columns, parts := op.Results[0].Type.Cols(), (rows+side-1)/side
 		sums := null("float *", "sums")

@@ -59,16 +59,28 @@ template <Activation A> __device__ inline float slope(float x) {
     }
 }
 
-// What follows is for results of 16 bits and less, and good to 2^-20, by the units' own exponential and reciprocal.
+// What follows is for results of 16 bits and less, and good to 2^-18, by the units' own exponential and reciprocal.
 
 // sigmoid_fast is 1/(1+2^-x).
 __device__ inline float sigmoid_fast(float x) { return reciprocal_fast(1 + exp2_fast(-x)); }
+
+// half_erfc is erfc(x)/2, by a polynomial in 1/(1+|x|/2) (Press et al., "Numerical Recipes", section 6.2).
+__device__ inline float half_erfc(float x) {
+    const float z = fabsf(x), t = reciprocal_fast(1 + 0.5f * z);
+    float p = 0.17087277f;
+    p = p * t - 0.82215223f, p = p * t + 1.48851587f, p = p * t - 1.13520398f, p = p * t + 0.27886807f, p = p * t - 0.18628806f;
+    p = p * t + 0.09678418f, p = p * t + 0.37409196f, p = p * t + 1.00002368f, p = p * t - 1.26551223f;
+    const float y = 0.5f * t * exp2_fast(log2_e * (p - z * z));
+    return x < 0 ? 1 - y : y;
+}
 
 template <Activation A> __device__ inline float activate_fast(float x) {
     if constexpr (A == Activation::gelu_tanh)
         return x * sigmoid_fast(x * (gelu_a * log2_e + gelu_b * log2_e * (x * x)));
     else if constexpr (A == Activation::silu)
         return x * sigmoid_fast(x * log2_e);
+    else if constexpr (A == Activation::gelu)
+        return x * half_erfc(-x * sqrt_half);
     else
         return activate<A>(x);
 }
@@ -81,6 +93,10 @@ template <Activation A> __device__ inline float activate_slope_fast(float x, flo
         const float w = A == Activation::silu ? x : x * (gelu_a + gelu_c * square);
         slope_at_x = s * (1 + w * (1 - s));
         return x * s;
+    } else if constexpr (A == Activation::gelu) {
+        const float below = half_erfc(-x * sqrt_half);
+        slope_at_x = below + x * inverse_sqrt_2pi * exp2_fast(-0.5f * log2_e * (x * x));
+        return x * below;
     } else {
         slope_at_x = slope<A>(x);
         return activate<A>(x);

@@ -144,7 +144,11 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
             const int panel = b % C::panels, row = at.x + (C::pairs ? b / C::panels : group) * 64, column = at.y + panel * 64;
             unsigned char *const out = boxes + (C::slope ? b % 2 * 2 + 1 : b % L::boxes) * L::box, *const also = boxes + b % 2 * 2 * L::box;
             auto place = [&](int n, int half) { return (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2; };
-            uint32_t result[8][2], other[8][2];
+            if constexpr (!L::input) { // the box's last tile must have left
+                if (leads) tile_store_read<C::slope ? 1 : L::boxes - 1>();
+                group_barrier(1 + group, 128);
+            }
+            uint32_t other[8][2]; // all that is read, before anything is written
             if constexpr (L::input) {
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
@@ -174,24 +178,12 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                     if constexpr (C::slope) {
                         v[0] = activate_slope_fast<C::fn>(v[0], o[0]);
                         v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
-                        other[n][half] = pack2<T>(o[0], o[1]);
+                        *reinterpret_cast<uint32_t *>(also + place(n, half)) = pack2<T>(o[0], o[1]);
                     } else if constexpr (C::has_fn) {
                         v[0] = activate_fast<C::fn>(v[0]);
                         v[1] = activate_fast<C::fn>(v[1]);
                     }
-                    result[n][half] = pack2<T>(v[0], v[1]);
-                }
-            }
-            if constexpr (!L::input) { // the box's last tile must have left
-                if (leads) tile_store_read<C::slope ? 1 : L::boxes - 1>();
-                group_barrier(1 + group, 128);
-            }
-#pragma unroll
-            for (int n = 0; n < 8; n++) {
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    if constexpr (C::slope) *reinterpret_cast<uint32_t *>(also + place(n, half)) = other[n][half];
-                    *reinterpret_cast<uint32_t *>(out + place(n, half)) = result[n][half];
+                    *reinterpret_cast<uint32_t *>(out + place(n, half)) = pack2<T>(v[0], v[1]);
                 }
             }
             fence_async();
