@@ -132,7 +132,7 @@ func (p *Product) aux() bool { return p.Epilogue.info().aux || p.Own != OwnNone 
 // where op(X) is X, or with TransX its transpose. Each matrix has LD elements from one row to the next as it is stored, 0
 // meaning that rows follow each other without gaps.
 //
-// A and B may have 8 bits, each of its own kind but not both E5M2; then D is BF16 or F32, A is as it is and B transposed, N, K and the
+// A and B may have 8 bits, each of its own kind but not both E5M2; then D is BF16 or F32, A is as it is and B transposed, M, N, K and the
 // distances of rows are multiples of 16 bytes, and MultiplyScaled gives a factor for the elements of each.
 type Product struct {
 	M, N, K            int
@@ -299,7 +299,7 @@ func (p Product) complete() (Product, error) {
 	return p, nil
 }
 
-// eightBitSide is what cuBLASLt wants N, K and rows in bytes to be multiples of where operands have 8 bits, and addresses.
+// eightBitSide is what cuBLASLt wants M, N, K and rows in bytes to be multiples of where operands have 8 bits, and addresses.
 const eightBitSide = 16
 
 // eightBitEpilogues are those that cuBLASLt has beside operands in 8 bits and results in 16 or 32.
@@ -317,8 +317,8 @@ func (p Product) checkEightBits() error {
 		return fmt.Errorf("type of D is %v, of operands in 8 bits it can be bf16 or f32", p.D)
 	case p.TransA || !p.TransB:
 		return errors.New("operands in 8 bits have the summed index as columns: B is transposed, A is not")
-	case p.N%eightBitSide != 0 || p.K%eightBitSide != 0:
-		return fmt.Errorf("n=%d k=%d, operands in 8 bits want multiples of %d", p.N, p.K, eightBitSide)
+	case p.M%eightBitSide != 0 || p.N%eightBitSide != 0 || p.K%eightBitSide != 0:
+		return fmt.Errorf("m=%d n=%d k=%d, operands in 8 bits want multiples of %d", p.M, p.N, p.K, eightBitSide)
 	case !eightBitEpilogues[p.Epilogue]:
 		return fmt.Errorf("epilogue %v is not there for operands in 8 bits", p.Epilogue)
 	case p.Bias != BF16 && p.Epilogue.info().bias:

@@ -10,7 +10,7 @@ func TestProductComplete(t *testing.T) {
 	base := Product{M: 3, N: 5, K: 7, A: BF16, B: BF16, D: BF16}
 	eight := func(change func(*Product)) func(*Product) {
 		return func(p *Product) {
-			*p = Product{M: 3, N: 16, K: 32, TransB: true, A: E5M2, B: E4M3, D: BF16}
+			*p = Product{M: 16, N: 16, K: 32, TransB: true, A: E5M2, B: E4M3, D: BF16}
 			change(p)
 		}
 	}

@@ -81,7 +81,7 @@ bool valid(const Algorithm &a) { return a.magic == magic && a.index < uint64_t(t
 
 constexpr uint32_t known_epilogues[] = {1, 2, 4, 6, 32, 36, 160, 164, 192, 208, 256, 512};
 
-// eight_bits_fit checks what NVIDIA's documentation asks of operands in 8 bits on Ada and Hopper: A transposed, B not, m and k of whole 16
+// eight_bits_fit checks what NVIDIA's documentation asks of operands in 8 bits on Ada and Hopper: A transposed, B not, m, n and k of whole 16
 // bytes, as columns are; one of the two e4m3; C and D alike, bf16 or float; a bias of bf16 and no other epilogue.
 Status eight_bits_fit(const Operation *o, const Matrix *a, const Matrix *b, const Matrix *c, const Matrix *d, const Product &p) {
     const int64_t capability = 10 * tfc_fake_setting("major") + tfc_fake_setting("minor");
@@ -89,7 +89,7 @@ Status eight_bits_fit(const Operation *o, const Matrix *a, const Matrix *b, cons
     if (!eight_bits(a->type) || !eight_bits(b->type) || (a->type == Type::e5m2 && b->type == Type::e5m2)) return not_supported;
     if (!p.transpose_a || p.transpose_b || o->compute != 68) return not_supported;
     if (c->type != d->type || (d->type != Type::bf16 && d->type != Type::f32)) return not_supported;
-    if (p.m() % 16 != 0 || p.k() % 16 != 0) return not_supported;
+    if (p.m() % 16 != 0 || p.n() % 16 != 0 || p.k() % 16 != 0) return not_supported;
     for (const Matrix *x : {a, b, c, d})
         if (x->ld * size_of(x->type) % 16 != 0) return not_supported;
     if (o->epilogue != 1 && (o->epilogue != add_bias || p.bias_type != Type::bf16)) return not_supported;
