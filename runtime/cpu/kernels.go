@@ -17,4 +17,7 @@ type kernels struct {
 	gradNorm        gradNorm
 	adamw           adamw
 	headRows        headRows
+	narrow          narrowProduct
+	narrowing       narrowing
+	narrowRows      narrowRows
 }

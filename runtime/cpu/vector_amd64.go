@@ -335,3 +335,78 @@ func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride in
 
 // transposeBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
 func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+
+// narrowInt8x8AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x8AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x8AVX512 computes x·wᵀ in bfloat16 for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x4AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x4AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX512 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX512 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX512 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX2 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x4AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX2 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// roundBF16AVX512 rounds n numbers, a multiple of 16, to bfloat16.
+//
+//go:noescape
+func roundBF16AVX512(dst *uint16, src *float32, n int)
+
+// quantiseAVX2 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// roundBF16AVX2 rounds n numbers, a multiple of 16, to bfloat16.
+//
+//go:noescape
+func roundBF16AVX2(dst *uint16, src *float32, n int)

@@ -53,6 +53,7 @@ func main() {
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
+	narrow()
 	constantTable()
 	constantTable64()
 	Generate()
