@@ -57,11 +57,15 @@ func (w *Narrow) steps() int {
 // Bytes is the memory that the weights take.
 func (w *Narrow) Bytes() int { return len(w.codes) + 2*len(w.scales) }
 
-// NewNarrow stores weights w in a type of fewer bits.
-func NewNarrow(p *Pool, t WeightType, w Mat) Narrow {
+// NewNarrow stores weights w in a type of fewer bits, in a stretch of m.
+func NewNarrow(p *Pool, m *Memory, t WeightType, w Mat) Narrow {
 	n := Narrow{Rows: w.Rows, Cols: w.Cols, Type: t}
 	blocks := ceil(w.Rows, narrowLanes)
-	n.codes, n.scales = make([]byte, blocks*n.blockBytes()), make([]uint16, blocks*n.blockScales())
+	n.codes = m.take(blocks * n.blockBytes())
+	if n.blockScales() > 0 {
+		scales := m.take(2 * blocks * n.blockScales())
+		n.scales = unsafe.Slice((*uint16)(unsafe.Pointer(&scales[0])), len(scales)/2)
+	}
 	p.narrowing = narrowing{n, w}
 	p.run(&p.narrowing, blocks)
 	p.narrowing = narrowing{}

@@ -24,6 +24,11 @@ func eachNarrow(t *testing.T, f func(t *testing.T, w WeightType)) {
 	}
 }
 
+// newNarrow stores w in memory of its own.
+func newNarrow(p *Pool, kind WeightType, w Mat) Narrow {
+	return NewNarrow(p, NewMemory(2*(w.Rows+16)*(w.Cols+32)), kind, w)
+}
+
 // stored returns w as package quant says that it is stored, and x as it meets it.
 func stored(t WeightType, m Mat, weights bool) Mat {
 	out := NewMat(make([]float32, m.Rows*m.Cols), m.Rows, m.Cols)
@@ -66,7 +71,7 @@ func TestLinearNarrow(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(n), 13))
 			rows, out, in := d[0], d[1], d[2]
 			x, m := normal(r, rows, in), normal(r, out, in)
-			w := NewNarrow(p, kind, m)
+			w := newNarrow(p, kind, m)
 			bias, residual := randoms(r, out), normal(r, rows, out)
 			xs, ws := stored(kind, x, false), stored(kind, m, true)
 			xw := product64(xs, ws, false, true)
@@ -151,7 +156,7 @@ func TestNarrowBits(t *testing.T) {
 		for n, d := range narrowShapes {
 			r := rand.New(rand.NewPCG(uint64(n), 14))
 			x, m := normal(r, d[0], d[2]), normal(r, d[1], d[2])
-			w := NewNarrow(p, kind, m)
+			w := newNarrow(p, kind, m)
 			var want Mat
 			for i, v := range narrowVariants() {
 				forcedNarrow = v
@@ -185,7 +190,7 @@ func TestNarrowNotFinite(t *testing.T) {
 					} else {
 						x.Row(1)[at] = bad
 					}
-					w := NewNarrow(p, kind, m)
+					w := newNarrow(p, kind, m)
 					y := poisoned(3, 20)
 					LinearNarrow(p, y, x, &w, Epilogue{})
 					if v := y.Row(1)[17]; v-v == 0 {
@@ -208,7 +213,7 @@ func TestNarrowPools(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(n), 16))
 			rows, out, in := d[0], d[1], d[2]
 			x, m, residual, bias := normal(r, rows, in), normal(r, out, in), normal(r, rows, out), randoms(r, out)
-			w := NewNarrow(first, kind, m)
+			w := newNarrow(first, kind, m)
 			y, e := NewMat(make([]float32, rows*out), rows, out), NewMat(make([]float32, 2*in), 2, in)
 			ids := []int32{0, int32(out - 1)}
 			sameOnPools(t, func(p *Pool) {
@@ -245,15 +250,12 @@ func BenchmarkNarrow(b *testing.B) {
 			rows, out, in := d[0], d[1], d[2]
 			p := NewPool(0)
 			x, y := benchMat(rows, in), benchMat(rows, out)
-			var ws []Narrow
-			for size := 0; size < 100<<20; size += ws[0].Bytes() {
-				if len(ws) == 0 {
-					ws = append(ws, NewNarrow(p, kind, benchMat(out, in)))
-					continue
-				}
+			memory := NewMemory(128 << 20)
+			ws := []Narrow{NewNarrow(p, memory, kind, benchMat(out, in))}
+			for n := ws[0].Bytes(); n*(len(ws)+2) < 128<<20; {
 				w := ws[0]
-				w.codes = append([]byte(nil), w.codes...)
-				w.scales = append([]uint16(nil), w.scales...)
+				w.codes = memory.take(len(w.codes))
+				copy(w.codes, ws[0].codes)
 				ws = append(ws, w)
 			}
 			b.Run(fmt.Sprintf("%s/%dx%dx%d", weightTypeNames[kind], rows, out, in), func(b *testing.B) {

@@ -33,7 +33,8 @@ type variant struct {
 	dotRows  []int // descending, 1 last
 	dots     []dotKernel
 
-	rows rowSet
+	rows   rowSet
+	attend *attendKernels
 }
 
 // A rowSet names the element-wise kernels of a variant, which are chosen by a switch so that their arguments stay on
@@ -57,5 +58,5 @@ var plain = &variant{
 	name: "go", mr: 4, nr: 4,
 	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
 	packA: packer{width: 4}, packB: packer{width: 4},
-	rows: rowsPlain,
+	rows: rowsPlain, attend: plainAttend,
 }

@@ -23,7 +23,7 @@ var avx512 = &variant{
 	packA:    packer{14, transposeAAVX512, 14, 16, copyAAVX512},
 	packB:    packer{32, transposeBAVX512, 16, 16, copyBAVX512},
 	dotLanes: 16, dotRows: []int{4, 2, 1}, dots: []dotKernel{dot4AVX512, dot2AVX512, dot1AVX512},
-	rows: rowsAVX512,
+	rows: rowsAVX512, attend: avx512Attend,
 }
 
 var avx2 = &variant{
@@ -33,5 +33,5 @@ var avx2 = &variant{
 	packA:    packer{6, transposeAAVX2, 6, 8, copyAAVX2},
 	packB:    packer{16, transposeBAVX2, 8, 8, copyBAVX2},
 	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
-	rows: rowsAVX2,
+	rows: rowsAVX2, attend: avx2Attend,
 }

@@ -8369,6 +8369,1264 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendF32x8AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	LEAQ (BX)(BX*4), R8
+	LEAQ (DI)(BX*4), R9
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R11
+	MOVQ   steps+8(FP), R12
+	MOVQ   ldb+32(FP), R13
+	MOVQ   CX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    one1Test
+
+one1:
+	VMOVUPS      (R10), Z8
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R11)(BX*1), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R11)(BX*2), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R11)(BX*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R11)(R8*1), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R11)(DI*2), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (R11)(R9*1), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         DX, R10
+	ADDQ         $0x04, R11
+	SUBQ         $0x01, R12
+
+one1Test:
+	CMPQ    R12, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R11
+	MOVQ    SI, R10
+	VMOVUPS Z0, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z1, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z2, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z3, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z4, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z5, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z6, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z7, (R10)
+	ADDQ    R13, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendF32x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   ldb+32(FP), R11
+	MOVQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one1Test
+
+one1:
+	VMOVUPS      (R8), Z4
+	VBROADCASTSS (R9), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R9)(BX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (R9)(DI*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Z0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z1, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z3, (R8)
+	ADDQ    R11, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendF32x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	JMP  block2Test
+
+block2:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one2Test
+
+one2:
+	VBROADCASTSS (R8), Z4
+	VBROADCASTSS (R8)(BX*1), Z5
+	VMOVUPS      (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z2
+	VMOVUPS      (DI)(R10*1), Z6
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one2Test:
+	CMPQ    R9, $0x01
+	JGE     one2
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    R8, DI
+	VMOVUPS Z2, (DI)
+	VMOVUPS Z3, 64(DI)
+	ADDQ    R10, CX
+	ADDQ    R10, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS 4(R8), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS 4(R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x08, R8
+	SUBQ         $0x02, R9
+
+some1Test:
+	CMPQ R9, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ    R8, DI
+	VADDPS  Z3, Z2, Z2
+	VMOVUPS Z2, (DI)
+	ADDQ    R10, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendF32x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), BX
+	JMP  block4Test
+
+block4:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	LEAQ   (R9)(R9*2), R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one4Test
+
+one4:
+	VBROADCASTSS (DI), Z4
+	VMOVUPS      (SI), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      (SI)(R9*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      (SI)(R9*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      (SI)(R10*1), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one4Test:
+	CMPQ    R8, $0x01
+	JGE     one4
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	VMOVUPS Z2, 128(SI)
+	VMOVUPS Z3, 192(SI)
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    $0x00000100, BX
+	SUBQ    $0x04, AX
+
+block4Test:
+	CMPQ AX, $0x04
+	JGE  block4
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 8(DI), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, SI
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 12(DI), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x04, R8
+
+some1Test:
+	CMPQ R8, $0x04
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (SI)
+	ADDQ    R9, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3
+TEXT ·attendF32x4AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   ldb+32(FP), R11
+	MOVQ   CX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    one1Test
+
+one1:
+	VBROADCASTSS (R9), Y8
+	VBROADCASTSS (R9)(BX*1), Y9
+	VBROADCASTSS (R9)(BX*2), Y10
+	VBROADCASTSS (R9)(DI*1), Y11
+	VMOVUPS      (R8), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y2
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y6
+	VMOVUPS      32(R8), Y12
+	VFMADD231PS  Y8, Y12, Y1
+	VFMADD231PS  Y9, Y12, Y3
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    R11, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3
+TEXT ·attendF32x2AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    one1Test
+
+one1:
+	VBROADCASTSS (R8), Y4
+	VBROADCASTSS (R8)(BX*1), Y5
+	VMOVUPS      (DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y2
+	VMOVUPS      32(DI), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    R8, DI
+	VMOVUPS Y2, (DI)
+	VMOVUPS Y3, 32(DI)
+	ADDQ    R10, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3
+TEXT ·attendF32x1AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), BX
+	JMP  block2Test
+
+block2:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    one2Test
+
+one2:
+	VBROADCASTSS (DI), Y4
+	VMOVUPS      (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(SI), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      (SI)(R9*1), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      32(SI)(R9*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one2Test:
+	CMPQ    R8, $0x01
+	JGE     one2
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	VMOVUPS Y2, 64(SI)
+	VMOVUPS Y3, 96(SI)
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    $0x00000080, BX
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    some1Test
+
+some1:
+	VBROADCASTSS (DI), Y4
+	VMOVUPS      (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(SI), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         DX, SI
+	VBROADCASTSS 4(DI), Y4
+	VMOVUPS      (SI), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      32(SI), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         DX, SI
+	ADDQ         $0x08, DI
+	SUBQ         $0x02, R8
+
+some1Test:
+	CMPQ R8, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VBROADCASTSS (DI), Y4
+	VMOVUPS      (SI), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(SI), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (SI)
+	VADDPS  Y3, Y2, Y2
+	VMOVUPS Y2, 32(SI)
+	ADDQ    R9, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendBF16x8AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	LEAQ (BX)(BX*4), R8
+	LEAQ (DI)(BX*4), R9
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R11
+	MOVQ   steps+8(FP), R12
+	MOVQ   ldb+32(FP), R13
+	MOVQ   CX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    one1Test
+
+one1:
+	VPMOVZXWD    (R10), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R11)(BX*1), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R11)(BX*2), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R11)(BX*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R11)(R8*1), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R11)(DI*2), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (R11)(R9*1), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         DX, R10
+	ADDQ         $0x04, R11
+	SUBQ         $0x01, R12
+
+one1Test:
+	CMPQ    R12, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R11
+	MOVQ    SI, R10
+	VMOVUPS Z0, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z1, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z2, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z3, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z4, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z5, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z6, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z7, (R10)
+	ADDQ    R13, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendBF16x4AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   ldb+32(FP), R11
+	MOVQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one1Test
+
+one1:
+	VPMOVZXWD    (R8), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (R9), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R9)(BX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (R9)(DI*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Z0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z1, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z3, (R8)
+	ADDQ    R11, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendBF16x2AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	JMP  block2Test
+
+block2:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one2Test
+
+one2:
+	VBROADCASTSS (R8), Z4
+	VBROADCASTSS (R8)(BX*1), Z5
+	VPMOVZXWD    (DI), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z2
+	VPMOVZXWD    (DI)(R10*1), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one2Test:
+	CMPQ    R9, $0x01
+	JGE     one2
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    R8, DI
+	VMOVUPS Z2, (DI)
+	VMOVUPS Z3, 64(DI)
+	ADDQ    R10, CX
+	ADDQ    R10, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	VPMOVZXWD    (DI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	VPMOVZXWD    (DI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS 4(R8), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS 4(R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x08, R8
+	SUBQ         $0x02, R9
+
+some1Test:
+	CMPQ R9, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VPMOVZXWD    (DI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ    R8, DI
+	VADDPS  Z3, Z2, Z2
+	VMOVUPS Z2, (DI)
+	ADDQ    R10, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·attendBF16x1AVX512(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), BX
+	JMP  block4Test
+
+block4:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	LEAQ   (R9)(R9*2), R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one4Test
+
+one4:
+	VBROADCASTSS (DI), Z4
+	VPMOVZXWD    (SI), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VPMOVZXWD    (SI)(R9*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VPMOVZXWD    (SI)(R9*2), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VPMOVZXWD    (SI)(R10*1), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one4Test:
+	CMPQ    R8, $0x01
+	JGE     one4
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	VMOVUPS Z2, 128(SI)
+	VMOVUPS Z3, 192(SI)
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    $0x00000100, BX
+	SUBQ    $0x04, AX
+
+block4Test:
+	CMPQ AX, $0x04
+	JGE  block4
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	VPMOVZXWD    (SI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	VPMOVZXWD    (SI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS 4(DI), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	ADDQ         DX, SI
+	VPMOVZXWD    (SI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS 8(DI), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, SI
+	VPMOVZXWD    (SI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS 12(DI), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x04, R8
+
+some1Test:
+	CMPQ R8, $0x04
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VPMOVZXWD    (SI), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (SI)
+	ADDQ    R9, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·attendBF16x4AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   ldb+32(FP), R11
+	MOVQ   CX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    one1Test
+
+one1:
+	VBROADCASTSS (R9), Y8
+	VBROADCASTSS (R9)(BX*1), Y9
+	VBROADCASTSS (R9)(BX*2), Y10
+	VBROADCASTSS (R9)(DI*1), Y11
+	VPMOVZXWD    (R8), Y12
+	VPSLLD       $0x10, Y12, Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y2
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y6
+	VPMOVZXWD    16(R8), Y12
+	VPSLLD       $0x10, Y12, Y12
+	VFMADD231PS  Y8, Y12, Y1
+	VFMADD231PS  Y9, Y12, Y3
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    R11, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·attendBF16x2AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), SI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   ldb+32(FP), R10
+	MOVQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    one1Test
+
+one1:
+	VBROADCASTSS (R8), Y4
+	VBROADCASTSS (R8)(BX*1), Y5
+	VPMOVZXWD    (DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y2
+	VPMOVZXWD    16(DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    R8, DI
+	VMOVUPS Y2, (DI)
+	VMOVUPS Y3, 32(DI)
+	ADDQ    R10, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·attendBF16x1AVX2(SB), NOSPLIT, $0-72
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+48(FP), BX
+	MOVQ out+56(FP), BX
+	JMP  block2Test
+
+block2:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    one2Test
+
+one2:
+	VBROADCASTSS (DI), Y4
+	VPMOVZXWD    (SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VPMOVZXWD    16(SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VPMOVZXWD    (SI)(R9*1), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VPMOVZXWD    16(SI)(R9*1), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one2Test:
+	CMPQ    R8, $0x01
+	JGE     one2
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	VMOVUPS Y2, 64(SI)
+	VMOVUPS Y3, 96(SI)
+	ADDQ    R9, CX
+	ADDQ    R9, CX
+	ADDQ    $0x00000080, BX
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+40(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   ldb+32(FP), R9
+	MOVQ   CX, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    some1Test
+
+some1:
+	VBROADCASTSS (DI), Y4
+	VPMOVZXWD    (SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VPMOVZXWD    16(SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         DX, SI
+	VBROADCASTSS 4(DI), Y4
+	VPMOVZXWD    (SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VPMOVZXWD    16(SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         DX, SI
+	ADDQ         $0x08, DI
+	SUBQ         $0x02, R8
+
+some1Test:
+	CMPQ R8, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	VBROADCASTSS (DI), Y4
+	VPMOVZXWD    (SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VPMOVZXWD    16(SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y4, Y5, Y2
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+64(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (SI)
+	VADDPS  Y3, Y2, Y2
+	VMOVUPS Y2, 32(SI)
+	ADDQ    R9, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
 DATA constants<>+0(SB)/4, $0xc2d00000
 DATA constants<>+4(SB)/4, $0xc2d00000
 DATA constants<>+8(SB)/4, $0xc2d00000

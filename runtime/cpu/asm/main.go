@@ -54,6 +54,7 @@ func main() {
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
 	narrow()
+	attend()
 	constantTable()
 	constantTable64()
 	Generate()
