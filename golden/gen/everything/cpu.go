@@ -126,44 +126,16 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		g.positions[i] = int32(i)
 	}
 	for l := 0; l < 1; l++ {
-		width := NumKVHeads0 * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads0, HeadDim, false)
 	}
 	for l := 1; l < 2; l++ {
-		width := NumKVHeads1 * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads1, HeadDim, false)
 	}
 	for l := 2; l < 3; l++ {
-		width := NumKVHeads2 * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads2, HeadDim, false)
 	}
 	for l := 3; l < 4; l++ {
-		width := NumKVHeads3 * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads3, HeadDim, false)
 	}
 	return g
 }

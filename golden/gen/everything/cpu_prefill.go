@@ -180,7 +180,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k2_rot = rope(k2, positions)  [everything.yaml:18]
 		cpu.RoPE(pool, v.k2, v.k2, ropeTable0(), positions, NumKVHeads0, HeadDim, false)
 		// attn = attention_cached(q2_rot, k2_rot, v1, layers.0-1.k_cache[l], layers.0-1.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn, v.q2, v.k2, v.v1, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn, v.q2, v.k2, v.v1, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out = linear(attn, layers.0-1.o.weight[l])  [everything.yaml:7]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o0[l], cpu.Epilogue{})
 		// attn_post, attn_post_stats = layernorm(attn_out, layers.0-1.attn_post_norm.weight[l])  [everything.yaml:14]
@@ -219,7 +219,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k5_rot = rope(k5, positions)  [everything.yaml:18]
 		cpu.RoPE(pool, v.k5, v.k5, ropeTable1(), positions, NumKVHeads0, HeadDim, false)
 		// attn1 = attention_cached(q5_rot, k5_rot, v3, layers.1-2.k_cache[l], layers.1-2.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn1, v.q5, v.k5, v.v3, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn1, v.q5, v.k5, v.v3, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out1 = linear(attn1, layers.1-2.o.weight[l])  [everything.yaml:7]
 		cpu.Linear(pool, v.attnOut1, v.attn1, w.o1[l], cpu.Epilogue{})
 		// attn_post1, attn_post_stats1 = layernorm(attn_out1, layers.1-2.attn_post_norm.weight[l])  [everything.yaml:14]
@@ -254,7 +254,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k8, k7_stats = rmsnorm(k7, layers.2-3.k_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.k8, nil, v.k7, w.kNorm2[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// attn2 = attention_cached(q8, k8, v5, layers.2-3.k_cache[l], layers.2-3.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn2, v.q8, v.k8, v.v5, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Slopes: alibiSlopes6, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn2, v.q8, v.k8, v.v5, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Slopes: alibiSlopes6, Mask: attentionMasks[l%3]})
 		// attn_out2 = linear(attn2, layers.2-3.o.weight[l])  [everything.yaml:7]
 		cpu.Linear(pool, v.attnOut2, v.attn2, w.o2[l], cpu.Epilogue{})
 		// attn_post2, attn_post_stats2 = layernorm(attn_out2, layers.2-3.attn_post_norm.weight[l])  [everything.yaml:14]
@@ -289,7 +289,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k11, k10_stats = rmsnorm(k10, layers.3-4.k_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.k11, nil, v.k10, w.kNorm3[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// attn3 = attention_cached(q11, k11, v7, layers.3-4.k_cache[l], layers.3-4.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn3, v.q11, v.k11, v.v7, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn3, v.q11, v.k11, v.v7, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out3 = linear(attn3, layers.3-4.o.weight[l])  [everything.yaml:7]
 		cpu.Linear(pool, v.attnOut3, v.attn3, w.o3[l], cpu.Epilogue{})
 		// attn_post3, attn_post_stats3 = layernorm(attn_out3, layers.3-4.attn_post_norm.weight[l])  [everything.yaml:14]

@@ -89,6 +89,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -106,18 +107,12 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		width := NumKVHeads * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, true)
 	}
 	return g
 }

@@ -113,14 +113,7 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		width := NumKVHeads * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, false)
 	}
 	return g
 }
