@@ -2,4 +2,4 @@
 
 package cpu
 
-func largePages(n int) []byte { return make([]byte, n) }
+func largePages(n int) []byte { return make([]byte, max(n, 1)) }

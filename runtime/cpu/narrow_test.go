@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"github.com/tfc-dev/tfc/runtime/quant"
 )
@@ -268,5 +269,38 @@ func BenchmarkNarrow(b *testing.B) {
 			})
 			p.Close()
 		}
+	}
+}
+
+// BenchmarkStream is BenchmarkNarrow for f32.
+func BenchmarkStream(b *testing.B) {
+	for _, d := range [][3]int{{1, 2048, 512}, {1, 512, 2048}, {1, 3072, 768}, {4, 2048, 512}} {
+		rows, out, in := d[0], d[1], d[2]
+		p := NewPool(0)
+		x, y := benchMat(rows, in), benchMat(rows, out)
+		memory := NewMemory(128 << 20)
+		var ws []Mat
+		for n := out * in * 4; n*(len(ws)+1) < 128<<20; {
+			data := memory.take(n)
+			ws = append(ws, NewMat(unsafe.Slice((*float32)(unsafe.Pointer(&data[0])), n/4), out, in))
+			copy(ws[len(ws)-1].Data, benchMat(out, in).Data)
+		}
+		b.Run(fmt.Sprintf("%dx%dx%d", rows, out, in), func(b *testing.B) {
+			i := 0
+			b.SetBytes(int64(4 * out * in))
+			benchmarkGFLOPS(b, 2*rows*out*in, func() {
+				Linear(p, y, x, ws[i%len(ws)], Epilogue{})
+				i++
+			})
+		})
+		p.Close()
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	p := NewPool(0)
+	defer p.Close()
+	for b.Loop() {
+		b.ReportMetric(ReadBandwidth(p, 128<<20)/1e9, "GB/s")
 	}
 }

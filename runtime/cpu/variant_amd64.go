@@ -24,6 +24,7 @@ var avx512 = &variant{
 	packB:    packer{32, transposeBAVX512, 16, 16, copyBAVX512},
 	dotLanes: 16, dotRows: []int{4, 2, 1}, dots: []dotKernel{dot4AVX512, dot2AVX512, dot1AVX512},
 	rows: rowsAVX512, attend: avx512Attend,
+	stream: []streamKernel{stream4AVX512, stream2AVX512, stream1AVX512}, read: readAVX512,
 }
 
 var avx2 = &variant{
@@ -34,4 +35,5 @@ var avx2 = &variant{
 	packB:    packer{16, transposeBAVX2, 8, 8, copyBAVX2},
 	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
 	rows: rowsAVX2, attend: avx2Attend,
+	stream: []streamKernel{stream4AVX2, stream2AVX2, stream1AVX2}, read: readAVX2,
 }

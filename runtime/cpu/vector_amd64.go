@@ -466,3 +466,27 @@ func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float
 // attendBF16x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
 // block to block of 16; ldx and ldo count bytes, too.
 func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX512 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX2 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream4AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX512 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream2AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX2 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream2AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX512 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream1AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX2 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream1AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// readAVX512 reads n bytes, a multiple of 512.
+func readAVX512(n int, src *byte) uint32
+
+// readAVX2 reads n bytes, a multiple of 512.
+func readAVX2(n int, src *byte) uint32

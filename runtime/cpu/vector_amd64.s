@@ -6666,7 +6666,7 @@ blockTest:
 	RET
 
 // func narrowInt8x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·narrowInt8x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -6684,6 +6684,14 @@ block:
 	JMP    stepTest
 
 step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	PREFETCHT1    4352(SI)
+	PREFETCHT1    4416(SI)
+	PREFETCHT1    4480(SI)
+	PREFETCHT1    4544(SI)
 	VPBROADCASTD  4(CX), Z2
 	VPBROADCASTD  12(CX), Z3
 	VMOVDQU32     (SI), Z4
@@ -6743,7 +6751,7 @@ blockTest:
 	RET
 
 // func narrowInt4x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·narrowInt4x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -6762,6 +6770,10 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
 	VPBROADCASTD  4(CX), Z3
 	VPBROADCASTD  12(CX), Z4
 	VMOVDQU32     (SI), Z5
@@ -6829,7 +6841,7 @@ blockTest:
 	RET
 
 // func narrowBF16x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·narrowBF16x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), DX
 	MOVQ w+16(FP), BX
@@ -6849,6 +6861,10 @@ block:
 	JMP    stepTest
 
 step:
+	PREFETCHT1   4096(BX)
+	PREFETCHT1   4160(BX)
+	PREFETCHT1   4224(BX)
+	PREFETCHT1   4288(BX)
 	VMOVDQU32    (BX), Z16
 	VPBROADCASTD (AX), Z20
 
@@ -6918,7 +6934,7 @@ blockTest:
 	RET
 
 // func narrowInt8x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·narrowInt8x1AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -6935,6 +6951,14 @@ block:
 	JMP    stepTest
 
 step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	PREFETCHT1    4352(SI)
+	PREFETCHT1    4416(SI)
+	PREFETCHT1    4480(SI)
+	PREFETCHT1    4544(SI)
 	VPBROADCASTD  4(CX), Z1
 	VMOVDQU32     (SI), Z2
 	VPDPBUSD.BCST (AX), Z2, Z1
@@ -6979,7 +7003,7 @@ blockTest:
 	RET
 
 // func narrowInt4x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·narrowInt4x1AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -6997,6 +7021,10 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
 	VPBROADCASTD  4(CX), Z2
 	VMOVDQU32     (SI), Z3
 	VPANDD        Z1, Z3, Z4
@@ -7049,7 +7077,7 @@ blockTest:
 	RET
 
 // func narrowBF16x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·narrowBF16x1AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), DX
 	MOVQ w+16(FP), BX
@@ -7069,6 +7097,10 @@ block:
 	JMP    stepTest
 
 step:
+	PREFETCHT1   4096(BX)
+	PREFETCHT1   4160(BX)
+	PREFETCHT1   4224(BX)
+	PREFETCHT1   4288(BX)
 	VMOVDQU32    (BX), Z16
 	VPBROADCASTD (AX), Z20
 
@@ -7116,7 +7148,7 @@ blockTest:
 	RET
 
 // func narrowInt8x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowInt8x2AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -7138,6 +7170,14 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	PREFETCHT1   4352(SI)
+	PREFETCHT1   4416(SI)
+	PREFETCHT1   4480(SI)
+	PREFETCHT1   4544(SI)
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
 	VXORPS       Y8, Y8, Y8
@@ -7395,7 +7435,7 @@ blockTest:
 	RET
 
 // func narrowInt4x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowInt4x2AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -7417,6 +7457,10 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
 	VPBROADCASTD 4(CX), Y6
 	VPBROADCASTD 4(CX), Y7
 	VPBROADCASTD 12(CX), Y8
@@ -7598,7 +7642,7 @@ blockTest:
 	RET
 
 // func narrowInt8x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowInt8x1AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -7618,6 +7662,14 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	PREFETCHT1   4352(SI)
+	PREFETCHT1   4416(SI)
+	PREFETCHT1   4480(SI)
+	PREFETCHT1   4544(SI)
 	VXORPS       Y4, Y4, Y4
 	VXORPS       Y5, Y5, Y5
 	VMOVDQU      (SI), Y6
@@ -7782,7 +7834,7 @@ blockTest:
 	RET
 
 // func narrowInt4x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowInt4x1AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), BX
 	MOVQ w+16(FP), SI
@@ -7802,6 +7854,10 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
 	VPBROADCASTD 4(CX), Y4
 	VPBROADCASTD 4(CX), Y5
 	VMOVDQU      (SI), Y6
@@ -8020,7 +8076,7 @@ blockTest:
 	RET
 
 // func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowBF16x2AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), DX
 	MOVQ w+16(FP), BX
@@ -8041,6 +8097,7 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(BX)
 	VMOVDQU      (BX), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y4, Y6, Y6
@@ -8090,7 +8147,7 @@ blockTest:
 	RET
 
 // func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·narrowBF16x1AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), DX
 	MOVQ w+16(FP), BX
@@ -8111,6 +8168,7 @@ block:
 	JMP     stepTest
 
 step:
+	PREFETCHT1   4096(BX)
 	VMOVDQU      (BX), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y4, Y6, Y6
@@ -9624,6 +9682,676 @@ one1Test:
 block1Test:
 	CMPQ AX, $0x01
 	JGE  block1
+	VZEROUPPER
+	RET
+
+// func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream4AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R9
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R11
+	MOVQ   k+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R10)
+	PREFETCHT1  4160(R10)
+	PREFETCHT1  4224(R10)
+	PREFETCHT1  4288(R10)
+	VMOVUPS     (R10), Z4
+	VFMADD231PS (R11), Z4, Z0
+	VFMADD231PS (R11)(BX*1), Z4, Z1
+	VFMADD231PS (R11)(BX*2), Z4, Z2
+	VFMADD231PS (R11)(R8*1), Z4, Z3
+	VMOVUPS     64(R10), Z4
+	VFMADD231PS 64(R11), Z4, Z0
+	VFMADD231PS 64(R11)(BX*1), Z4, Z1
+	VFMADD231PS 64(R11)(BX*2), Z4, Z2
+	VFMADD231PS 64(R11)(R8*1), Z4, Z3
+	VMOVUPS     128(R10), Z4
+	VFMADD231PS 128(R11), Z4, Z0
+	VFMADD231PS 128(R11)(BX*1), Z4, Z1
+	VFMADD231PS 128(R11)(BX*2), Z4, Z2
+	VFMADD231PS 128(R11)(R8*1), Z4, Z3
+	VMOVUPS     192(R10), Z4
+	VFMADD231PS 192(R11), Z4, Z0
+	VFMADD231PS 192(R11)(BX*1), Z4, Z1
+	VFMADD231PS 192(R11)(BX*2), Z4, Z2
+	VFMADD231PS 192(R11)(R8*1), Z4, Z3
+	ADDQ        $0x00000100, R10
+	ADDQ        $0x00000100, R11
+	SUBQ        $0x40, R12
+
+turnTest:
+	CMPQ R12, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R10), Z4
+	VFMADD231PS (R11), Z4, Z0
+	VFMADD231PS (R11)(BX*1), Z4, Z1
+	VFMADD231PS (R11)(BX*2), Z4, Z2
+	VFMADD231PS (R11)(R8*1), Z4, Z3
+	ADDQ        $0x40, R10
+	ADDQ        $0x40, R11
+	SUBQ        $0x10, R12
+
+restTest:
+	CMPQ          R12, $0x10
+	JGE           rest
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VMOVHLPS      X0, X0, X4
+	VADDPS        X4, X0, X0
+	VMOVSHDUP     X0, X4
+	VADDSS        X4, X0, X0
+	VMOVSS        X0, (SI)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VADDPS        X0, X1, X1
+	VMOVHLPS      X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, (SI)(DI*1)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X2
+	VMOVHLPS      X2, X2, X0
+	VADDPS        X0, X2, X2
+	VMOVSHDUP     X2, X0
+	VADDSS        X0, X2, X2
+	VMOVSS        X2, (SI)(DI*2)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X0
+	VADDPS        X0, X3, X3
+	VMOVHLPS      X3, X3, X0
+	VADDPS        X0, X3, X3
+	VMOVSHDUP     X3, X0
+	VADDSS        X0, X3, X3
+	VMOVSS        X3, (SI)(R9*1)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream4AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream4AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R9
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R11
+	MOVQ   k+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R10)
+	PREFETCHT1  4160(R10)
+	PREFETCHT1  4224(R10)
+	PREFETCHT1  4288(R10)
+	VMOVUPS     (R10), Y4
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R11)(BX*1), Y4, Y1
+	VFMADD231PS (R11)(BX*2), Y4, Y2
+	VFMADD231PS (R11)(R8*1), Y4, Y3
+	VMOVUPS     32(R10), Y4
+	VFMADD231PS 32(R11), Y4, Y0
+	VFMADD231PS 32(R11)(BX*1), Y4, Y1
+	VFMADD231PS 32(R11)(BX*2), Y4, Y2
+	VFMADD231PS 32(R11)(R8*1), Y4, Y3
+	VMOVUPS     64(R10), Y4
+	VFMADD231PS 64(R11), Y4, Y0
+	VFMADD231PS 64(R11)(BX*1), Y4, Y1
+	VFMADD231PS 64(R11)(BX*2), Y4, Y2
+	VFMADD231PS 64(R11)(R8*1), Y4, Y3
+	VMOVUPS     96(R10), Y4
+	VFMADD231PS 96(R11), Y4, Y0
+	VFMADD231PS 96(R11)(BX*1), Y4, Y1
+	VFMADD231PS 96(R11)(BX*2), Y4, Y2
+	VFMADD231PS 96(R11)(R8*1), Y4, Y3
+	VMOVUPS     128(R10), Y4
+	VFMADD231PS 128(R11), Y4, Y0
+	VFMADD231PS 128(R11)(BX*1), Y4, Y1
+	VFMADD231PS 128(R11)(BX*2), Y4, Y2
+	VFMADD231PS 128(R11)(R8*1), Y4, Y3
+	VMOVUPS     160(R10), Y4
+	VFMADD231PS 160(R11), Y4, Y0
+	VFMADD231PS 160(R11)(BX*1), Y4, Y1
+	VFMADD231PS 160(R11)(BX*2), Y4, Y2
+	VFMADD231PS 160(R11)(R8*1), Y4, Y3
+	VMOVUPS     192(R10), Y4
+	VFMADD231PS 192(R11), Y4, Y0
+	VFMADD231PS 192(R11)(BX*1), Y4, Y1
+	VFMADD231PS 192(R11)(BX*2), Y4, Y2
+	VFMADD231PS 192(R11)(R8*1), Y4, Y3
+	VMOVUPS     224(R10), Y4
+	VFMADD231PS 224(R11), Y4, Y0
+	VFMADD231PS 224(R11)(BX*1), Y4, Y1
+	VFMADD231PS 224(R11)(BX*2), Y4, Y2
+	VFMADD231PS 224(R11)(R8*1), Y4, Y3
+	ADDQ        $0x00000100, R10
+	ADDQ        $0x00000100, R11
+	SUBQ        $0x40, R12
+
+turnTest:
+	CMPQ R12, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R10), Y4
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R11)(BX*1), Y4, Y1
+	VFMADD231PS (R11)(BX*2), Y4, Y2
+	VFMADD231PS (R11)(R8*1), Y4, Y3
+	ADDQ        $0x20, R10
+	ADDQ        $0x20, R11
+	SUBQ        $0x08, R12
+
+restTest:
+	CMPQ         R12, $0x08
+	JGE          rest
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VMOVHLPS     X0, X0, X4
+	VADDPS       X4, X0, X0
+	VMOVSHDUP    X0, X4
+	VADDSS       X4, X0, X0
+	VMOVSS       X0, (SI)
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	VMOVSS       X1, (SI)(DI*1)
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X2
+	VMOVHLPS     X2, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (SI)(DI*2)
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X3
+	VMOVHLPS     X3, X3, X0
+	VADDPS       X0, X3, X3
+	VMOVSHDUP    X3, X0
+	VADDSS       X0, X3, X3
+	VMOVSS       X3, (SI)(R9*1)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream2AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream2AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R8
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R9
+	MOVQ   k+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R8)
+	PREFETCHT1  4160(R8)
+	PREFETCHT1  4224(R8)
+	PREFETCHT1  4288(R8)
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(BX*1), Z4, Z2
+	VMOVUPS     64(R8), Z4
+	VFMADD231PS 64(R9), Z4, Z1
+	VFMADD231PS 64(R9)(BX*1), Z4, Z3
+	VMOVUPS     128(R8), Z4
+	VFMADD231PS 128(R9), Z4, Z0
+	VFMADD231PS 128(R9)(BX*1), Z4, Z2
+	VMOVUPS     192(R8), Z4
+	VFMADD231PS 192(R9), Z4, Z1
+	VFMADD231PS 192(R9)(BX*1), Z4, Z3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000100, R9
+	SUBQ        $0x40, R10
+
+turnTest:
+	CMPQ R10, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(BX*1), Z4, Z2
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	SUBQ        $0x10, R10
+
+restTest:
+	CMPQ          R10, $0x10
+	JGE           rest
+	VADDPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	VMOVSS        X0, (SI)
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X2
+	VMOVHLPS      X2, X2, X0
+	VADDPS        X0, X2, X2
+	VMOVSHDUP     X2, X0
+	VADDSS        X0, X2, X2
+	VMOVSS        X2, (SI)(DI*1)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream2AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream2AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R8
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R9
+	MOVQ   k+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R8)
+	PREFETCHT1  4160(R8)
+	PREFETCHT1  4224(R8)
+	PREFETCHT1  4288(R8)
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(BX*1), Y4, Y2
+	VMOVUPS     32(R8), Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VFMADD231PS 32(R9)(BX*1), Y4, Y3
+	VMOVUPS     64(R8), Y4
+	VFMADD231PS 64(R9), Y4, Y0
+	VFMADD231PS 64(R9)(BX*1), Y4, Y2
+	VMOVUPS     96(R8), Y4
+	VFMADD231PS 96(R9), Y4, Y1
+	VFMADD231PS 96(R9)(BX*1), Y4, Y3
+	VMOVUPS     128(R8), Y4
+	VFMADD231PS 128(R9), Y4, Y0
+	VFMADD231PS 128(R9)(BX*1), Y4, Y2
+	VMOVUPS     160(R8), Y4
+	VFMADD231PS 160(R9), Y4, Y1
+	VFMADD231PS 160(R9)(BX*1), Y4, Y3
+	VMOVUPS     192(R8), Y4
+	VFMADD231PS 192(R9), Y4, Y0
+	VFMADD231PS 192(R9)(BX*1), Y4, Y2
+	VMOVUPS     224(R8), Y4
+	VFMADD231PS 224(R9), Y4, Y1
+	VFMADD231PS 224(R9)(BX*1), Y4, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000100, R9
+	SUBQ        $0x40, R10
+
+turnTest:
+	CMPQ R10, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(BX*1), Y4, Y2
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	SUBQ        $0x08, R10
+
+restTest:
+	CMPQ         R10, $0x08
+	JGE          rest
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (SI)
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X2
+	VMOVHLPS     X2, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (SI)(DI*1)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream1AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream1AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), BX
+	LEAQ (DI)(DI*2), BX
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), DI
+	MOVQ   k+8(FP), R8
+	MOVQ   CX, BX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(BX)
+	PREFETCHT1  4160(BX)
+	PREFETCHT1  4224(BX)
+	PREFETCHT1  4288(BX)
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (DI), Z4, Z0
+	VMOVUPS     64(BX), Z4
+	VFMADD231PS 64(DI), Z4, Z1
+	VMOVUPS     128(BX), Z4
+	VFMADD231PS 128(DI), Z4, Z2
+	VMOVUPS     192(BX), Z4
+	VFMADD231PS 192(DI), Z4, Z3
+	ADDQ        $0x00000100, BX
+	ADDQ        $0x00000100, DI
+	SUBQ        $0x40, R8
+
+turnTest:
+	CMPQ R8, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (DI), Z4, Z0
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, R8
+
+restTest:
+	CMPQ          R8, $0x10
+	JGE           rest
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z3, Z1, Z1
+	VADDPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	VMOVSS        X0, (SI)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream1AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream1AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), BX
+	LEAQ (DI)(DI*2), BX
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), DI
+	MOVQ   k+8(FP), R8
+	MOVQ   CX, BX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(BX)
+	PREFETCHT1  4160(BX)
+	PREFETCHT1  4224(BX)
+	PREFETCHT1  4288(BX)
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (DI), Y4, Y0
+	VMOVUPS     32(BX), Y4
+	VFMADD231PS 32(DI), Y4, Y1
+	VMOVUPS     64(BX), Y4
+	VFMADD231PS 64(DI), Y4, Y2
+	VMOVUPS     96(BX), Y4
+	VFMADD231PS 96(DI), Y4, Y3
+	VMOVUPS     128(BX), Y4
+	VFMADD231PS 128(DI), Y4, Y0
+	VMOVUPS     160(BX), Y4
+	VFMADD231PS 160(DI), Y4, Y1
+	VMOVUPS     192(BX), Y4
+	VFMADD231PS 192(DI), Y4, Y2
+	VMOVUPS     224(BX), Y4
+	VFMADD231PS 224(DI), Y4, Y3
+	ADDQ        $0x00000100, BX
+	ADDQ        $0x00000100, DI
+	SUBQ        $0x40, R8
+
+turnTest:
+	CMPQ R8, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (DI), Y4, Y0
+	ADDQ        $0x20, BX
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, R8
+
+restTest:
+	CMPQ         R8, $0x08
+	JGE          rest
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (SI)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func readAVX512(n int, src *byte) uint32
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·readAVX512(SB), NOSPLIT, $0-20
+	MOVQ   n+0(FP), AX
+	MOVQ   src+8(FP), CX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	SHRQ   $0x09, AX
+	JMP    someTest
+
+some:
+	VPORD (CX), Z0, Z0
+	VPORD 64(CX), Z1, Z1
+	VPORD 128(CX), Z2, Z2
+	VPORD 192(CX), Z3, Z3
+	VPORD 256(CX), Z0, Z0
+	VPORD 320(CX), Z1, Z1
+	VPORD 384(CX), Z2, Z2
+	VPORD 448(CX), Z3, Z3
+	ADDQ  $0x00000200, CX
+	SUBQ  $0x01, AX
+
+someTest:
+	CMPQ  AX, $0x01
+	JGE   some
+	VORPS Z1, Z0, Z0
+	VORPS Z2, Z0, Z0
+	VORPS Z3, Z0, Z0
+	VMOVD X0, AX
+	MOVL  AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func readAVX2(n int, src *byte) uint32
+// Requires: AVX, AVX2
+TEXT ·readAVX2(SB), NOSPLIT, $0-20
+	MOVQ   n+0(FP), AX
+	MOVQ   src+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	SHRQ   $0x09, AX
+	JMP    someTest
+
+some:
+	VPOR (CX), Y0, Y0
+	VPOR 32(CX), Y1, Y1
+	VPOR 64(CX), Y2, Y2
+	VPOR 96(CX), Y3, Y3
+	VPOR 128(CX), Y0, Y0
+	VPOR 160(CX), Y1, Y1
+	VPOR 192(CX), Y2, Y2
+	VPOR 224(CX), Y3, Y3
+	VPOR 256(CX), Y0, Y0
+	VPOR 288(CX), Y1, Y1
+	VPOR 320(CX), Y2, Y2
+	VPOR 352(CX), Y3, Y3
+	VPOR 384(CX), Y0, Y0
+	VPOR 416(CX), Y1, Y1
+	VPOR 448(CX), Y2, Y2
+	VPOR 480(CX), Y3, Y3
+	ADDQ $0x00000200, CX
+	SUBQ $0x01, AX
+
+someTest:
+	CMPQ  AX, $0x01
+	JGE   some
+	VORPS Y1, Y0, Y0
+	VORPS Y2, Y0, Y0
+	VORPS Y3, Y0, Y0
+	VMOVD X0, AX
+	MOVL  AX, ret+16(FP)
 	VZEROUPPER
 	RET
 

@@ -55,6 +55,12 @@ func main() {
 	transpose8("transposeB", 8)
 	narrow()
 	attend()
+	for _, rows := range []int{4, 2, 1} {
+		avx512.stream(rows)
+		avx2.stream(rows)
+	}
+	avx512.read()
+	avx2.read()
 	constantTable()
 	constantTable64()
 	Generate()

@@ -50,7 +50,7 @@ type narrowArgs struct {
 
 // narrowKernel writes a kernel over blocks of 16 rows of w: start begins the sums, step adds one step, finish gives the sum
 // of row r of x in the registers that cover a block.
-func (v isa) narrowKernel(name, doc string, rows int, start func(a *narrowArgs), perStep int, step func(a *narrowArgs), finish func(r int) []vector) {
+func (v isa) narrowKernel(name, doc string, rows int, start func(a *narrowArgs), perStep, stepBytes int, step func(a *narrowArgs), finish func(r int) []vector) {
 	TEXT(name+v.suffix, NOSPLIT, "func(blocks, steps int, w *byte, scales *uint16, x, meta *byte, out *float32, ldo int)")
 	Doc(fmt.Sprintf("%s%s computes %s for %d rows of x and blocks of 16 rows of w, over steps, a multiple of %d; ldo counts bytes.", name, v.suffix, doc, rows, perStep))
 	a := &narrowArgs{x: GP64(), meta: GP64(), steps: GP64()}
@@ -61,7 +61,12 @@ func (v isa) narrowKernel(name, doc string, rows int, start func(a *narrowArgs),
 		Load(Param("meta"), a.meta)
 		Load(Param("steps"), a.steps)
 		start(a)
-		loop("step", a.steps, perStep, func() { step(a) })
+		loop("step", a.steps, perStep, func() {
+			for at := 0; rows <= 2 && at < stepBytes; at += 64 {
+				PREFETCHT1(Mem{Base: a.w, Disp: fetchAhead + at})
+			}
+			step(a)
+		})
 		at := GP64()
 		MOVQ(a.out, at)
 		for r := range rows {
@@ -104,7 +109,7 @@ func (v isa) narrowInts(bits, rows int) {
 		case v.lanes == 8:
 			flip = v.load(bitsOf(0x80808080))
 		}
-	}, 1, func(a *narrowArgs) {
+	}, 1, narrowLanes*groupSize*bits/8, func(a *narrowArgs) {
 		for r := range ints {
 			for h := range halves {
 				ints[r][h] = v.vec()
@@ -229,7 +234,7 @@ func narrowBF16(rows int) {
 		for i := range rows * phases {
 			VPXORD(zmm(i), zmm(i), zmm(i))
 		}
-	}, 4, func(a *narrowArgs) {
+	}, 4, 4*64, func(a *narrowArgs) {
 		for u := range 4 {
 			w := zmm(16 + u)
 			VMOVDQU32(Mem{Base: a.w, Disp: 64 * u}, w)
@@ -296,7 +301,7 @@ func (v isa) narrowBF16(rows int) {
 			}
 		}
 		high = v.load(bitsOf(0xffff0000))
-	}, 1, func(a *narrowArgs) {
+	}, 1, 64, func(a *narrowArgs) {
 		// A step is a pair; its weights are read where they are used, for registers are few.
 		for h := range halves {
 			even, odd := v.vec(), v.vec()
