@@ -37,11 +37,11 @@ func (g *generator) narrowParams() []*ir.Param {
 	return list
 }
 
-// narrowBytes is the memory of all of them.
+// narrowBytes is the memory of all of them, each from the start of a cache line on.
 func (g *generator) narrowBytes() int {
 	n := 0
 	for _, p := range g.narrowParams() {
-		n += p.Members() * ir.WeightBytes(g.narrowType(), p.Type.Rows(), p.Type.Cols())
+		n += p.Members() * ((ir.WeightBytes(g.narrowType(), p.Type.Rows(), p.Type.Cols()) + 63) / 64 * 64)
 	}
 	return n
 }

@@ -21,7 +21,7 @@ func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 	return referenceBy(t, s, j, "cpu", ir.Eval)
 }
 
-// referenceBy evaluates the functions for a target, without any pass that may be left out but precision.
+// referenceBy evaluates the functions for a target, without any pass that may be left out but precision and quantize.
 func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evaluate func(*ir.Func, map[string]*ir.Tensor, *ir.State) ([]*ir.Tensor, error)) gotest.Answer {
 	t.Helper()
 	var a gotest.Answer
@@ -30,7 +30,7 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evalua
 		o := passes.OptionsFor(s, ir.TargetNamed(target))
 		o.Off = map[string]bool{}
 		for _, p := range passes.Pipeline {
-			o.Off[p.Name] = !p.Required && p.Name != "precision"
+			o.Off[p.Name] = !p.Required && p.Name != "precision" && p.Name != "quantize"
 		}
 		if err := passes.Run(f, o, last, nil); err != nil {
 			t.Fatal(err)
@@ -73,8 +73,18 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evalua
 	n := len(j.Sequence)
 	a.Logits = narrow(eval(build("logits", "precision"), map[string]*ir.Tensor{"tokens": ints(j.Sequence, n), "positions": ints(iota(n, 0), n)})[0].Data)
 	v := s.Model.VocabSize
-	for i := j.Prompt - 1; i < n; i++ {
-		a.Cached = append(a.Cached, a.Logits[i*v:][:v])
+	if prefill := build("prefill", "quantize"); isNarrow(prefill) { // generation has numbers of its own
+		a.Cached = append(a.Cached, narrow(eval(prefill, map[string]*ir.Tensor{
+			"tokens": ints(j.Sequence[:j.Prompt], j.Prompt), "positions": ints(iota(j.Prompt, 0), j.Prompt), "slots": ir.NewTensor(j.Prompt)})[0].Data))
+		decode := build("decode", "quantize")
+		for i := j.Prompt; i < n; i++ {
+			a.Cached = append(a.Cached, narrow(eval(decode, map[string]*ir.Tensor{
+				"tokens": ints(j.Sequence[i:i+1], 1), "positions": ints(iota(1, i), 1), "slots": ir.NewTensor(1)})[0].Data))
+		}
+	} else {
+		for i := j.Prompt - 1; i < n; i++ {
+			a.Cached = append(a.Cached, a.Logits[i*v:][:v])
+		}
 	}
 	ctx, mb, mbs := s.Train.Context, ir.MicroBatch(s), ir.MicroBatches(s)
 	positions := ir.NewTensor(mb, ctx)
@@ -95,6 +105,12 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, evalua
 		a.Grads[name] = narrow(state.Grads[name].Data)
 	}
 	return a
+}
+
+// isNarrow says whether f reads weights in fewer bits.
+func isNarrow(f *ir.Func) (yes bool) {
+	f.Walk(func(op *ir.Op) { yes = yes || op.Str("weights") != "" })
+	return yes
 }
 
 func narrow(xs []float64) []float32 {

@@ -105,6 +105,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -122,20 +123,21 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := 0; l < 1; l++ {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads0, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads0, HeadDim, true)
 	}
 	for l := 1; l < 2; l++ {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads1, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads1, HeadDim, true)
 	}
 	for l := 2; l < 3; l++ {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads2, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads2, HeadDim, true)
 	}
 	for l := 3; l < 4; l++ {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads3, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads3, HeadDim, true)
 	}
 	return g
 }
