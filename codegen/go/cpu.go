@@ -236,6 +236,10 @@ func (g *generator) generator(f *jen.File) {
 			raw("j := min(i+MaxDecode, len(tokens))"),
 			raw("copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))")),
 		jen.Return(raw("g.decoded[:len(tokens)*VocabSize], nil")))
+	f.Comment("ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.")
+	f.Func().Params(raw("g *generator")).Id("ProfileDecode").Params(raw("tokens, positions, slots []int32"), raw("times int")).Params(jen.Op("*").Qual(lmPath, "Profile"), jen.Error()).Block(
+		jen.Return(jen.Qual(lmPath, "ProfileKernels").Call(raw("g.pool"), raw("times"), raw("func() { g.Decode(tokens, positions, slots) }"))))
+	f.Line()
 	method("Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.", "Logits(tokens []int32) ([]float32, error)",
 		jen.If(raw("len(g.arena) < logitsFloats")).Block(raw("g.arena = make([]float32, logitsFloats)")),
 		jen.Return(raw("g.logits(tokens), nil")))

@@ -17,6 +17,8 @@ const (
 	weightTypes = iota
 )
 
+func (t WeightType) String() string { return [...]string{"bf16", "int8", "int4"}[t] }
+
 // Narrow is a matrix of weights [Rows, Cols] in fewer bits, as generation reads them. It does not change.
 //
 // Sixteen rows are a block. In it, the weights of a step lie side by side, 64 bytes for all rows: of bf16 two columns of each

@@ -10,14 +10,12 @@ import (
 	"github.com/tfc-dev/tfc/runtime/quant"
 )
 
-var weightTypeNames = [weightTypes]string{"bf16", "int8", "int4"}
-
 // eachNarrow runs f for every weight type under every variant that this machine has.
 func eachNarrow(t *testing.T, f func(t *testing.T, w WeightType)) {
 	defer func() { forcedNarrow = nil }()
 	for _, v := range narrowVariants() {
 		for w := range WeightType(weightTypes) {
-			t.Run(v.name+"/"+weightTypeNames[w], func(t *testing.T) {
+			t.Run(v.name+"/"+w.String(), func(t *testing.T) {
 				forcedNarrow = v
 				f(t, w)
 			})
@@ -168,7 +166,7 @@ func TestNarrowBits(t *testing.T) {
 				}
 				for j := range y.Data {
 					if y.Data[j] != want.Data[j] {
-						t.Fatalf("%s %v: element %d is %v with %s, %v in plain Go", weightTypeNames[kind], d, j, y.Data[j], v.name, want.Data[j])
+						t.Fatalf("%s %v: element %d is %v with %s, %v in plain Go", kind, d, j, y.Data[j], v.name, want.Data[j])
 					}
 				}
 			}
@@ -259,7 +257,7 @@ func BenchmarkNarrow(b *testing.B) {
 				copy(w.codes, ws[0].codes)
 				ws = append(ws, w)
 			}
-			b.Run(fmt.Sprintf("%s/%dx%dx%d", weightTypeNames[kind], rows, out, in), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", kind, rows, out, in), func(b *testing.B) {
 				i := 0
 				b.SetBytes(int64(ws[0].Bytes()))
 				benchmarkGFLOPS(b, 2*rows*out*in, func() {

@@ -29,7 +29,7 @@ type profiledDevice struct {
 }
 
 func (d *profiledDevice) Roofline() (Roofline, error) {
-	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}, nil
+	return Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}, nil
 }
 
 func (d *profiledDevice) MemoryUsed() (int64, error) {
@@ -86,7 +86,7 @@ func someProfile() *Profile {
 
 func TestReport(t *testing.T) {
 	r := report{
-		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096},
+		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096},
 		Memory: memoryUse{Planned: 700 << 20, Used: 1 << 30, Context: 200 << 20, Library: 124 << 20},
 	}
 	want := []kernelRow{
@@ -169,7 +169,7 @@ func near(a, b any) bool {
 
 // TestTrace: the trace has every launch once, in order, and each track a name.
 func TestTrace(t *testing.T) {
-	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}}
+	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}}
 	path := filepath.Join(t.TempDir(), "step.json")
 	for range 2 { // a trace replaces another
 		if err := r.writeTrace(path); err != nil {
