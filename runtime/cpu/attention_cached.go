@@ -67,7 +67,10 @@ func (a *AttentionParams) heads(m Mat, row, h, n int) Mat {
 
 // tiles cuts query rows into as many as a kernel takes.
 func (t *attentionCached) tiles(rows queries, r run, kv int, o, q Mat, s *scratch) {
-	kernels := active.attend
+	kernels := &active.attend.f32
+	if t.cache.bf16 {
+		kernels = &active.attend.bf16
+	}
 	for i := 0; i < rows.n; {
 		k := 0
 		for kernels.rows[k] > rows.n-i {
@@ -76,11 +79,7 @@ func (t *attentionCached) tiles(rows queries, r run, kv int, o, q Mat, s *scratc
 		n := kernels.rows[k]
 		part := queries{n: n, step: rows.step}
 		part.head, part.position = rows.at(i)
-		kernel := kernels.f32[k]
-		if t.cache.bf16 {
-			kernel = kernels.bf16[k]
-		}
-		t.tile(kernel, part, r.slot, kv, o.RowRange(i, i+n), q.RowRange(i, i+n), s)
+		t.tile(kernels.kernels[k], part, r.slot, kv, o.RowRange(i, i+n), q.RowRange(i, i+n), s)
 		i += n
 	}
 }
@@ -88,7 +87,7 @@ func (t *attentionCached) tiles(rows queries, r run, kv int, o, q Mat, s *scratc
 // tile computes the output of as many rows as kernel takes, with a running softmax as attend does.
 func (t *attentionCached) tile(kernel attendKernel, rows queries, slot, kv int, o, q Mat, s *scratch) {
 	c, n := t.cache, rows.n
-	wide := c.valueCols()
+	wide := c.valueBlocks() * c.block()
 	buf := s.floats(attendRows * (spanLine + t.HeadDim + wide + 2))
 	scaled, buf := NewMat(buf, n, t.HeadDim), buf[attendRows*t.HeadDim:]
 	sums, buf := buf[:n*wide], buf[attendRows*wide:]
@@ -98,7 +97,7 @@ func (t *attentionCached) tile(kernel attendKernel, rows queries, slot, kv int, 
 		top[r], sum[r] = -inf, 0
 		scaleTo(scaled.Row(r), q.Row(r), t.Scale)
 	}
-	stored, elem := t.stored[slot], c.elem()
+	stored := t.stored[slot]
 	first := true
 	for j := 0; j < stored; {
 		var covers [spanTiles]mask.Cover
@@ -107,7 +106,9 @@ func (t *attentionCached) tile(kernel attendKernel, rows queries, slot, kv int, 
 			j += keyTile
 			continue
 		}
-		kernel(ceil(keys, narrowLanes), t.HeadDim, c.keys(slot, kv, j), narrowLanes*elem, narrowLanes*t.HeadDim*elem, &scaled.Data[0], t.HeadDim*4, &probs.Data[0], spanLine*4)
+		for b := 0; b < keys; b += c.block() {
+			kernel(1, t.HeadDim, c.keys(slot, kv, j+b), blockBytes, &scaled.Data[0], t.HeadDim*4, &probs.Data[b], spanLine*4)
+		}
 		probs.Cols = keys
 		for r := range n {
 			row := probs.Row(r)
@@ -128,7 +129,7 @@ func (t *attentionCached) tile(kernel attendKernel, rows queries, slot, kv int, 
 			}
 			sum[r] += expRow(row, row, top[r])
 		}
-		kernel(wide/narrowLanes, keys, c.values(slot, kv, j), wide*elem, narrowLanes*elem, &probs.Data[0], spanLine*4, &sums[0], wide*4)
+		kernel(c.valueBlocks(), keys, c.values(slot, kv, j), c.valueBlocks()*blockBytes, &probs.Data[0], spanLine*4, &sums[0], wide*4)
 		for r := range n {
 			out, more := o.Row(r), sums[r*wide:][:t.HeadDim]
 			if first {

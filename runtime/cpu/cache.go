@@ -8,8 +8,9 @@ import (
 
 // Cache holds the keys and values of every position of every slot, of one layer, in f32 or bf16. A slot serves one sequence.
 //
-// Each slot and head has its own stretch of either. Keys lie in blocks of 16 positions, column by column: a register has a
-// position in each lane. Values lie position by position, their columns filled up to whole registers.
+// Each slot and head has its own stretch of either. Keys lie in blocks of positions, column by column: 64 bytes have a column of
+// 16 positions, of 32 in bf16. Values lie position by position, in blocks of as many columns, the last filled up. In bf16,
+// numbers i and i+16 of a block are a pair, which a register holds in lane i.
 type Cache struct {
 	slots, maxT, heads, headDim int
 	bf16                        bool
@@ -19,43 +20,46 @@ type Cache struct {
 // NewCache returns a cache for so many slots of maxT positions.
 func NewCache(slots, maxT, heads, headDim int, bf16 bool) Cache {
 	c := Cache{slots: slots, maxT: maxT, heads: heads, headDim: headDim, bf16: bf16}
-	m := NewMemory(slots*heads*(c.keyBytes()+c.valueBytes()) + cacheLine)
+	m := NewMemory(slots*heads*(c.keyBytes()+c.valueBytes()) + attendAhead)
 	c.k, c.v = m.take(slots*heads*c.keyBytes()), m.take(slots*heads*c.valueBytes())
 	return c
 }
 
-// elem is the size of an element.
-func (c *Cache) elem() int {
+// attendAhead is room behind the last value.
+const attendAhead = 1024
+
+const blockBytes = 64 // of a step of a block
+
+// block is how many numbers a step of a block has.
+func (c *Cache) block() int {
 	if c.bf16 {
-		return 2
+		return blockBytes / 2
 	}
-	return 4
+	return blockBytes / 4
 }
 
-// valueCols is the number of columns of a value with those that fill it up.
-func (c *Cache) valueCols() int { return ceil(c.headDim, narrowLanes) * narrowLanes }
+// valueBlocks is the number of blocks of a value.
+func (c *Cache) valueBlocks() int { return ceil(c.headDim, c.block()) }
 
 // keyBytes and valueBytes are the sizes of a head's stretches.
-func (c *Cache) keyBytes() int {
-	return ceil(c.maxT, narrowLanes) * narrowLanes * c.headDim * c.elem()
-}
-func (c *Cache) valueBytes() int { return c.maxT * c.valueCols() * c.elem() }
+func (c *Cache) keyBytes() int   { return ceil(c.maxT, c.block()) * c.headDim * blockBytes }
+func (c *Cache) valueBytes() int { return c.maxT * c.valueBlocks() * blockBytes }
 
 // keys returns where the block of a position starts, values where its value does.
 func (c *Cache) keys(slot, head, position int) *byte {
-	return &c.k[(slot*c.heads+head)*c.keyBytes()+position/narrowLanes*narrowLanes*c.headDim*c.elem()]
+	return &c.k[(slot*c.heads+head)*c.keyBytes()+position/c.block()*c.headDim*blockBytes]
 }
 func (c *Cache) values(slot, head, position int) *byte {
-	return &c.v[(slot*c.heads+head)*c.valueBytes()+position*c.valueCols()*c.elem()]
+	return &c.v[(slot*c.heads+head)*c.valueBytes()+position*c.valueBlocks()*blockBytes]
 }
 
 // store keeps the key and the value of a position, all heads side by side.
 func (c *Cache) store(slot, position int, k, v []float32, s *scratch) {
-	lane := position % narrowLanes
 	if !c.bf16 {
+		lane := position % 16
 		for h := range c.heads {
 			from, to := h*c.headDim, (h+1)*c.headDim
-			keys := unsafe.Slice((*[narrowLanes]float32)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
+			keys := unsafe.Slice((*[16]float32)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
 			for i, x := range k[from:to] {
 				keys[i][lane] = x
 			}
@@ -68,13 +72,17 @@ func (c *Cache) store(slot, position int, k, v []float32, s *scratch) {
 	k16, v16 := half[:n], half[n:]
 	roundRow(k16, k)
 	roundRow(v16, v)
+	lane, upper := position%16, position/16%2
 	for h := range c.heads {
 		from, to := h*c.headDim, (h+1)*c.headDim
-		keys := unsafe.Slice((*[narrowLanes]uint16)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
+		keys := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
 		for i, x := range k16[from:to] {
-			keys[i][lane] = x
+			keys[i][lane][upper] = x
 		}
-		copy(unsafe.Slice((*uint16)(unsafe.Pointer(c.values(slot, h, position))), c.headDim), v16[from:to])
+		values := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.values(slot, h, position))), c.valueBlocks())
+		for i, x := range v16[from:to] {
+			values[i/32][i%16][i/16%2] = x
+		}
 	}
 }
 
@@ -89,40 +97,43 @@ func roundRow(dst []uint16, x []float32) {
 	}
 }
 
-// An attendKernel computes, for a fixed number of rows of x, blocks of 16 sums over steps: of x[step] times 16 numbers at w.
-// ldw and ldb are the bytes from step to step and from block to block, ldx and ldo from row to row.
-type attendKernel func(blocks, steps int, w *byte, ldw, ldb int, x *float32, ldx int, out *float32, ldo int)
+// An attendKernel computes, for a fixed number of rows of x, the sums over steps of x[step] times the numbers of a block. ldw is
+// the bytes from step to step, ldx and ldo those from row to row; blocks lie side by side at w, their sums at out.
+type attendKernel func(blocks, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendKernels are those of an instruction set.
+// attendKernels are those of an instruction set for one element type.
 type attendKernels struct {
-	rows      []int // descending powers of two, 1 last
-	f32, bf16 []attendKernel
+	rows    []int // of x, descending powers of two, 1 last
+	kernels []attendKernel
 }
 
-var plainAttend = &attendKernels{rows: []int{1}, f32: []attendKernel{attendF32x1}, bf16: []attendKernel{attendBF16x1}}
+// attendSet has them for f32 and bf16.
+type attendSet struct{ f32, bf16 attendKernels }
 
-func attendF32x1(blocks, steps int, w *byte, ldw, ldb int, x *float32, _ int, out *float32, _ int) {
-	attendPlain(blocks, steps, w, ldw, ldb, x, out, func(v *byte, xi float32, sums *[narrowLanes]float32) {
-		for i, n := range (*[narrowLanes]float32)(unsafe.Pointer(v)) {
-			sums[i] += xi * n
-		}
-	})
-}
+var plainAttend = &attendSet{attendKernels{[]int{1}, []attendKernel{attendF32x1}}, attendKernels{[]int{1}, []attendKernel{attendBF16x1}}}
 
-func attendBF16x1(blocks, steps int, w *byte, ldw, ldb int, x *float32, _ int, out *float32, _ int) {
-	attendPlain(blocks, steps, w, ldw, ldb, x, out, func(v *byte, xi float32, sums *[narrowLanes]float32) {
-		for i, n := range (*[narrowLanes]uint16)(unsafe.Pointer(v)) {
-			sums[i] += xi * quant.FromBF16(n)
-		}
-	})
-}
-
-func attendPlain(blocks, steps int, w *byte, ldw, ldb int, x *float32, out *float32, add func(v *byte, x float32, sums *[narrowLanes]float32)) {
-	xs, outs := unsafe.Slice(x, steps), unsafe.Slice((*[narrowLanes]float32)(unsafe.Pointer(out)), blocks)
+func attendF32x1(blocks, steps int, w *byte, ldw int, x *float32, _ int, out *float32, _ int) {
+	xs, outs := unsafe.Slice(x, steps), unsafe.Slice((*[16]float32)(unsafe.Pointer(out)), blocks)
 	for b := range blocks {
-		var sums [narrowLanes]float32
+		var sums [16]float32
 		for i, v := range xs {
-			add((*byte)(unsafe.Add(unsafe.Pointer(w), b*ldb+i*ldw)), v, &sums)
+			for l, n := range (*[16]float32)(unsafe.Add(unsafe.Pointer(w), b*blockBytes+i*ldw)) {
+				sums[l] += v * n
+			}
+		}
+		outs[b] = sums
+	}
+}
+
+func attendBF16x1(blocks, steps int, w *byte, ldw int, x *float32, _ int, out *float32, _ int) {
+	xs, outs := unsafe.Slice(x, steps), unsafe.Slice((*[32]float32)(unsafe.Pointer(out)), blocks)
+	for b := range blocks {
+		var sums [32]float32
+		for i, v := range xs {
+			for l, n := range (*[16][2]uint16)(unsafe.Add(unsafe.Pointer(w), b*blockBytes+i*ldw)) {
+				sums[l] += v * quant.FromBF16(n[0])
+				sums[l+16] += v * quant.FromBF16(n[1])
+			}
 		}
 		outs[b] = sums
 	}

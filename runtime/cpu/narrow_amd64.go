@@ -41,14 +41,12 @@ var avx512Narrow = &narrowVariant{
 	quantise: quantiseAVX512, roundBF16: roundBF16AVX512,
 }
 
-var avx512Attend = &attendKernels{
-	rows: []int{8, 4, 2, 1},
-	f32:  []attendKernel{attendF32x8AVX512, attendF32x4AVX512, attendF32x2AVX512, attendF32x1AVX512},
-	bf16: []attendKernel{attendBF16x8AVX512, attendBF16x4AVX512, attendBF16x2AVX512, attendBF16x1AVX512},
+var avx512Attend = &attendSet{
+	attendKernels{[]int{8, 4, 2, 1}, []attendKernel{attendF32x8AVX512, attendF32x4AVX512, attendF32x2AVX512, attendF32x1AVX512}},
+	attendKernels{[]int{8, 4, 2, 1}, []attendKernel{attendBF16x8AVX512, attendBF16x4AVX512, attendBF16x2AVX512, attendBF16x1AVX512}},
 }
 
-var avx2Attend = &attendKernels{
-	rows: []int{4, 2, 1},
-	f32:  []attendKernel{attendF32x4AVX2, attendF32x2AVX2, attendF32x1AVX2},
-	bf16: []attendKernel{attendBF16x4AVX2, attendBF16x2AVX2, attendBF16x1AVX2},
+var avx2Attend = &attendSet{
+	attendKernels{[]int{4, 2, 1}, []attendKernel{attendF32x4AVX2, attendF32x2AVX2, attendF32x1AVX2}},
+	attendKernels{[]int{2, 1}, []attendKernel{attendBF16x2AVX2, attendBF16x1AVX2}},
 }

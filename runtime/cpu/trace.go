@@ -56,7 +56,7 @@ func describe(t task) Call {
 	case *packParts:
 		return Call{"Linear, packing", fmt.Sprintf("f32 %d × %d", k.nc, k.kc), 8 * float64(k.nc*k.kc), 0, 0}
 	case *cacheWrite:
-		return Call{"AttentionCached, storing", fmt.Sprintf("%d × %d", k.k.Rows, k.k.Cols), 2*floats(k.k) + 2*float64(k.k.Rows*k.k.Cols*k.to.cache.elem()), 0, 0}
+		return Call{"AttentionCached, storing", fmt.Sprintf("%d × %d", k.k.Rows, k.k.Cols), 2*floats(k.k) + 2*float64(k.k.Rows*k.k.Cols*(blockBytes/k.to.cache.block())), 0, 0}
 	case *attentionCached:
 		seen, pairs := 0, 0
 		for _, r := range k.runs {
@@ -65,9 +65,12 @@ func describe(t task) Call {
 		}
 		width := k.KVHeads * k.HeadDim
 		return Call{"AttentionCached", fmt.Sprintf("%d rows, %d heads of %d", k.q.Rows, k.Heads, k.HeadDim),
-			2*float64(seen*width*k.cache.elem()) + floats(k.q, k.o), 4 * float64(pairs*k.Heads*k.HeadDim), 0}
+			2*float64(seen*width*(blockBytes/k.cache.block())) + floats(k.q, k.o), 4 * float64(pairs*k.Heads*k.HeadDim), 0}
 	case *rowwise:
 		name := runtime.FuncForPC(reflect.ValueOf(k.row).Pointer()).Name()
+		if k.ids != nil { // rows of a table
+			return Call{name[strings.LastIndexByte(name, '.')+1:], fmt.Sprintf("%d × %d", k.y.Rows, k.y.Cols), 2 * floats(k.y), 0, 0}
+		}
 		return Call{name[strings.LastIndexByte(name, '.')+1:], fmt.Sprintf("%d × %d", k.y.Rows, k.y.Cols), floats(k.y, k.y2, k.a, k.b, k.c), 0, 0}
 	}
 	return Call{Kernel: strings.TrimPrefix(fmt.Sprintf("%T", t), "*cpu.")}

@@ -34,7 +34,7 @@ type variant struct {
 	dots     []dotKernel
 
 	rows   rowSet
-	attend *attendKernels
+	attend *attendSet
 	stream []streamKernel                // of 4, 2 and 1 rows; nil: none
 	read   func(n int, src *byte) uint32 // reads n bytes, a multiple of readStep
 }

@@ -411,61 +411,57 @@ func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ld
 //go:noescape
 func roundBF16AVX2(dst *uint16, src *float32, n int)
 
-// attendF32x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x4AVX2 computes, for 4 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendF32x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x4AVX2 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendF32x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x4AVX2 computes, for 4 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
-// attendBF16x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-
-// attendBF16x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from
-// block to block of 16; ldx and ldo count bytes, too.
-func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
+// attendBF16x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 
 // stream4AVX512 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
 func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)

@@ -8427,23 +8427,22 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendF32x8AVX512(SB), NOSPLIT, $0-72
+// func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x8AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
 	LEAQ (BX)(BX*2), DI
 	LEAQ (BX)(BX*4), R8
 	LEAQ (DI)(BX*4), R9
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), R11
+	MOVQ   x+32(FP), R11
 	MOVQ   steps+8(FP), R12
-	MOVQ   ldb+32(FP), R13
 	MOVQ   CX, R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8456,6 +8455,7 @@ block1:
 	JMP    one1Test
 
 one1:
+	PREFETCHT0   1024(R10)
 	VMOVUPS      (R10), Z8
 	VBROADCASTSS (R11), Z9
 	VFMADD231PS  Z9, Z8, Z0
@@ -8480,7 +8480,7 @@ one1:
 one1Test:
 	CMPQ    R12, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R11
+	MOVQ    ldo+56(FP), R11
 	MOVQ    SI, R10
 	VMOVUPS Z0, (R10)
 	ADDQ    R11, R10
@@ -8497,7 +8497,7 @@ one1Test:
 	VMOVUPS Z6, (R10)
 	ADDQ    R11, R10
 	VMOVUPS Z7, (R10)
-	ADDQ    R13, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x01, AX
 
@@ -8507,21 +8507,127 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendF32x4AVX512(SB), NOSPLIT, $0-72
+// func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	LEAQ    (BX)(BX*2), DI
+	LEAQ    (BX)(BX*4), R8
+	LEAQ    (DI)(BX*4), R9
+	VMOVUPS constants<>+2752(SB), Z0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), R11
+	MOVQ   steps+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   1024(R10)
+	VBROADCASTSS (R11), Z17
+	VBROADCASTSS (R11)(BX*1), Z18
+	VBROADCASTSS (R11)(BX*2), Z19
+	VBROADCASTSS (R11)(DI*1), Z20
+	VBROADCASTSS (R11)(BX*4), Z21
+	VBROADCASTSS (R11)(R8*1), Z22
+	VBROADCASTSS (R11)(DI*2), Z23
+	VBROADCASTSS (R11)(R9*1), Z24
+	VMOVUPS      (R10), Z25
+	VPSLLD       $0x10, Z25, Z26
+	VPANDD       Z0, Z25, Z25
+	VFMADD231PS  Z17, Z26, Z1
+	VFMADD231PS  Z18, Z26, Z3
+	VFMADD231PS  Z19, Z26, Z5
+	VFMADD231PS  Z20, Z26, Z7
+	VFMADD231PS  Z21, Z26, Z9
+	VFMADD231PS  Z22, Z26, Z11
+	VFMADD231PS  Z23, Z26, Z13
+	VFMADD231PS  Z24, Z26, Z15
+	VFMADD231PS  Z17, Z25, Z2
+	VFMADD231PS  Z18, Z25, Z4
+	VFMADD231PS  Z19, Z25, Z6
+	VFMADD231PS  Z20, Z25, Z8
+	VFMADD231PS  Z21, Z25, Z10
+	VFMADD231PS  Z22, Z25, Z12
+	VFMADD231PS  Z23, Z25, Z14
+	VFMADD231PS  Z24, Z25, Z16
+	ADDQ         DX, R10
+	ADDQ         $0x04, R11
+	SUBQ         $0x01, R12
+
+one1Test:
+	CMPQ    R12, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R11
+	MOVQ    SI, R10
+	VMOVUPS Z1, (R10)
+	VMOVUPS Z2, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z3, (R10)
+	VMOVUPS Z4, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z5, (R10)
+	VMOVUPS Z6, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z7, (R10)
+	VMOVUPS Z8, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z9, (R10)
+	VMOVUPS Z10, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z11, (R10)
+	VMOVUPS Z12, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z13, (R10)
+	VMOVUPS Z14, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z15, (R10)
+	VMOVUPS Z16, 64(R10)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x4AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
 	LEAQ (BX)(BX*2), DI
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), R9
+	MOVQ   x+32(FP), R9
 	MOVQ   steps+8(FP), R10
-	MOVQ   ldb+32(FP), R11
 	MOVQ   CX, R8
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8530,6 +8636,7 @@ block1:
 	JMP    one1Test
 
 one1:
+	PREFETCHT0   1024(R8)
 	VMOVUPS      (R8), Z4
 	VBROADCASTSS (R9), Z5
 	VFMADD231PS  Z5, Z4, Z0
@@ -8546,7 +8653,7 @@ one1:
 one1Test:
 	CMPQ    R10, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R9
+	MOVQ    ldo+56(FP), R9
 	MOVQ    SI, R8
 	VMOVUPS Z0, (R8)
 	ADDQ    R9, R8
@@ -8555,7 +8662,7 @@ one1Test:
 	VMOVUPS Z2, (R8)
 	ADDQ    R9, R8
 	VMOVUPS Z3, (R8)
-	ADDQ    R11, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x01, AX
 
@@ -8565,20 +8672,92 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendF32x2AVX512(SB), NOSPLIT, $0-72
+// func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	LEAQ    (BX)(BX*2), DI
+	VMOVUPS constants<>+2752(SB), Z0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   1024(R8)
+	VBROADCASTSS (R9), Z9
+	VBROADCASTSS (R9)(BX*1), Z10
+	VBROADCASTSS (R9)(BX*2), Z11
+	VBROADCASTSS (R9)(DI*1), Z12
+	VMOVUPS      (R8), Z13
+	VPSLLD       $0x10, Z13, Z14
+	VPANDD       Z0, Z13, Z13
+	VFMADD231PS  Z9, Z14, Z1
+	VFMADD231PS  Z10, Z14, Z3
+	VFMADD231PS  Z11, Z14, Z5
+	VFMADD231PS  Z12, Z14, Z7
+	VFMADD231PS  Z9, Z13, Z2
+	VFMADD231PS  Z10, Z13, Z4
+	VFMADD231PS  Z11, Z13, Z6
+	VFMADD231PS  Z12, Z13, Z8
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, 64(R8)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x2AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
 	JMP  block2Test
 
 block2:
-	MOVQ   x+40(FP), R8
+	MOVQ   x+32(FP), R8
 	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
 	MOVQ   CX, DI
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8587,12 +8766,14 @@ block2:
 	JMP    one2Test
 
 one2:
+	PREFETCHT0   1024(DI)
+	PREFETCHT0   1088(DI)
 	VBROADCASTSS (R8), Z4
 	VBROADCASTSS (R8)(BX*1), Z5
 	VMOVUPS      (DI), Z6
 	VFMADD231PS  Z4, Z6, Z0
 	VFMADD231PS  Z5, Z6, Z2
-	VMOVUPS      (DI)(R10*1), Z6
+	VMOVUPS      64(DI), Z6
 	VFMADD231PS  Z4, Z6, Z1
 	VFMADD231PS  Z5, Z6, Z3
 	ADDQ         DX, DI
@@ -8602,15 +8783,14 @@ one2:
 one2Test:
 	CMPQ    R9, $0x01
 	JGE     one2
-	MOVQ    ldo+64(FP), R8
+	MOVQ    ldo+56(FP), R8
 	MOVQ    SI, DI
 	VMOVUPS Z0, (DI)
 	VMOVUPS Z1, 64(DI)
 	ADDQ    R8, DI
 	VMOVUPS Z2, (DI)
 	VMOVUPS Z3, 64(DI)
-	ADDQ    R10, CX
-	ADDQ    R10, CX
+	ADDQ    $0x00000080, CX
 	ADDQ    $0x00000080, SI
 	SUBQ    $0x02, AX
 
@@ -8620,9 +8800,8 @@ block2Test:
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), R8
+	MOVQ   x+32(FP), R8
 	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
 	MOVQ   CX, DI
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8631,12 +8810,14 @@ block1:
 	JMP    some1Test
 
 some1:
+	PREFETCHT0   1024(DI)
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (R8), Z5
 	VFMADD231PS  Z5, Z4, Z0
 	VBROADCASTSS (R8)(BX*1), Z5
 	VFMADD231PS  Z5, Z4, Z2
 	ADDQ         DX, DI
+	PREFETCHT0   1024(DI)
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS 4(R8), Z5
 	VFMADD231PS  Z5, Z4, Z1
@@ -8652,6 +8833,7 @@ some1Test:
 	JMP  one1Test
 
 one1:
+	PREFETCHT0   1024(DI)
 	VMOVUPS      (DI), Z4
 	VBROADCASTSS (R8), Z5
 	VFMADD231PS  Z5, Z4, Z0
@@ -8664,14 +8846,14 @@ one1:
 one1Test:
 	CMPQ    R9, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R8
+	MOVQ    ldo+56(FP), R8
 	MOVQ    SI, DI
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
 	VADDPS  Z3, Z2, Z2
 	VMOVUPS Z2, (DI)
-	ADDQ    R10, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x01, AX
 
@@ -8681,22 +8863,175 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendF32x1AVX512(SB), NOSPLIT, $0-72
+// func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	VMOVUPS constants<>+2752(SB), Z0
+	JMP     block2Test
+
+block2:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    one2Test
+
+one2:
+	PREFETCHT0   1024(DI)
+	PREFETCHT0   1088(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z2
+	VFMADD231PS  Z10, Z11, Z6
+	VMOVUPS      64(DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z3
+	VFMADD231PS  Z10, Z12, Z7
+	VFMADD231PS  Z9, Z11, Z4
+	VFMADD231PS  Z10, Z11, Z8
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one2Test:
+	CMPQ    R9, $0x01
+	JGE     one2
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Z1, (DI)
+	VMOVUPS Z2, 64(DI)
+	VMOVUPS Z3, 128(DI)
+	VMOVUPS Z4, 192(DI)
+	ADDQ    R8, DI
+	VMOVUPS Z5, (DI)
+	VMOVUPS Z6, 64(DI)
+	VMOVUPS Z7, 128(DI)
+	VMOVUPS Z8, 192(DI)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000100, SI
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   1024(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z3
+	VFMADD231PS  Z10, Z11, Z7
+	ADDQ         DX, DI
+	PREFETCHT0   1024(DI)
+	VBROADCASTSS 4(R8), Z9
+	VBROADCASTSS 4(R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z2
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z9, Z11, Z4
+	VFMADD231PS  Z10, Z11, Z8
+	ADDQ         DX, DI
+	ADDQ         $0x08, R8
+	SUBQ         $0x02, R9
+
+some1Test:
+	CMPQ R9, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   1024(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z3
+	VFMADD231PS  Z10, Z11, Z7
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z1, (DI)
+	VADDPS  Z4, Z3, Z3
+	VMOVUPS Z3, 64(DI)
+	ADDQ    R8, DI
+	VADDPS  Z6, Z5, Z5
+	VMOVUPS Z5, (DI)
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, 64(DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x1AVX512(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), BX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), BX
 	JMP  block4Test
 
 block4:
-	MOVQ   x+40(FP), DI
+	MOVQ   x+32(FP), DI
 	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
 	MOVQ   CX, SI
-	LEAQ   (R9)(R9*2), R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -8704,14 +9039,18 @@ block4:
 	JMP    one4Test
 
 one4:
+	PREFETCHT0   1024(SI)
+	PREFETCHT0   1088(SI)
+	PREFETCHT0   1152(SI)
+	PREFETCHT0   1216(SI)
 	VBROADCASTSS (DI), Z4
 	VMOVUPS      (SI), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VMOVUPS      (SI)(R9*1), Z5
+	VMOVUPS      64(SI), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VMOVUPS      (SI)(R9*2), Z5
+	VMOVUPS      128(SI), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VMOVUPS      (SI)(R10*1), Z5
+	VMOVUPS      192(SI), Z5
 	VFMADD231PS  Z4, Z5, Z3
 	ADDQ         DX, SI
 	ADDQ         $0x04, DI
@@ -8720,16 +9059,13 @@ one4:
 one4Test:
 	CMPQ    R8, $0x01
 	JGE     one4
-	MOVQ    ldo+64(FP), SI
+	MOVQ    ldo+56(FP), SI
 	MOVQ    BX, SI
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	VMOVUPS Z2, 128(SI)
 	VMOVUPS Z3, 192(SI)
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    R9, CX
+	ADDQ    $0x00000100, CX
 	ADDQ    $0x00000100, BX
 	SUBQ    $0x04, AX
 
@@ -8739,9 +9075,8 @@ block4Test:
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), DI
+	MOVQ   x+32(FP), DI
 	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
 	MOVQ   CX, SI
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -8750,18 +9085,22 @@ block1:
 	JMP    some1Test
 
 some1:
+	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Z4
 	VBROADCASTSS (DI), Z5
 	VFMADD231PS  Z5, Z4, Z0
 	ADDQ         DX, SI
+	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Z4
 	VBROADCASTSS 4(DI), Z5
 	VFMADD231PS  Z5, Z4, Z1
 	ADDQ         DX, SI
+	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Z4
 	VBROADCASTSS 8(DI), Z5
 	VFMADD231PS  Z5, Z4, Z2
 	ADDQ         DX, SI
+	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Z4
 	VBROADCASTSS 12(DI), Z5
 	VFMADD231PS  Z5, Z4, Z3
@@ -8775,6 +9114,7 @@ some1Test:
 	JMP  one1Test
 
 one1:
+	PREFETCHT0   1024(SI)
 	VMOVUPS      (SI), Z4
 	VBROADCASTSS (DI), Z5
 	VFMADD231PS  Z5, Z4, Z0
@@ -8785,13 +9125,13 @@ one1:
 one1Test:
 	CMPQ    R8, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), SI
+	MOVQ    ldo+56(FP), SI
 	MOVQ    BX, SI
 	VADDPS  Z2, Z0, Z0
 	VADDPS  Z3, Z1, Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (SI)
-	ADDQ    R9, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, BX
 	SUBQ    $0x01, AX
 
@@ -8801,21 +9141,143 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, FMA3
-TEXT ·attendF32x4AVX2(SB), NOSPLIT, $0-72
+// func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), BX
+	VMOVUPS constants<>+2752(SB), Z0
+	JMP     block2Test
+
+block2:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	JMP    one2Test
+
+one2:
+	PREFETCHT0   1024(SI)
+	PREFETCHT0   1088(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z2
+	VMOVUPS      64(SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z3
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one2Test:
+	CMPQ    R8, $0x01
+	JGE     one2
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Z1, (SI)
+	VMOVUPS Z2, 64(SI)
+	VMOVUPS Z3, 128(SI)
+	VMOVUPS Z4, 192(SI)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000100, BX
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   1024(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, SI
+	PREFETCHT0   1024(SI)
+	VBROADCASTSS 4(DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z2
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         DX, SI
+	ADDQ         $0x08, DI
+	SUBQ         $0x02, R8
+
+some1Test:
+	CMPQ R8, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   1024(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z1, (SI)
+	VADDPS  Z4, Z3, Z3
+	VMOVUPS Z3, 64(SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x4AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
 	LEAQ (BX)(BX*2), DI
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), R9
+	MOVQ   x+32(FP), R9
 	MOVQ   steps+8(FP), R10
-	MOVQ   ldb+32(FP), R11
 	MOVQ   CX, R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8828,6 +9290,7 @@ block1:
 	JMP    one1Test
 
 one1:
+	PREFETCHT0   1024(R8)
 	VBROADCASTSS (R9), Y8
 	VBROADCASTSS (R9)(BX*1), Y9
 	VBROADCASTSS (R9)(BX*2), Y10
@@ -8849,7 +9312,7 @@ one1:
 one1Test:
 	CMPQ    R10, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R9
+	MOVQ    ldo+56(FP), R9
 	MOVQ    SI, R8
 	VMOVUPS Y0, (R8)
 	VMOVUPS Y1, 32(R8)
@@ -8862,7 +9325,7 @@ one1Test:
 	ADDQ    R9, R8
 	VMOVUPS Y6, (R8)
 	VMOVUPS Y7, 32(R8)
-	ADDQ    R11, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x01, AX
 
@@ -8872,20 +9335,19 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, FMA3
-TEXT ·attendF32x2AVX2(SB), NOSPLIT, $0-72
+// func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x2AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
 	JMP  block1Test
 
 block1:
-	MOVQ   x+40(FP), R8
+	MOVQ   x+32(FP), R8
 	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
 	MOVQ   CX, DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8894,6 +9356,7 @@ block1:
 	JMP    one1Test
 
 one1:
+	PREFETCHT0   1024(DI)
 	VBROADCASTSS (R8), Y4
 	VBROADCASTSS (R8)(BX*1), Y5
 	VMOVUPS      (DI), Y6
@@ -8909,14 +9372,14 @@ one1:
 one1Test:
 	CMPQ    R9, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R8
+	MOVQ    ldo+56(FP), R8
 	MOVQ    SI, DI
 	VMOVUPS Y0, (DI)
 	VMOVUPS Y1, 32(DI)
 	ADDQ    R8, DI
 	VMOVUPS Y2, (DI)
 	VMOVUPS Y3, 32(DI)
-	ADDQ    R10, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x01, AX
 
@@ -8926,112 +9389,43 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, FMA3
-TEXT ·attendF32x1AVX2(SB), NOSPLIT, $0-72
+// func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x1AVX2(SB), NOSPLIT, $0-64
 	MOVQ blocks+0(FP), AX
 	MOVQ w+16(FP), CX
 	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), BX
-	JMP  block2Test
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), BX
+	JMP  block1Test
 
-block2:
-	MOVQ   x+40(FP), DI
+block1:
+	MOVQ   x+32(FP), DI
 	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
 	MOVQ   CX, SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    one2Test
+	JMP    one1Test
 
-one2:
-	VBROADCASTSS (DI), Y4
-	VMOVUPS      (SI), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VMOVUPS      32(SI), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VMOVUPS      (SI)(R9*1), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VMOVUPS      32(SI)(R9*1), Y5
-	VFMADD231PS  Y4, Y5, Y3
+one1:
+	PREFETCHT0   1024(SI)
+	VBROADCASTSS (DI), Y2
+	VMOVUPS      (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VMOVUPS      32(SI), Y3
+	VFMADD231PS  Y2, Y3, Y1
 	ADDQ         DX, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, R8
 
-one2Test:
+one1Test:
 	CMPQ    R8, $0x01
-	JGE     one2
-	MOVQ    ldo+64(FP), SI
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
 	MOVQ    BX, SI
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
-	VMOVUPS Y2, 64(SI)
-	VMOVUPS Y3, 96(SI)
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    $0x00000080, BX
-	SUBQ    $0x02, AX
-
-block2Test:
-	CMPQ AX, $0x02
-	JGE  block2
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), DI
-	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
-	MOVQ   CX, SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    some1Test
-
-some1:
-	VBROADCASTSS (DI), Y4
-	VMOVUPS      (SI), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VMOVUPS      32(SI), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	ADDQ         DX, SI
-	VBROADCASTSS 4(DI), Y4
-	VMOVUPS      (SI), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VMOVUPS      32(SI), Y5
-	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         DX, SI
-	ADDQ         $0x08, DI
-	SUBQ         $0x02, R8
-
-some1Test:
-	CMPQ R8, $0x02
-	JGE  some1
-	JMP  one1Test
-
-one1:
-	VBROADCASTSS (DI), Y4
-	VMOVUPS      (SI), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VMOVUPS      32(SI), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	ADDQ         DX, SI
-	ADDQ         $0x04, DI
-	SUBQ         $0x01, R8
-
-one1Test:
-	CMPQ    R8, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), SI
-	MOVQ    BX, SI
-	VADDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (SI)
-	VADDPS  Y3, Y2, Y2
-	VMOVUPS Y2, 32(SI)
-	ADDQ    R9, CX
+	ADDQ    $0x00000040, CX
 	ADDQ    $0x00000040, BX
 	SUBQ    $0x01, AX
 
@@ -9041,413 +9435,21 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendBF16x8AVX512(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
-	LEAQ (BX)(BX*2), DI
-	LEAQ (BX)(BX*4), R8
-	LEAQ (DI)(BX*4), R9
-	JMP  block1Test
+// func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·attendBF16x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	VMOVUPS constants<>+2752(SB), Y0
+	JMP     block1Test
 
 block1:
-	MOVQ   x+40(FP), R11
-	MOVQ   steps+8(FP), R12
-	MOVQ   ldb+32(FP), R13
-	MOVQ   CX, R10
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	JMP    one1Test
-
-one1:
-	VPMOVZXWD    (R10), Z8
-	VPSLLD       $0x10, Z8, Z8
-	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z9, Z8, Z0
-	VBROADCASTSS (R11)(BX*1), Z9
-	VFMADD231PS  Z9, Z8, Z1
-	VBROADCASTSS (R11)(BX*2), Z9
-	VFMADD231PS  Z9, Z8, Z2
-	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z9, Z8, Z3
-	VBROADCASTSS (R11)(BX*4), Z9
-	VFMADD231PS  Z9, Z8, Z4
-	VBROADCASTSS (R11)(R8*1), Z9
-	VFMADD231PS  Z9, Z8, Z5
-	VBROADCASTSS (R11)(DI*2), Z9
-	VFMADD231PS  Z9, Z8, Z6
-	VBROADCASTSS (R11)(R9*1), Z9
-	VFMADD231PS  Z9, Z8, Z7
-	ADDQ         DX, R10
-	ADDQ         $0x04, R11
-	SUBQ         $0x01, R12
-
-one1Test:
-	CMPQ    R12, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), R11
-	MOVQ    SI, R10
-	VMOVUPS Z0, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z1, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z2, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z3, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z4, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z5, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z6, (R10)
-	ADDQ    R11, R10
-	VMOVUPS Z7, (R10)
-	ADDQ    R13, CX
-	ADDQ    $0x00000040, SI
-	SUBQ    $0x01, AX
-
-block1Test:
-	CMPQ AX, $0x01
-	JGE  block1
-	VZEROUPPER
-	RET
-
-// func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendBF16x4AVX512(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
-	LEAQ (BX)(BX*2), DI
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), R9
-	MOVQ   steps+8(FP), R10
-	MOVQ   ldb+32(FP), R11
-	MOVQ   CX, R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    one1Test
-
-one1:
-	VPMOVZXWD    (R8), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (R9), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	VBROADCASTSS (R9)(BX*1), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	VBROADCASTSS (R9)(BX*2), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	VBROADCASTSS (R9)(DI*1), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         DX, R8
-	ADDQ         $0x04, R9
-	SUBQ         $0x01, R10
-
-one1Test:
-	CMPQ    R10, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), R9
-	MOVQ    SI, R8
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R11, CX
-	ADDQ    $0x00000040, SI
-	SUBQ    $0x01, AX
-
-block1Test:
-	CMPQ AX, $0x01
-	JGE  block1
-	VZEROUPPER
-	RET
-
-// func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendBF16x2AVX512(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
-	JMP  block2Test
-
-block2:
-	MOVQ   x+40(FP), R8
+	MOVQ   x+32(FP), R8
 	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
 	MOVQ   CX, DI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    one2Test
-
-one2:
-	VBROADCASTSS (R8), Z4
-	VBROADCASTSS (R8)(BX*1), Z5
-	VPMOVZXWD    (DI), Z6
-	VPSLLD       $0x10, Z6, Z6
-	VFMADD231PS  Z4, Z6, Z0
-	VFMADD231PS  Z5, Z6, Z2
-	VPMOVZXWD    (DI)(R10*1), Z6
-	VPSLLD       $0x10, Z6, Z6
-	VFMADD231PS  Z4, Z6, Z1
-	VFMADD231PS  Z5, Z6, Z3
-	ADDQ         DX, DI
-	ADDQ         $0x04, R8
-	SUBQ         $0x01, R9
-
-one2Test:
-	CMPQ    R9, $0x01
-	JGE     one2
-	MOVQ    ldo+64(FP), R8
-	MOVQ    SI, DI
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R10, CX
-	ADDQ    R10, CX
-	ADDQ    $0x00000080, SI
-	SUBQ    $0x02, AX
-
-block2Test:
-	CMPQ AX, $0x02
-	JGE  block2
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), R8
-	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
-	MOVQ   CX, DI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    some1Test
-
-some1:
-	VPMOVZXWD    (DI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (R8), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	VBROADCASTSS (R8)(BX*1), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	ADDQ         DX, DI
-	VPMOVZXWD    (DI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS 4(R8), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	VBROADCASTSS 4(R8)(BX*1), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         DX, DI
-	ADDQ         $0x08, R8
-	SUBQ         $0x02, R9
-
-some1Test:
-	CMPQ R9, $0x02
-	JGE  some1
-	JMP  one1Test
-
-one1:
-	VPMOVZXWD    (DI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (R8), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	VBROADCASTSS (R8)(BX*1), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	ADDQ         DX, DI
-	ADDQ         $0x04, R8
-	SUBQ         $0x01, R9
-
-one1Test:
-	CMPQ    R9, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), R8
-	MOVQ    SI, DI
-	VADDPS  Z1, Z0, Z0
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VADDPS  Z3, Z2, Z2
-	VMOVUPS Z2, (DI)
-	ADDQ    R10, CX
-	ADDQ    $0x00000040, SI
-	SUBQ    $0x01, AX
-
-block1Test:
-	CMPQ AX, $0x01
-	JGE  block1
-	VZEROUPPER
-	RET
-
-// func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·attendBF16x1AVX512(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), BX
-	JMP  block4Test
-
-block4:
-	MOVQ   x+40(FP), DI
-	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
-	MOVQ   CX, SI
-	LEAQ   (R9)(R9*2), R10
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    one4Test
-
-one4:
-	VBROADCASTSS (DI), Z4
-	VPMOVZXWD    (SI), Z5
-	VPSLLD       $0x10, Z5, Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VPMOVZXWD    (SI)(R9*1), Z5
-	VPSLLD       $0x10, Z5, Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VPMOVZXWD    (SI)(R9*2), Z5
-	VPSLLD       $0x10, Z5, Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VPMOVZXWD    (SI)(R10*1), Z5
-	VPSLLD       $0x10, Z5, Z5
-	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         DX, SI
-	ADDQ         $0x04, DI
-	SUBQ         $0x01, R8
-
-one4Test:
-	CMPQ    R8, $0x01
-	JGE     one4
-	MOVQ    ldo+64(FP), SI
-	MOVQ    BX, SI
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	VMOVUPS Z2, 128(SI)
-	VMOVUPS Z3, 192(SI)
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    $0x00000100, BX
-	SUBQ    $0x04, AX
-
-block4Test:
-	CMPQ AX, $0x04
-	JGE  block4
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), DI
-	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
-	MOVQ   CX, SI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    some1Test
-
-some1:
-	VPMOVZXWD    (SI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (DI), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	ADDQ         DX, SI
-	VPMOVZXWD    (SI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS 4(DI), Z5
-	VFMADD231PS  Z5, Z4, Z1
-	ADDQ         DX, SI
-	VPMOVZXWD    (SI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS 8(DI), Z5
-	VFMADD231PS  Z5, Z4, Z2
-	ADDQ         DX, SI
-	VPMOVZXWD    (SI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS 12(DI), Z5
-	VFMADD231PS  Z5, Z4, Z3
-	ADDQ         DX, SI
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, R8
-
-some1Test:
-	CMPQ R8, $0x04
-	JGE  some1
-	JMP  one1Test
-
-one1:
-	VPMOVZXWD    (SI), Z4
-	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (DI), Z5
-	VFMADD231PS  Z5, Z4, Z0
-	ADDQ         DX, SI
-	ADDQ         $0x04, DI
-	SUBQ         $0x01, R8
-
-one1Test:
-	CMPQ    R8, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), SI
-	MOVQ    BX, SI
-	VADDPS  Z2, Z0, Z0
-	VADDPS  Z3, Z1, Z1
-	VADDPS  Z1, Z0, Z0
-	VMOVUPS Z0, (SI)
-	ADDQ    R9, CX
-	ADDQ    $0x00000040, BX
-	SUBQ    $0x01, AX
-
-block1Test:
-	CMPQ AX, $0x01
-	JGE  block1
-	VZEROUPPER
-	RET
-
-// func attendBF16x4AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·attendBF16x4AVX2(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
-	LEAQ (BX)(BX*2), DI
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), R9
-	MOVQ   steps+8(FP), R10
-	MOVQ   ldb+32(FP), R11
-	MOVQ   CX, R8
-	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -9455,87 +9457,27 @@ block1:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
 	JMP    one1Test
 
 one1:
-	VBROADCASTSS (R9), Y8
-	VBROADCASTSS (R9)(BX*1), Y9
-	VBROADCASTSS (R9)(BX*2), Y10
-	VBROADCASTSS (R9)(DI*1), Y11
-	VPMOVZXWD    (R8), Y12
-	VPSLLD       $0x10, Y12, Y12
-	VFMADD231PS  Y8, Y12, Y0
-	VFMADD231PS  Y9, Y12, Y2
-	VFMADD231PS  Y10, Y12, Y4
-	VFMADD231PS  Y11, Y12, Y6
-	VPMOVZXWD    16(R8), Y12
-	VPSLLD       $0x10, Y12, Y12
-	VFMADD231PS  Y8, Y12, Y1
-	VFMADD231PS  Y9, Y12, Y3
+	PREFETCHT0   1024(DI)
+	VBROADCASTSS (R8), Y9
+	VBROADCASTSS (R8)(BX*1), Y10
+	VMOVUPS      (DI), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y10, Y12, Y5
-	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         DX, R8
-	ADDQ         $0x04, R9
-	SUBQ         $0x01, R10
-
-one1Test:
-	CMPQ    R10, $0x01
-	JGE     one1
-	MOVQ    ldo+64(FP), R9
-	MOVQ    SI, R8
-	VMOVUPS Y0, (R8)
-	VMOVUPS Y1, 32(R8)
-	ADDQ    R9, R8
-	VMOVUPS Y2, (R8)
-	VMOVUPS Y3, 32(R8)
-	ADDQ    R9, R8
-	VMOVUPS Y4, (R8)
-	VMOVUPS Y5, 32(R8)
-	ADDQ    R9, R8
-	VMOVUPS Y6, (R8)
-	VMOVUPS Y7, 32(R8)
-	ADDQ    R11, CX
-	ADDQ    $0x00000040, SI
-	SUBQ    $0x01, AX
-
-block1Test:
-	CMPQ AX, $0x01
-	JGE  block1
-	VZEROUPPER
-	RET
-
-// func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·attendBF16x2AVX2(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), SI
-	JMP  block1Test
-
-block1:
-	MOVQ   x+40(FP), R8
-	MOVQ   steps+8(FP), R9
-	MOVQ   ldb+32(FP), R10
-	MOVQ   CX, DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    one1Test
-
-one1:
-	VBROADCASTSS (R8), Y4
-	VBROADCASTSS (R8)(BX*1), Y5
-	VPMOVZXWD    (DI), Y6
-	VPSLLD       $0x10, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y2
-	VPMOVZXWD    16(DI), Y6
-	VPSLLD       $0x10, Y6, Y6
-	VFMADD231PS  Y4, Y6, Y1
-	VFMADD231PS  Y5, Y6, Y3
+	VFMADD231PS  Y9, Y11, Y3
+	VFMADD231PS  Y10, Y11, Y7
+	VMOVUPS      32(DI), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VFMADD231PS  Y9, Y12, Y2
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y9, Y11, Y4
+	VFMADD231PS  Y10, Y11, Y8
 	ADDQ         DX, DI
 	ADDQ         $0x04, R8
 	SUBQ         $0x01, R9
@@ -9543,15 +9485,19 @@ one1:
 one1Test:
 	CMPQ    R9, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), R8
+	MOVQ    ldo+56(FP), R8
 	MOVQ    SI, DI
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
 	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	ADDQ    R10, CX
-	ADDQ    $0x00000040, SI
+	VMOVUPS Y5, (DI)
+	VMOVUPS Y6, 32(DI)
+	VMOVUPS Y7, 64(DI)
+	VMOVUPS Y8, 96(DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
 	SUBQ    $0x01, AX
 
 block1Test:
@@ -9560,108 +9506,40 @@ block1Test:
 	VZEROUPPER
 	RET
 
-// func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, ldb int, x *float32, ldx int, out *float32, ldo int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·attendBF16x1AVX2(SB), NOSPLIT, $0-72
-	MOVQ blocks+0(FP), AX
-	MOVQ w+16(FP), CX
-	MOVQ ldw+24(FP), DX
-	MOVQ ldx+48(FP), BX
-	MOVQ out+56(FP), BX
-	JMP  block2Test
-
-block2:
-	MOVQ   x+40(FP), DI
-	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
-	MOVQ   CX, SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    one2Test
-
-one2:
-	VBROADCASTSS (DI), Y4
-	VPMOVZXWD    (SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VPMOVZXWD    16(SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VPMOVZXWD    (SI)(R9*1), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VPMOVZXWD    16(SI)(R9*1), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         DX, SI
-	ADDQ         $0x04, DI
-	SUBQ         $0x01, R8
-
-one2Test:
-	CMPQ    R8, $0x01
-	JGE     one2
-	MOVQ    ldo+64(FP), SI
-	MOVQ    BX, SI
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	VMOVUPS Y2, 64(SI)
-	VMOVUPS Y3, 96(SI)
-	ADDQ    R9, CX
-	ADDQ    R9, CX
-	ADDQ    $0x00000080, BX
-	SUBQ    $0x02, AX
-
-block2Test:
-	CMPQ AX, $0x02
-	JGE  block2
-	JMP  block1Test
+// func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·attendBF16x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), BX
+	VMOVUPS constants<>+2752(SB), Y0
+	JMP     block1Test
 
 block1:
-	MOVQ   x+40(FP), DI
+	MOVQ   x+32(FP), DI
 	MOVQ   steps+8(FP), R8
-	MOVQ   ldb+32(FP), R9
 	MOVQ   CX, SI
-	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    some1Test
-
-some1:
-	VBROADCASTSS (DI), Y4
-	VPMOVZXWD    (SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VPMOVZXWD    16(SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y2
-	ADDQ         DX, SI
-	VBROADCASTSS 4(DI), Y4
-	VPMOVZXWD    (SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VPMOVZXWD    16(SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         DX, SI
-	ADDQ         $0x08, DI
-	SUBQ         $0x02, R8
-
-some1Test:
-	CMPQ R8, $0x02
-	JGE  some1
-	JMP  one1Test
+	VXORPS Y4, Y4, Y4
+	JMP    one1Test
 
 one1:
-	VBROADCASTSS (DI), Y4
-	VPMOVZXWD    (SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VPMOVZXWD    16(SI), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VFMADD231PS  Y4, Y5, Y2
+	PREFETCHT0   1024(SI)
+	VBROADCASTSS (DI), Y5
+	VMOVUPS      (SI), Y6
+	VPSLLD       $0x10, Y6, Y7
+	VPAND        Y0, Y6, Y6
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	VMOVUPS      32(SI), Y6
+	VPSLLD       $0x10, Y6, Y7
+	VPAND        Y0, Y6, Y6
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y5, Y6, Y4
 	ADDQ         DX, SI
 	ADDQ         $0x04, DI
 	SUBQ         $0x01, R8
@@ -9669,14 +9547,14 @@ one1:
 one1Test:
 	CMPQ    R8, $0x01
 	JGE     one1
-	MOVQ    ldo+64(FP), SI
+	MOVQ    ldo+56(FP), SI
 	MOVQ    BX, SI
-	VADDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (SI)
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS Y1, (SI)
 	VMOVUPS Y2, 32(SI)
-	ADDQ    R9, CX
-	ADDQ    $0x00000040, BX
+	VMOVUPS Y3, 64(SI)
+	VMOVUPS Y4, 96(SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, BX
 	SUBQ    $0x01, AX
 
 block1Test:

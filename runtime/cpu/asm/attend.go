@@ -9,26 +9,31 @@ import (
 )
 
 // attend writes the products of attention over a cache, f32 or bf16: of queries with keys, whose columns lie side by side for
-// 16 positions, and of probabilities with values, whose rows are positions.
+// a block of positions, and of probabilities with values, whose rows are positions.
 func attend() {
-	for _, bf16 := range []bool{false, true} {
-		for _, rows := range []int{8, 4, 2, 1} {
-			avx512.attend(bf16, rows)
-		}
-		for _, rows := range []int{4, 2, 1} {
-			avx2.attend(bf16, rows)
-		}
+	for _, rows := range []int{8, 4, 2, 1} {
+		avx512.attend(false, rows)
+		avx512.attend(true, rows)
+	}
+	for _, rows := range []int{4, 2, 1} {
+		avx2.attend(false, rows)
+	}
+	for _, rows := range []int{2, 1} { // of a block of bf16, there are four sums a row
+		avx2.attend(true, rows)
 	}
 }
 
+// attendAhead is how many bytes ahead a cache is fetched.
+const attendAhead = 1024
+
 func (v isa) attend(bf16 bool, rows int) {
-	name := "attendF32"
+	name, numbers := "attendF32", "16 numbers"
 	if bf16 {
-		name = "attendBF16"
+		name, numbers = "attendBF16", "32 numbers"
 	}
-	TEXT(fmt.Sprintf("%sx%d%s", name, rows, v.suffix), NOSPLIT, "func(blocks, steps int, w *byte, ldw, ldb int, x *float32, ldx int, out *float32, ldo int)")
-	Doc(fmt.Sprintf("%sx%d%s computes, for %d rows of x, the sums over steps of x[step] times 16 numbers at w, ldw bytes from step to step, and ldb from",
-		name, rows, v.suffix, rows), "block to block of 16; ldx and ldo count bytes, too.")
+	TEXT(fmt.Sprintf("%sx%d%s", name, rows, v.suffix), NOSPLIT, "func(blocks, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)")
+	Doc(fmt.Sprintf("%sx%d%s computes, for %d rows of x, the sums over steps of x[step] times the %s of a block at w, ldw bytes from",
+		name, rows, v.suffix, rows, numbers), "step to step; blocks lie side by side. ldx and ldo count bytes, too.")
 	load := func(p string) reg.GPVirtual { r := GP64(); Load(Param(p), r); return r }
 	blocks, w, ldw, ldx, out := load("blocks"), load("w"), load("ldw"), load("ldx"), load("out")
 	multiple := map[int]Mem{} // of ldx, as an index
@@ -48,88 +53,104 @@ func (v isa) attend(bf16 bool, rows int) {
 			multiple[r] = Mem{Index: m, Scale: 1}
 		}
 	}
+	a := attendLoop{v, bf16, rows, blocks, w, ldw, out, multiple, nil}
+	if bf16 {
+		a.high = v.load(bitsOf(0xffff0000))
+	}
 	// With few rows, several blocks are computed side by side, or consecutive steps of one go to different sums: an instruction
 	// waits for the sum before it, and a row of values is read once for all its columns.
-	side := max(1, v.lanes/4/rows)
-	if side > 1 {
-		v.attendBlocks(bf16, rows, side, 1, blocks, w, ldw, out, multiple)
+	at := 1 // blocks side by side
+	if v.lanes == 16 && rows <= 2 {
+		at = 4 / rows
+		if bf16 {
+			at = 2
+		}
 	}
-	v.attendBlocks(bf16, rows, 1, side, blocks, w, ldw, out, multiple)
+	if at > 1 {
+		a.write(at, 1)
+	}
+	a.write(1, at)
 	VZEROUPPER()
 	RET()
 }
 
-// attendBlocks writes the loop over blocks, side of them at a time, in so many phases of steps.
-func (v isa) attendBlocks(bf16 bool, rows, side, phases int, blocks, w, ldw, out reg.GPVirtual, multiple map[int]Mem) {
+// attendLoop is a kernel under construction.
+type attendLoop struct {
+	isa
+	bf16                bool
+	rows                int
+	blocks, w, ldw, out reg.GPVirtual
+	multiple            map[int]Mem
+	high                vector // masks the upper number of a pair
+}
+
+// write writes the loop over blocks, side of them at a time, in so many phases of steps.
+func (a *attendLoop) write(side, phases int) {
+	v := a.isa
 	load := func(p string) reg.GPVirtual { r := GP64(); Load(Param(p), r); return r }
-	halves := narrowLanes / v.lanes
 	name := func(s string) string { return fmt.Sprintf("%s%d", s, side) }
-	loop(name("block"), blocks, side, func() {
-		at, xs, steps, ldb := GP64(), load("x"), load("steps"), load("ldb")
-		MOVQ(w, at)
-		ldb3 := GP64()
-		if side > 3 {
-			LEAQ(Mem{Base: ldb, Index: ldb, Scale: 2}, ldb3)
-		}
-		place := func(b int) Mem {
-			switch b {
-			case 0:
-				return Mem{Base: at}
-			case 3:
-				return Mem{Base: at, Index: ldb3, Scale: 1}
-			}
-			return Mem{Base: at, Index: ldb, Scale: uint8(b)}
-		}
-		acc := map[[4]int]vector{} // by row, block, half and phase
-		each := func(visit func(k [4]int)) {
-			for r := range rows {
-				for b := range side {
-					for h := range halves {
-						for p := range phases {
-							visit([4]int{r, b, h, p})
-						}
+	loads := 16 / v.lanes // of 64 bytes
+	parts := loads        // sums of a block
+	if a.bf16 {
+		parts *= 2
+	}
+	loop(name("block"), a.blocks, side, func() {
+		at, xs, steps := GP64(), load("x"), load("steps")
+		MOVQ(a.w, at)
+		acc := map[[4]int]vector{} // by row, block, part and phase
+		for r := range a.rows {
+			for b := range side {
+				for p := range parts {
+					for phase := range phases {
+						s := v.vec()
+						clear(s)
+						acc[[4]int{r, b, p, phase}] = s
 					}
 				}
 			}
 		}
-		each(func(k [4]int) {
-			acc[k] = v.vec()
-			clear(acc[k])
-		})
 		step := func(phase int) {
-			xv := make([]vector, rows)
-			for r := range xv {
-				m := multiple[r]
+			for b := range side {
+				PREFETCHT0(Mem{Base: at, Disp: attendAhead + 64*b})
+			}
+			x := make([]vector, a.rows)
+			broadcast := func(r int) vector {
+				m, y := a.multiple[r], v.vec()
 				m.Base, m.Disp = xs, 4*phase
-				if side*halves > 1 {
-					xv[r] = v.vec()
-					VBROADCASTSS(m, xv[r])
+				VBROADCASTSS(m, y)
+				return y
+			}
+			if side*parts > 1 {
+				for r := range x {
+					x[r] = broadcast(r)
 				}
 			}
 			for b := range side {
-				for h := range halves {
-					m, wv := place(b), v.vec()
-					if bf16 {
-						m.Disp = h * v.lanes * 2
-						VPMOVZXWD(m, wv)
-						VPSLLD(Imm(16), wv, wv)
-					} else {
-						m.Disp = h * v.lanes * 4
-						VMOVUPS(m, wv)
-					}
-					for r := range rows {
-						x := xv[r]
-						if x == nil {
-							m := multiple[r]
-							m.Base, m.Disp = xs, 4*phase
-							x = v.vec()
-							VBROADCASTSS(m, x)
+				for l := range loads {
+					m := Mem{Base: at, Disp: 64*b + l*v.lanes*4}
+					numbers := []vector{v.load(m)}
+					if a.bf16 {
+						low := v.vec()
+						VPSLLD(Imm(16), numbers[0], low)
+						if v.lanes == 16 {
+							VPANDD(a.high, numbers[0], numbers[0])
+						} else {
+							VPAND(a.high, numbers[0], numbers[0])
 						}
-						VFMADD231PS(x, wv, acc[[4]int{r, b, h, phase}])
+						numbers = []vector{low, numbers[0]}
+					}
+					for half, n := range numbers {
+						for r := range a.rows {
+							y := x[r]
+							if y == nil {
+								y = broadcast(r)
+							}
+							VFMADD231PS(y, n, acc[[4]int{r, b, half*loads + l, phase}])
+						}
 					}
 				}
 			}
-			ADDQ(ldw, at)
+			ADDQ(a.ldw, at)
 		}
 		if phases > 1 {
 			loop(name("some"), steps, phases, func() {
@@ -144,25 +165,23 @@ func (v isa) attendBlocks(bf16 bool, rows, side, phases int, blocks, w, ldw, out
 			ADDQ(Imm(4), xs)
 		})
 		to, ldo := GP64(), load("ldo")
-		MOVQ(out, to)
-		for r := range rows {
+		MOVQ(a.out, to)
+		for r := range a.rows {
 			for b := range side {
-				for h := range halves {
+				for p := range parts {
 					for n := phases / 2; n > 0; n /= 2 {
 						for i := range n {
-							VADDPS(acc[[4]int{r, b, h, i + n}], acc[[4]int{r, b, h, i}], acc[[4]int{r, b, h, i}])
+							VADDPS(acc[[4]int{r, b, p, i + n}], acc[[4]int{r, b, p, i}], acc[[4]int{r, b, p, i}])
 						}
 					}
-					VMOVUPS(acc[[4]int{r, b, h, 0}], Mem{Base: to, Disp: b*narrowLanes*4 + h*v.lanes*4})
+					VMOVUPS(acc[[4]int{r, b, p, 0}], Mem{Base: to, Disp: (b*parts + p) * v.lanes * 4})
 				}
 			}
-			if r+1 < rows {
+			if r+1 < a.rows {
 				ADDQ(ldo, to)
 			}
 		}
-		for range side {
-			ADDQ(ldb, w)
-		}
-		ADDQ(U32(uint32(side*narrowLanes*4)), out)
+		ADDQ(U32(uint32(side*64)), a.w)
+		ADDQ(U32(uint32(side*parts*v.lanes*4)), a.out)
 	})
 }
