@@ -9,20 +9,22 @@ import "github.com/tfc-dev/tfc/runtime/mask"
 // are not used. Slots and positions must lie within the cache. A row's result depends on the rows of its own slot alone.
 func AttentionCached(p *Pool, o, q, k, v Mat, cache *Cache, positions, slots []int32, a *AttentionParams) {
 	t := &p.attentionCached
-	t.AttentionParams, t.o, t.q, t.cache = *a, o, q, cache
+	t.AttentionParams, t.o, t.q, t.k, t.v, t.cache = *a, o, q, k, v, cache
 	t.Dropout = 0
 	t.plan(positions, slots)
-	p.cacheWrite = cacheWrite{k: k, v: v, to: t}
-	p.run(&p.cacheWrite, len(t.runs))
+	if !t.alone {
+		p.run((*cacheWrite)(t), len(t.runs)*a.KVHeads)
+	}
 	p.run(t, len(t.runs)*a.KVHeads)
 }
 
 type attentionCached struct {
 	AttentionParams
-	o, q   Mat
-	cache  *Cache
-	runs   []run // kept from call to call, as is stored
-	stored []int // [slot] one more than the last position that this call stores
+	o, q, k, v Mat
+	cache      *Cache
+	runs       []run // kept from call to call, as is stored
+	stored     []int // [slot] one more than the last position that this call stores
+	alone      bool  // no two runs are of one slot: each may store what it needs itself
 }
 
 // run is a stretch of at most runRows rows at consecutive positions of one slot.
@@ -33,16 +35,18 @@ const (
 	attendRows = 8  // rows in the largest tile
 )
 
-// cacheWrite stores keys and values, a part for each run.
-type cacheWrite struct {
-	k, v Mat
-	to   *attentionCached
-}
+// cacheWrite stores keys and values, a part for each head of each run.
+type cacheWrite attentionCached
 
 func (k *cacheWrite) part(i int, s *scratch) {
-	r := k.to.runs[i]
+	t := (*attentionCached)(k)
+	t.store(t.runs[i/t.KVHeads], i%t.KVHeads, s)
+}
+
+func (t *attentionCached) store(r run, kv int, s *scratch) {
+	k, v := t.head(t.k, kv), t.head(t.v, kv)
 	for n := range r.n {
-		k.to.cache.store(r.slot, r.position+n, k.k.Row(r.row+n), k.v.Row(r.row+n), s)
+		t.cache.store(r.slot, kv, r.position+n, k.Row(r.row+n), v.Row(r.row+n), s)
 	}
 }
 
@@ -51,6 +55,9 @@ func (k *cacheWrite) part(i int, s *scratch) {
 func (t *attentionCached) part(i int, s *scratch) {
 	r, kv := t.runs[i/t.KVHeads], i%t.KVHeads
 	group := t.Heads / t.KVHeads
+	if t.alone {
+		t.store(r, kv, s)
+	}
 	if r.n == 1 {
 		t.tiles(queries{n: group, head: kv * group, position: r.position}, r, kv, t.heads(t.o, r.row, kv*group, group), t.heads(t.q, r.row, kv*group, group), s)
 		return
@@ -158,8 +165,10 @@ func (t *attentionCached) plan(positions, slots []int32) {
 		t.stored = make([]int, t.cache.slots)
 	}
 	clear(t.stored)
+	t.alone = true
 	for n, slot := range slots {
 		position := int(positions[n])
+		seen := t.stored[slot] > 0
 		t.stored[slot] = max(t.stored[slot], position+1)
 		if l := len(t.runs); l > 0 {
 			last := &t.runs[l-1]
@@ -168,6 +177,7 @@ func (t *attentionCached) plan(positions, slots []int32) {
 				continue
 			}
 		}
+		t.alone = t.alone && !seen
 		t.runs = append(t.runs, run{row: n, n: 1, slot: int(slot), position: position})
 	}
 }

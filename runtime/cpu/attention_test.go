@@ -300,7 +300,9 @@ func randomCache(r *rand.Rand, slots, maxT, heads, headDim int) Cache {
 	c, s := NewCache(slots, maxT, heads, headDim, false), newScratch()
 	for slot := range slots {
 		for position := range maxT {
-			c.store(slot, position, randoms(r, heads*headDim), randoms(r, heads*headDim), s)
+			for head := range heads {
+				c.store(slot, head, position, randoms(r, headDim), randoms(r, headDim), s)
+			}
 		}
 	}
 	return c

@@ -26,7 +26,7 @@ func NewCache(slots, maxT, heads, headDim int, bf16 bool) Cache {
 }
 
 // attendAhead is room behind the last value.
-const attendAhead = 1024
+const attendAhead = 3072
 
 const blockBytes = 64 // of a step of a block
 
@@ -53,18 +53,14 @@ func (c *Cache) values(slot, head, position int) *byte {
 	return &c.v[(slot*c.heads+head)*c.valueBytes()+position*c.valueBlocks()*blockBytes]
 }
 
-// store keeps the key and the value of a position, all heads side by side.
-func (c *Cache) store(slot, position int, k, v []float32, s *scratch) {
+// store keeps the key and the value of a position of one head.
+func (c *Cache) store(slot, head, position int, k, v []float32, s *scratch) {
 	if !c.bf16 {
-		lane := position % 16
-		for h := range c.heads {
-			from, to := h*c.headDim, (h+1)*c.headDim
-			keys := unsafe.Slice((*[16]float32)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
-			for i, x := range k[from:to] {
-				keys[i][lane] = x
-			}
-			copy(unsafe.Slice((*float32)(unsafe.Pointer(c.values(slot, h, position))), c.headDim), v[from:to])
+		keys := unsafe.Slice((*[16]float32)(unsafe.Pointer(c.keys(slot, head, position))), c.headDim)
+		for i, x := range k {
+			keys[i][position%16] = x
 		}
+		copy(unsafe.Slice((*float32)(unsafe.Pointer(c.values(slot, head, position))), c.headDim), v)
 		return
 	}
 	n := len(k)
@@ -73,16 +69,13 @@ func (c *Cache) store(slot, position int, k, v []float32, s *scratch) {
 	roundRow(k16, k)
 	roundRow(v16, v)
 	lane, upper := position%16, position/16%2
-	for h := range c.heads {
-		from, to := h*c.headDim, (h+1)*c.headDim
-		keys := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.keys(slot, h, position))), c.headDim)
-		for i, x := range k16[from:to] {
-			keys[i][lane][upper] = x
-		}
-		values := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.values(slot, h, position))), c.valueBlocks())
-		for i, x := range v16[from:to] {
-			values[i/32][i%16][i/16%2] = x
-		}
+	keys := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.keys(slot, head, position))), c.headDim)
+	for i, x := range k16 {
+		keys[i][lane][upper] = x
+	}
+	values := unsafe.Slice((*[16][2]uint16)(unsafe.Pointer(c.values(slot, head, position))), c.valueBlocks())
+	for i, x := range v16 {
+		values[i/32][i%16][i/16%2] = x
 	}
 }
 

@@ -56,7 +56,7 @@ func describe(t task) Call {
 	case *packParts:
 		return Call{"Linear, packing", fmt.Sprintf("f32 %d × %d", k.nc, k.kc), 8 * float64(k.nc*k.kc), 0, 0}
 	case *cacheWrite:
-		return Call{"AttentionCached, storing", fmt.Sprintf("%d × %d", k.k.Rows, k.k.Cols), 2*floats(k.k) + 2*float64(k.k.Rows*k.k.Cols*(blockBytes/k.to.cache.block())), 0, 0}
+		return Call{"AttentionCached, storing", fmt.Sprintf("%d × %d", k.k.Rows, k.k.Cols), 2*floats(k.k) + 2*float64(k.k.Rows*k.k.Cols*(blockBytes/k.cache.block())), 0, 0}
 	case *attentionCached:
 		seen, pairs := 0, 0
 		for _, r := range k.runs {

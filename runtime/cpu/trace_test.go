@@ -28,7 +28,6 @@ func TestTrace(t *testing.T) {
 		{Kernel: "LinearNarrow", About: "int8 1 × 96 × 64", Bytes: 96*64 + 96*2*2 + 4*(64+96), FLOPs: 2 * 96 * 64},
 		{Kernel: "Linear", About: "f32 1 × 96 × 64", Bytes: 4 * (96*64 + 64 + 96), FLOPs: 2 * 96 * 64},
 		{Kernel: "rowNorm", About: "1 × 64", Bytes: 4 * 2 * 64},
-		{Kernel: "AttentionCached, storing"},
 		{Kernel: "AttentionCached", About: "1 rows, 4 heads of 16", Bytes: 2*6*64*2 + 4*2*64, FLOPs: 4 * 6 * 64},
 	}
 	if len(calls) != len(want) {

@@ -24,7 +24,7 @@ func attend() {
 }
 
 // attendAhead is how many bytes ahead a cache is fetched.
-const attendAhead = 1024
+const attendAhead = 3072
 
 func (v isa) attend(bf16 bool, rows int) {
 	name, numbers := "attendF32", "16 numbers"

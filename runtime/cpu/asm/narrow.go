@@ -146,13 +146,23 @@ func (v isa) narrowInts(bits, rows int) {
 }
 
 // groupVNNI adds a group's products of codes to the sums, four columns an instruction.
+//
+// With few rows of x, two sums take turns: an instruction waits for the sum before it.
 func groupVNNI(bits int, a *narrowArgs, ints [][]vector, low vector, quad func(r, q int) Mem) {
+	turns := make([][2]vector, len(ints))
+	for r := range ints {
+		turns[r] = [2]vector{ints[r][0], ints[r][0]}
+		if len(ints) <= 2 {
+			turns[r][1] = ZMM()
+			VPXORD(turns[r][1], turns[r][1], turns[r][1])
+		}
+	}
 	for q := range 8 * bits / 8 {
 		w := ZMM()
 		VMOVDQU32(Mem{Base: a.w, Disp: 64 * q}, w)
 		if bits == 8 {
 			for r := range ints {
-				vpdpbusd(quad(r, q), w, ints[r][0])
+				vpdpbusd(quad(r, q), w, turns[r][q%2])
 			}
 			continue
 		}
@@ -161,8 +171,13 @@ func groupVNNI(bits int, a *narrowArgs, ints [][]vector, low vector, quad func(r
 		VPSRLW(Imm(4), w, second)
 		VPANDD(low, second, second)
 		for r := range ints {
-			vpdpbusd(quad(r, q), first, ints[r][0])
-			vpdpbusd(quad(r, q+4), second, ints[r][0])
+			vpdpbusd(quad(r, q), first, turns[r][0])
+			vpdpbusd(quad(r, q+4), second, turns[r][1])
+		}
+	}
+	for r := range ints {
+		if len(ints) <= 2 {
+			VPADDD(turns[r][1], ints[r][0], ints[r][0])
 		}
 	}
 }
