@@ -151,6 +151,9 @@ func (g *generator) config(lm func(string) *jen.Statement) jen.Code {
 	gen := &fields{}
 	gen.add("Options", lm("GenerateOptions").Values(o.list()...))
 	gen.add("Batch", raw("MaxDecode"))
+	if t := g.narrowType(); t != "" {
+		gen.add("Weights", jen.Lit(t))
+	}
 	if len(s.Generate.Prompts) > 0 {
 		gen.add("Prompts", texts(s.Generate.Prompts))
 	}
