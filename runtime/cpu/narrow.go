@@ -81,45 +81,48 @@ type narrowing struct {
 }
 
 func (k *narrowing) part(i int, s *scratch) {
-	n := &k.to
-	codes := n.codes[i*n.blockBytes():][:n.blockBytes()]
-	scales := n.scales[i*n.blockScales():][:n.blockScales()]
-	group := (*[quant.Group]float32)(s.floats(quant.Group))
-	var out [quant.Group]int8
+	n, v := &k.to, fastestNarrow(k.to.Type)
+	width, groups := n.padded(), n.padded()/quant.Group
+	buf := s.floats(2*width + groups)
+	row, coded, scales := buf[:width], buf[width:][:width], unsafe.Slice((*uint16)(unsafe.Pointer(&buf[2*width])), groups)
+	block := unsafe.Slice((*uint32)(unsafe.Pointer(&n.codes[i*n.blockBytes()])), n.blockBytes()/4)
+	words := unsafe.Slice((*uint32)(unsafe.Pointer(&coded[0])), width)
+	codes := unsafe.Slice((*int8)(unsafe.Pointer(&coded[0])), width)
 	for r := range narrowLanes {
-		var row []float32
+		clear(row)
 		if at := i*narrowLanes + r; at < k.from.Rows {
-			row = k.from.Row(at)
+			copy(row, k.from.Row(at))
 		}
-		for g := range n.padded() / quant.Group {
-			clear(group[:])
-			if at := g * quant.Group; at < len(row) {
-				copy(group[:], row[at:])
+		if n.Type == BF16 {
+			v.roundBF16((*uint16)(unsafe.Pointer(&words[0])), &row[0], width)
+			for c, w := range words[:width/2] {
+				block[c*narrowLanes+r] = w
 			}
-			switch n.Type {
-			case BF16:
-				to := codes[g*quant.Group*2*narrowLanes+4*r:]
-				for c := 0; c < quant.Group; c += 2 {
-					lo, hi := quant.BF16(group[c]), quant.BF16(group[c+1])
-					q := to[32*c:][:4]
-					q[0], q[1], q[2], q[3] = byte(lo), byte(lo>>8), byte(hi), byte(hi>>8)
+			continue
+		}
+		if n.Type == Int8 {
+			v.encode(groups, &row[0], &codes[0], &scales[0], 127, -127, 127, false)
+		} else {
+			v.encode(groups, &row[0], &codes[0], &scales[0], -8, -8, 7, true)
+		}
+		for g, scale := range scales {
+			if f := quant.FromBF16(scale); f != f {
+				for c := range quant.Group {
+					codes[g*quant.Group+c] = 1
 				}
-			case Int8:
-				scales[g*narrowLanes+r] = quant.Int8(out[:], group[:])
-				to := codes[g*quant.Group*narrowLanes+4*r:]
-				for c := 0; c < quant.Group; c += 4 {
-					q := to[16*c:][:4]
-					q[0], q[1], q[2], q[3] = byte(out[c])^0x80, byte(out[c+1])^0x80, byte(out[c+2])^0x80, byte(out[c+3])^0x80
-				}
-			case Int4:
-				scales[g*narrowLanes+r] = quant.Int4(out[:], group[:])
-				to := codes[g*quant.Group/2*narrowLanes+4*r:]
-				for c := 0; c < quant.Group/2; c += 4 {
-					q := to[16*c:][:4]
-					for j := range q {
-						q[j] = byte(out[c+j]+8) | byte(out[c+j+16]+8)<<4
-					}
-				}
+			}
+			n.scales[i*n.blockScales()+g*narrowLanes+r] = scale
+		}
+		if n.Type == Int8 {
+			for q, w := range words[:width/4] {
+				block[q*narrowLanes+r] = w ^ 0x80808080
+			}
+			continue
+		}
+		for g := range groups {
+			for q, w := range words[g*8:][:4] { // a code is its low four bits, from -8 to 7
+				low, high := w&0x0f0f0f0f^0x08080808, words[g*8+q+4]&0x0f0f0f0f^0x08080808
+				block[(g*4+q)*narrowLanes+r] = low | high<<4
 			}
 		}
 	}
@@ -176,6 +179,7 @@ type narrowVariant struct {
 	kernels   [weightTypes][]narrowKernel
 	quantise  func(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
 	roundBF16 func(dst *uint16, src *float32, n int) // n: a multiple of 16
+	encode    func(groups int, src *float32, codes *int8, scales *uint16, divisor, low, high float32, signed bool)
 }
 
 // plainNarrow is the variant for every machine.
@@ -185,6 +189,7 @@ var plainNarrow = &narrowVariant{
 	kernels:   [weightTypes][]narrowKernel{{narrowBF16x1}, {narrowInt8x1}, {narrowInt4x1}},
 	quantise:  quantise,
 	roundBF16: roundBF16,
+	encode:    encode,
 }
 
 // narrowX is the rows of x as a kernel reads them: tile by tile of so many rows as a kernel takes, and in a tile step by

@@ -27,7 +27,7 @@ var avx2Narrow = &narrowVariant{
 		{narrowInt8x2AVX2, narrowInt8x1AVX2},
 		{narrowInt4x2AVX2, narrowInt4x1AVX2},
 	},
-	quantise: quantiseAVX2, roundBF16: roundBF16AVX2,
+	quantise: quantiseAVX2, roundBF16: roundBF16AVX2, encode: encodeAVX2,
 }
 
 var avx512Narrow = &narrowVariant{
@@ -38,7 +38,7 @@ var avx512Narrow = &narrowVariant{
 		{narrowInt8x8AVX512, narrowInt8x4AVX512, narrowInt8x2AVX512, narrowInt8x1AVX512},
 		{narrowInt4x8AVX512, narrowInt4x4AVX512, narrowInt4x2AVX512, narrowInt4x1AVX512},
 	},
-	quantise: quantiseAVX512, roundBF16: roundBF16AVX512,
+	quantise: quantiseAVX512, roundBF16: roundBF16AVX512, encode: encodeAVX512,
 }
 
 var avx512Attend = &attendSet{

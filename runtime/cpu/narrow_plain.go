@@ -104,6 +104,18 @@ func quantise(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm in
 	}
 }
 
+func encode(groups int, src *float32, codes *int8, scales *uint16, _, _, _ float32, signed bool) {
+	xs, to := unsafe.Slice((*[quant.Group]float32)(unsafe.Pointer(src)), groups), unsafe.Slice((*[quant.Group]int8)(unsafe.Pointer(codes)), groups)
+	for g := range xs {
+		scale := unsafe.Slice(scales, groups)
+		if signed {
+			scale[g] = quant.Int4(to[g][:], xs[g][:])
+		} else {
+			scale[g] = quant.Int8(to[g][:], xs[g][:])
+		}
+	}
+}
+
 func roundBF16(dst *uint16, src *float32, n int) {
 	to := unsafe.Slice(dst, n)
 	for i, x := range unsafe.Slice(src, n) {

@@ -174,6 +174,63 @@ func TestNarrowBits(t *testing.T) {
 	}
 }
 
+// TestNarrowStored: every variant stores the same bits, of numbers of all sizes and ties too.
+func TestNarrowStored(t *testing.T) {
+	p := NewPool(1)
+	defer p.Close()
+	defer func() { forcedNarrow = nil }()
+	r := rand.New(rand.NewPCG(1, 18))
+	m := normal(r, 70, 75)
+	for i := range m.Rows {
+		row, size := m.Row(i), float32(math.Exp2(float64(r.IntN(250)-140)))
+		for c := range row {
+			row[c] *= size
+			if i%5 == 0 {
+				row[c] = float32(r.IntN(17)-8) * size // ties of all kinds
+			}
+		}
+	}
+	clear(m.Row(3))
+	m.Row(4)[40], m.Row(9)[70], m.Row(11)[2] = nan, inf, -inf
+	for kind := range WeightType(weightTypes) {
+		var want Narrow
+		for i, v := range narrowVariants() {
+			forcedNarrow = v
+			w := newNarrow(p, kind, m)
+			if i == 0 {
+				want = w
+			}
+			for j := range w.codes {
+				if w.codes[j] != want.codes[j] {
+					t.Fatalf("%v: byte %d is %#x by %s, %#x by plain Go", kind, j, w.codes[j], v.name, want.codes[j])
+				}
+			}
+			for j, s := range w.scales {
+				if a, b := quant.FromBF16(s), quant.FromBF16(want.scales[j]); a != b && (a == a || b == b) {
+					t.Fatalf("%v: scale %d is %v by %s, %v by plain Go", kind, j, a, v.name, b)
+				}
+			}
+		}
+	}
+}
+
+// BenchmarkNarrowStore prints the bytes of f32 weights that are stored a second.
+func BenchmarkNarrowStore(b *testing.B) {
+	m := benchMat(2048, 2048)
+	for kind := range WeightType(weightTypes) {
+		b.Run(kind.String(), func(b *testing.B) {
+			p := NewPool(0)
+			defer p.Close()
+			memory := NewMemory(2 * 2064 * 2080)
+			b.SetBytes(4 * 2048 * 2048)
+			for b.Loop() {
+				again := *memory
+				NewNarrow(p, &again, kind, m)
+			}
+		})
+	}
+}
+
 // TestNarrowNotFinite: a number that is not finite does not get lost, in activations or weights.
 func TestNarrowNotFinite(t *testing.T) {
 	eachNarrow(t, func(t *testing.T, kind WeightType) {

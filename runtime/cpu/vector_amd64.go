@@ -397,6 +397,10 @@ func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, m
 // times the sum of its codes.
 func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
 
+// encodeAVX512 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+
 // roundBF16AVX512 rounds n numbers, a multiple of 16, to bfloat16.
 //
 //go:noescape
@@ -405,6 +409,10 @@ func roundBF16AVX512(dst *uint16, src *float32, n int)
 // quantiseAVX2 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
 // times the sum of its codes.
 func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// encodeAVX2 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX2(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
 
 // roundBF16AVX2 rounds n numbers, a multiple of 16, to bfloat16.
 //

@@ -8285,6 +8285,99 @@ groupTest:
 	VZEROUPPER
 	RET
 
+// func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·encodeAVX512(SB), NOSPLIT, $0-45
+	MOVQ         groups+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	VBROADCASTSS low+36(FP), Z0
+	VBROADCASTSS high+40(FP), Z1
+	VMOVSS       divisor+32(FP), X2
+	MOVB         signed+44(FP), SI
+	JMP          groupTest
+
+group:
+	VMOVUPS       (CX), Z3
+	VMOVUPS       64(CX), Z4
+	VANDPS        constants<>+960(SB), Z3, Z5
+	VANDPS        constants<>+960(SB), Z4, Z6
+	VPMAXSD       Z6, Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y6
+	VPMAXSD       Y6, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X6
+	VPMAXSD       X6, X5, X5
+	VPSHUFD       $0x4e, X5, X6
+	VPMAXSD       X6, X5, X5
+	VPSHUFD       $0xb1, X5, X6
+	VPMAXSD       X6, X5, X5
+	VMOVDQA       X5, X5
+	VMOVD         X5, DI
+	MOVL          $0x7fc00000, R8
+	CMPL          DI, $0x7f800000
+	JGE           scaled
+	TESTB         SI, SI
+	JZ            magnitude
+	VMOVUPS       Z3, Z6
+	VMAXPS        Z4, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y7
+	VMAXPS        Y7, Y6, Y6
+	VEXTRACTF128  $0x01, Y6, X7
+	VMAXPS        X7, X6, X6
+	VMOVHLPS      X6, X6, X7
+	VMAXPS        X7, X6, X6
+	VMOVSHDUP     X6, X7
+	VMAXPS        X7, X6, X6
+	VMOVAPS       X6, X6
+	VUCOMISS      X6, X5
+	JEQ           magnitude
+	VXORPS        constants<>+1792(SB), X5, X5
+
+magnitude:
+	VDIVSS X2, X5, X5
+	VMOVD  X5, R8
+	MOVL   R8, DI
+	SHRL   $0x10, DI
+	ANDL   $0x01, DI
+	LEAL   32767(R8)(DI*1), R8
+	ANDL   $0xffff0000, R8
+
+scaled:
+	MOVL         R8, DI
+	ANDL         $0x7fffffff, DI
+	VMOVD        R8, X5
+	VMOVSS       constants<>+640(SB), X6
+	VDIVSS       X5, X6, X6
+	VMOVD        DI, X7
+	VCMPSS       $0x01, constants<>+2880(SB), X7, X7
+	VANDNPS      X6, X7, X6
+	VANDNPS      X5, X7, X5
+	VMOVD        X5, R8
+	SHRL         $0x10, R8
+	MOVW         R8, (BX)
+	VBROADCASTSS X6, Z5
+	VMULPS       Z5, Z3, Z3
+	VMAXPS       Z0, Z3, Z3
+	VMINPS       Z1, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMULPS       Z5, Z4, Z4
+	VMAXPS       Z0, Z4, Z4
+	VMINPS       Z1, Z4, Z4
+	VCVTPS2DQ    Z4, Z4
+	VPMOVSDB     Z3, (DX)
+	VPMOVSDB     Z4, 16(DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x02, BX
+	SUBQ         $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
 // func roundBF16AVX512(dst *uint16, src *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-24
@@ -8388,6 +8481,115 @@ group:
 	ADDQ         $0x80, CX
 	ADDQ         BX, DX
 	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func encodeAVX2(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+// Requires: AVX, AVX2
+TEXT ·encodeAVX2(SB), NOSPLIT, $0-45
+	MOVQ         groups+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	VBROADCASTSS low+36(FP), Y0
+	VBROADCASTSS high+40(FP), Y1
+	VMOVSS       divisor+32(FP), X2
+	MOVB         signed+44(FP), SI
+	JMP          groupTest
+
+group:
+	VMOVUPS      (CX), Y3
+	VMOVUPS      32(CX), Y4
+	VMOVUPS      64(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VANDPS       constants<>+960(SB), Y3, Y7
+	VANDPS       constants<>+960(SB), Y4, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VANDPS       constants<>+960(SB), Y5, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VANDPS       constants<>+960(SB), Y6, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPMAXSD      X8, X7, X7
+	VPSHUFD      $0x4e, X7, X8
+	VPMAXSD      X8, X7, X7
+	VPSHUFD      $0xb1, X7, X8
+	VPMAXSD      X8, X7, X7
+	VMOVDQA      X7, X7
+	VMOVD        X7, DI
+	MOVL         $0x7fc00000, R8
+	CMPL         DI, $0x7f800000
+	JGE          scaled
+	TESTB        SI, SI
+	JZ           magnitude
+	VMOVUPS      Y3, Y8
+	VMAXPS       Y4, Y8, Y8
+	VMAXPS       Y5, Y8, Y8
+	VMAXPS       Y6, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X9
+	VMAXPS       X9, X8, X8
+	VMOVHLPS     X8, X8, X9
+	VMAXPS       X9, X8, X8
+	VMOVSHDUP    X8, X9
+	VMAXPS       X9, X8, X8
+	VMOVAPS      X8, X8
+	VUCOMISS     X8, X7
+	JEQ          magnitude
+	VXORPS       constants<>+1792(SB), X7, X7
+
+magnitude:
+	VDIVSS X2, X7, X7
+	VMOVD  X7, R8
+	MOVL   R8, DI
+	SHRL   $0x10, DI
+	ANDL   $0x01, DI
+	LEAL   32767(R8)(DI*1), R8
+	ANDL   $0xffff0000, R8
+
+scaled:
+	MOVL         R8, DI
+	ANDL         $0x7fffffff, DI
+	VMOVD        R8, X7
+	VMOVSS       constants<>+640(SB), X8
+	VDIVSS       X7, X8, X8
+	VMOVD        DI, X9
+	VCMPSS       $0x01, constants<>+2880(SB), X9, X9
+	VANDNPS      X8, X9, X8
+	VANDNPS      X7, X9, X7
+	VMOVD        X7, R8
+	SHRL         $0x10, R8
+	MOVW         R8, (BX)
+	VBROADCASTSS X8, Y7
+	VMULPS       Y7, Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       Y7, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMULPS       Y7, Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VMULPS       Y7, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VMOVUPS      unpack<>+0(SB), Y4
+	VPERMD       Y3, Y4, Y3
+	VMOVDQU      Y3, (DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x02, BX
 	SUBQ         $0x01, AX
 
 groupTest:

@@ -38,15 +38,16 @@ func Int4(codes []int8, w []float32) (scale uint16) {
 	return encode(codes, w, largest(w)/-8, -8, 7)
 }
 
-// largest returns the element of the largest magnitude, the first of equals.
+// largest returns the element of the largest magnitude, the positive one of equals.
 func largest(w []float32) float32 {
-	top := float32(0)
+	high, low := float32(0), float32(0)
 	for _, x := range w {
-		if abs(x) > abs(top) {
-			top = x
-		}
+		high, low = max(high, x), min(low, x)
 	}
-	return top
+	if high >= -low {
+		return high
+	}
+	return low
 }
 
 func abs(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }

@@ -38,6 +38,7 @@ func narrow() {
 	}
 	for _, v := range []isa{avx512, avx2} {
 		v.quantise()
+		v.encode()
 		v.roundBF16()
 	}
 }
@@ -389,18 +390,7 @@ func (v isa) quantise() {
 		for _, more := range x[1:] {
 			VPADDD(more, sum, sum)
 		}
-		if v.lanes == 16 {
-			for i := range x {
-				VPMOVSDB(x[i], Mem{Base: codes, Disp: 16 * i})
-			}
-		} else {
-			VPACKSSDW(x[1], x[0], x[0])
-			VPACKSSDW(x[3], x[2], x[2])
-			VPACKSSWB(x[2], x[0], x[0]) // dwords 0, 8, 16, 24 | 4, 12, …: within the lanes
-			order := v.load(NewDataAddr(NewStaticSymbol("unpack"), 0))
-			VPERMD(x[0], order, x[0])
-			VMOVDQU(x[0], Mem{Base: codes})
-		}
+		v.storeCodes(x, codes)
 		total := GP32()
 		VMOVD(v.foldInts(sum, func(a, b reg.Register) { VPADDD(a, b, b) }), total)
 		IMULL(shift, total)
@@ -411,6 +401,132 @@ func (v isa) quantise() {
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// encode writes quant.Int8 and quant.Int4 over groups.
+func (v isa) encode() {
+	TEXT("encode"+v.suffix, NOSPLIT, "func(groups int, src *float32, codes *int8, scales *uint16, divisor, low, high float32, signed bool)")
+	Doc(fmt.Sprintf("encode%s codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.", v.suffix),
+		"Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.")
+	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
+	codes, scales := Load(Param("codes"), GP64()), Load(Param("scales"), GP64())
+	lowest, highest := v.broadcast("low"), v.broadcast("high")
+	divisor := XMM()
+	a, err := Param("divisor").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VMOVSS(a.Addr, divisor)
+	signed := Load(Param("signed"), GP8())
+	parts := groupSize / v.lanes
+	loop("group", groups, 1, func() {
+		x := make([]vector, parts)
+		for i := range x {
+			x[i] = v.load(Mem{Base: src, Disp: i * v.lanes * 4})
+		}
+		// The largest magnitude, as an integer, by which what is not finite stands out.
+		top := v.vec()
+		for i := range x {
+			size := v.binary(VANDPS, bitsOf(1<<31-1), x[i])
+			if i == 0 {
+				top = size
+			} else {
+				VPMAXSD(size, top, top)
+			}
+		}
+		largest := v.foldInts(top, func(a, b reg.Register) { VPMAXSD(a, b, b) })
+		bits := GP32()
+		VMOVD(largest, bits)
+		scale := GP32()
+		MOVL(U32(0x7fc00000), scale)
+		CMPL(bits, U32(0x7f800000))
+		JGE(LabelRef("scaled"))
+		// Its sign: that of the highest number, where it is as large.
+		TESTB(signed, signed)
+		JZ(LabelRef("magnitude"))
+		high := v.load(x[0])
+		for _, more := range x[1:] {
+			VMAXPS(more, high, high)
+		}
+		above := v.foldFloats(high)
+		VUCOMISS(above, largest)
+		JEQ(LabelRef("magnitude"))
+		VXORPS(bitsOf(1<<31), largest, largest)
+		Label("magnitude")
+		VDIVSS(divisor, largest, largest)
+		VMOVD(largest, scale)
+		rest := GP32()
+		MOVL(scale, rest)
+		SHRL(Imm(16), rest)
+		ANDL(Imm(1), rest)
+		LEAL(Mem{Base: scale, Index: rest, Scale: 1, Disp: 0x7fff}, scale)
+		ANDL(U32(0xffff0000), scale)
+		Label("scaled")
+		tiny, rounded, inverse, is := GP32(), XMM(), XMM(), XMM()
+		MOVL(scale, tiny)
+		ANDL(U32(1<<31-1), tiny)
+		VMOVD(scale, rounded)
+		VMOVSS(number(1), inverse)
+		VDIVSS(rounded, inverse, inverse)
+		// Tiny scales are 0, and so are the codes.
+		VMOVD(tiny, is)
+		VCMPSS(Imm(1), number(0x1p-100), is, is)
+		VANDNPS(inverse, is, inverse)
+		VANDNPS(rounded, is, rounded)
+		VMOVD(rounded, scale)
+		SHRL(Imm(16), scale)
+		MOVW(scale.As16(), Mem{Base: scales})
+		all := v.vec()
+		VBROADCASTSS(inverse, all)
+		for i := range x {
+			VMULPS(all, x[i], x[i])
+			VMAXPS(lowest, x[i], x[i])
+			VMINPS(highest, x[i], x[i])
+			VCVTPS2DQ(x[i], x[i])
+		}
+		v.storeCodes(x, codes)
+		ADDQ(U32(groupSize*4), src)
+		ADDQ(Imm(groupSize), codes)
+		ADDQ(Imm(2), scales)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// foldFloats returns the highest lane of x.
+func (v isa) foldFloats(x vector) reg.VecVirtual {
+	y := x.AsY()
+	if v.lanes == 16 {
+		high := YMM()
+		VEXTRACTF64X4(Imm(1), x, high)
+		VMAXPS(high, y, y)
+	}
+	low, t := x.AsX(), XMM()
+	VEXTRACTF128(Imm(1), y, t)
+	VMAXPS(t, low, low)
+	VMOVHLPS(low, low, t)
+	VMAXPS(t, low, low)
+	VMOVSHDUP(low, t)
+	VMAXPS(t, low, low)
+	out := XMM()
+	VMOVAPS(low, out)
+	return out
+}
+
+// storeCodes stores 32 integers as bytes.
+func (v isa) storeCodes(x []vector, codes reg.Register) {
+	if v.lanes == 16 {
+		for i := range x {
+			VPMOVSDB(x[i], Mem{Base: codes, Disp: 16 * i})
+		}
+		return
+	}
+	VPACKSSDW(x[1], x[0], x[0])
+	VPACKSSDW(x[3], x[2], x[2])
+	VPACKSSWB(x[2], x[0], x[0]) // dwords 0, 8, 16, 24 | 4, 12, …: within the lanes
+	order := v.load(NewDataAddr(NewStaticSymbol("unpack"), 0))
+	VPERMD(x[0], order, x[0])
+	VMOVDQU(x[0], Mem{Base: codes})
 }
 
 // foldInts folds the 32-bit lanes of x by halves.
