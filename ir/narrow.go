@@ -74,3 +74,19 @@ func narrowed(t string, row []float64, weights bool) []float64 {
 	}
 	return out
 }
+
+// NarrowWeights returns the type of weights that f reads in fewer bits, "" where it reads none, and the bytes of all of them,
+// each from the start of a cache line on.
+func NarrowWeights(f *Func) (t string, bytes int) {
+	seen := map[*Param]bool{}
+	f.Walk(func(op *Op) {
+		if op.Str("weights") == "" || seen[op.Args[1].Param] {
+			return
+		}
+		p := op.Args[1].Param
+		seen[p] = true
+		t = op.Str("weights")
+		bytes += p.Members() * ((WeightBytes(t, p.Type.Rows(), p.Type.Cols()) + 63) / 64 * 64)
+	})
+	return t, bytes
+}

@@ -7,14 +7,9 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
-// narrowType is the type that generation reads weights in, as an op names it; "" where it is that of training.
+// narrowType is the type that generation reads weights in; "" where it is that of training.
 func (g *generator) narrowType() string {
-	t := ""
-	g.Funcs["decode"].Walk(func(op *ir.Op) {
-		if w := op.Str("weights"); w != "" {
-			t = w
-		}
-	})
+	t, _ := ir.NarrowWeights(g.Funcs["decode"])
 	return t
 }
 
@@ -37,12 +32,9 @@ func (g *generator) narrowParams() []*ir.Param {
 	return list
 }
 
-// narrowBytes is the memory of all of them, each from the start of a cache line on.
+// narrowBytes is the memory of all of them.
 func (g *generator) narrowBytes() int {
-	n := 0
-	for _, p := range g.narrowParams() {
-		n += p.Members() * ((ir.WeightBytes(g.narrowType(), p.Type.Rows(), p.Type.Cols()) + 63) / 64 * 64)
-	}
+	_, n := ir.NarrowWeights(g.Funcs["decode"])
 	return n
 }
 
