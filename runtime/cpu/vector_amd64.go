@@ -494,3 +494,15 @@ func readAVX512(n int, src *byte) uint32
 
 // readAVX2 reads n bytes, a multiple of 512.
 func readAVX2(n int, src *byte) uint32
+
+// exp64AVX512 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX512(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+
+// exp64AVX2 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX2(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)

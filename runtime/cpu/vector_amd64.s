@@ -10447,6 +10447,248 @@ someTest:
 	VZEROUPPER
 	RET
 
+// func exp64AVX512(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+// Requires: AVX, AVX512F
+TEXT ·exp64AVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSD highest+24(FP), Z0
+	VBROADCASTSD temperature+32(FP), Z1
+	MOVQ         sums+40(FP), BX
+	VMOVUPS      (BX), Z2
+	VMOVUPS      64(BX), Z3
+	JMP          stepTest
+
+step:
+	VCVTPS2PD    (CX), Z4
+	VSUBPD       Z0, Z4, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMOVUPS      constants64<>+2688(SB), Z5
+	VMAXPD       Z4, Z5, Z6
+	VMOVUPS      constants64<>+2752(SB), Z7
+	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
+	VSUBPD       constants64<>+2752(SB), Z7, Z8
+	VMOVUPS      Z6, Z6
+	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
+	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
+	VMOVUPS      constants64<>+3008(SB), Z8
+	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VPSLLQ       $0x34, Z7, Z7
+	VPADDQ       Z7, Z8, Z8
+	VCMPPD       $0x05, Z5, Z4, K1
+	VMOVAPD.Z    Z8, K1, Z8
+	VMOVUPD      Z8, (AX)
+	VADDPD       Z8, Z2, Z2
+	VCVTPS2PD    32(CX), Z4
+	VSUBPD       Z0, Z4, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMOVUPS      constants64<>+2688(SB), Z5
+	VMAXPD       Z4, Z5, Z6
+	VMOVUPS      constants64<>+2752(SB), Z7
+	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
+	VSUBPD       constants64<>+2752(SB), Z7, Z8
+	VMOVUPS      Z6, Z6
+	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
+	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
+	VMOVUPS      constants64<>+3008(SB), Z8
+	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VPSLLQ       $0x34, Z7, Z7
+	VPADDQ       Z7, Z8, Z8
+	VCMPPD       $0x05, Z5, Z4, K1
+	VMOVAPD.Z    Z8, K1, Z8
+	VMOVUPD      Z8, 64(AX)
+	VADDPD       Z8, Z3, Z3
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Z2, (BX)
+	VMOVUPS Z3, 64(BX)
+	VZEROUPPER
+	RET
+
+// func exp64AVX2(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+// Requires: AVX, AVX2, FMA3
+TEXT ·exp64AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSD highest+24(FP), Y0
+	VBROADCASTSD temperature+32(FP), Y1
+	MOVQ         sums+40(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VMOVUPS      64(BX), Y4
+	VMOVUPS      96(BX), Y5
+	JMP          stepTest
+
+step:
+	VCVTPS2PD    (CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, (AX)
+	VADDPD       Y10, Y2, Y2
+	VCVTPS2PD    16(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 32(AX)
+	VADDPD       Y10, Y3, Y3
+	VCVTPS2PD    32(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 64(AX)
+	VADDPD       Y10, Y4, Y4
+	VCVTPS2PD    48(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 96(AX)
+	VADDPD       Y10, Y5, Y5
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
+	VMOVUPS Y4, 64(BX)
+	VMOVUPS Y5, 96(BX)
+	VZEROUPPER
+	RET
+
 DATA constants<>+0(SB)/4, $0xc2d00000
 DATA constants<>+4(SB)/4, $0xc2d00000
 DATA constants<>+8(SB)/4, $0xc2d00000
@@ -11569,4 +11811,100 @@ DATA constants64<>+2656(SB)/8, $0x0000000000400000
 DATA constants64<>+2664(SB)/8, $0x0000000000400000
 DATA constants64<>+2672(SB)/8, $0x0000000000400000
 DATA constants64<>+2680(SB)/8, $0x0000000000400000
-GLOBL constants64<>(SB), RODATA|NOPTR, $2688
+DATA constants64<>+2688(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2696(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2704(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2712(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2720(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2728(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2736(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2744(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2752(SB)/8, $0x4338000000000000
+DATA constants64<>+2760(SB)/8, $0x4338000000000000
+DATA constants64<>+2768(SB)/8, $0x4338000000000000
+DATA constants64<>+2776(SB)/8, $0x4338000000000000
+DATA constants64<>+2784(SB)/8, $0x4338000000000000
+DATA constants64<>+2792(SB)/8, $0x4338000000000000
+DATA constants64<>+2800(SB)/8, $0x4338000000000000
+DATA constants64<>+2808(SB)/8, $0x4338000000000000
+DATA constants64<>+2816(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2824(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2832(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2840(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2848(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2856(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2864(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2872(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2880(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2888(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2896(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2904(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2912(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2920(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2928(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2936(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2944(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2952(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2960(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2968(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2976(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2984(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2992(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+3000(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+3008(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3016(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3024(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3032(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3040(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3048(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3056(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3064(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3072(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3080(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3088(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3096(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3104(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3112(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3120(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3128(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3136(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3144(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3152(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3160(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3168(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3176(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3184(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3192(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3200(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3208(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3216(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3224(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3232(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3240(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3248(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3256(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3264(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3272(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3280(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3288(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3296(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3304(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3312(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3320(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3328(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3336(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3344(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3352(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3360(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3368(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3376(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3384(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3392(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3400(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3408(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3416(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3424(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3432(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3440(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3448(SB)/8, $0x3fe0000000000000
+GLOBL constants64<>(SB), RODATA|NOPTR, $3456

@@ -135,6 +135,11 @@ func (g *generator) Decode(tokens, positions, slots []int32) ([]float32, error) 
 	return g.decoded[:len(tokens)*VocabSize], nil
 }
 
+// ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.
+func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	return lm.ProfileKernels(g.pool, times, func() { g.Decode(tokens, positions, slots) })
+}
+
 // Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.
 func (g *generator) Logits(tokens []int32) ([]float32, error) {
 	if len(g.arena) < logitsFloats {

@@ -61,6 +61,8 @@ func main() {
 	}
 	avx512.read()
 	avx2.read()
+	avx512.exp64()
+	avx2.exp64()
 	constantTable()
 	constantTable64()
 	Generate()
