@@ -249,7 +249,8 @@ func TestBench(t *testing.T) {
 	cfg := fakeConfig(nil)
 	code, out, errs := runCommand(t.Context(), cfg, "bench", "--json", "--steps", "2", "--decode", "3", "--device", "cpu")
 	got := lines(t, out)
-	if code != 0 || len(got["train"]) != 1 || got["train"][0]["tokens"] != 64.0 || got["train"][0]["steps"] != 2.0 || len(got["decode"]) != 1 || got["decode"][0]["steps"] != 3.0 {
+	if code != 0 || len(got["train"]) != 1 || got["train"][0]["tokens"] != 64.0 || got["train"][0]["steps"] != 2.0 || len(got["decode"]) != 1 || got["decode"][0]["steps"] != 3.0 ||
+		len(got["prefill"]) != 1 || got["prefill"][0]["steps"] != 5.0 || got["prefill"][0]["tokens"] != 10.0 {
 		t.Errorf("bench: %d\n%s\n%s", code, out, errs)
 	}
 	// The CPU times no launches.
@@ -299,7 +300,7 @@ func TestBenchErrors(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{cpu, nil, nil, "bench --steps -1", 2, "-1 and 20; they must not be negative"},
+		{cpu, nil, nil, "bench --steps -1", 2, "-1, 20 and 5; they must not be negative"},
 		{cpu, nil, nil, "bench --prompt 39", 2, "a prompt of 39 tokens and 20 decode steps do not fit the model's context of 40"},
 		{cpu, nil, nil, "bench --batch 0", 2, "--batch is 0"},
 		{cpu, nil, nil, "bench sideways", 2, `bench takes no argument "sideways"`},
