@@ -134,7 +134,7 @@ func evalAttentionGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	return []*Tensor{dq, dk, dv}
 }
 
-// evalAttentionCached works on caches of shape [slots, positions, kv_heads*head_dim].
+// evalAttentionCached works on caches of shape [slots, positions, kv_heads*head_dim], which hold numbers of their type.
 func evalAttentionCached(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	q, positions, slots := in[0], in[5].Data, in[6].Data
 	kc, vc := in[3], in[4]
@@ -143,8 +143,12 @@ func evalAttentionCached(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	seen := map[int]int{} // the positions a slot has, as far as this call knows
 	for n := range positions {
 		s, p := int(slots[n]), int(positions[n])
-		copy(row(kc, s, p), in[1].row(n))
-		copy(row(vc, s, p), in[2].row(n))
+		for i, cache := range []*Tensor{kc, vc} {
+			to := row(cache, s, p)
+			for c, x := range in[1+i].row(n) {
+				to[c] = Round(x, op.Args[3+i].Type.DType)
+			}
+		}
 		seen[s] = max(seen[s], p+1)
 	}
 	o := q.like()

@@ -260,8 +260,9 @@ type Generate struct {
 	TopK         int      `yaml:"top_k" default:"0" min:"0"`         // 0: no limit
 	TopP         float64  `yaml:"top_p" default:"1" min:"0" max:"1"`
 	Seed         uint64   `yaml:"seed" default:"1"`
-	Batch        int      `yaml:"batch" default:"1" min:"1" max:"65536"` // sequences written at once
-	Prompts      []string `yaml:"prompts"`                               // what `run` continues when training ends
+	Batch        int      `yaml:"batch" default:"1" min:"1" max:"65536"`                 // sequences written at once
+	Weights      string   `yaml:"weights" default:"auto" enum:"auto|f32|bf16|int8|int4"` // that are read, on a CPU: int8 and int4 with a scale for each 32 along the sum; auto is bf16 where train.precision is, otherwise f32. A GPU reads those of train.precision
+	Prompts      []string `yaml:"prompts"`                                               // what `run` continues when training ends
 }
 
 // Target says what to build for.

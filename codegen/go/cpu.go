@@ -178,11 +178,20 @@ func (g *generator) trainer(f *jen.File) {
 	method("Close ends the workers.", "Close()", raw("t.pool.Close()"))
 }
 
+// when is code under a condition, otherwise nothing.
+func when(yes bool, code jen.Code) jen.Code {
+	if yes {
+		return code
+	}
+	return jen.Null()
+}
+
 func (g *generator) generator(f *jen.File) {
 	f.Comment("generator is the generation code with its memory: the key-value cache, and one arena for whichever job runs.")
 	f.Type().Id("generator").Struct(
 		jen.Id("pool").Op("*").Add(cpu("Pool")),
 		jen.Id("weights").Id("views"),
+		when(g.narrowType() != "", jen.Id("narrow").Id("narrow")),
 		jen.Id("arena").Index().Float32(),
 		jen.Id("cache").Index(raw("NumLayers")).Add(cpu("Cache")),
 		jen.Id("slots").Int(),
@@ -195,13 +204,9 @@ func (g *generator) generator(f *jen.File) {
 		if !p.Cache || !strings.HasSuffix(p.Name, "k_cache") {
 			continue
 		}
-		width := expr(p.Type.Last().Expr)
+		heads := expr(strings.TrimSuffix(p.Type.Last().Expr, "*E"))
 		caches = append(caches, g.layers(p).Block(
-			raw("width := %s", width),
-			jen.Id("g.cache[l]").Op("=").Add(cpu("Cache")).Values(jen.Dict{
-				jen.Id("K"): raw("make([]float32, slots*MaxPositions*width)"), jen.Id("V"): raw("make([]float32, slots*MaxPositions*width)"),
-				jen.Id("Slots"): raw("slots"), jen.Id("MaxT"): raw("MaxPositions"), jen.Id("Width"): raw("width"),
-			})))
+			jen.Id("g.cache[l]").Op("=").Add(cpu("NewCache")).Call(raw("slots"), raw("MaxPositions"), raw("%s", heads), raw("HeadDim"), jen.Lit(p.Type.DType == ir.BF16))))
 	}
 	body := []jen.Code{
 		jen.Id("g").Op(":=").Op("&").Id("generator").Values(jen.Dict{
@@ -211,6 +216,7 @@ func (g *generator) generator(f *jen.File) {
 			jen.Id("slot"):      raw("make([]int32, MaxPrefill)"),
 			jen.Id("decoded"):   raw("make([]float32, slots*VocabSize)"),
 		}),
+		when(g.narrowType() != "", raw("g.narrow = newNarrow(g.pool, &g.weights)")),
 		jen.For(raw("i := range g.positions")).Block(raw("g.positions[i] = int32(i)")),
 	}
 	f.Func().Id("newGenerator").Params(raw("weight []float32"), raw("slots, workers int")).Qual(lmPath, "Generator").Block(
@@ -230,6 +236,10 @@ func (g *generator) generator(f *jen.File) {
 			raw("j := min(i+MaxDecode, len(tokens))"),
 			raw("copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))")),
 		jen.Return(raw("g.decoded[:len(tokens)*VocabSize], nil")))
+	f.Comment("ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.")
+	f.Func().Params(raw("g *generator")).Id("ProfileDecode").Params(raw("tokens, positions, slots []int32"), raw("times int")).Params(jen.Op("*").Qual(lmPath, "Profile"), jen.Error()).Block(
+		jen.Return(jen.Qual(lmPath, "ProfileKernels").Call(raw("g.pool"), raw("times"), raw("func() { g.Decode(tokens, positions, slots) }"))))
+	f.Line()
 	method("Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.", "Logits(tokens []int32) ([]float32, error)",
 		jen.If(raw("len(g.arena) < logitsFloats")).Block(raw("g.arena = make([]float32, logitsFloats)")),
 		jen.Return(raw("g.logits(tokens), nil")))

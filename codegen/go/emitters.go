@@ -17,7 +17,7 @@ var emitters map[string]func(e *emitter, b *jen.Group, op *ir.Op)
 func init() { // not a literal: emitters write loops, which look up emitters
 	emitters = map[string]func(e *emitter, b *jen.Group, op *ir.Op){
 		"embed": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("Embed", op, e.out(op, 0), e.weight(op, 1), e.arg(op, 0), num(op.Float("scale"))))
+			b.Add(e.kernel("Embed", op, e.out(op, 0), e.table(op, 1), e.arg(op, 0), num(op.Float("scale"))))
 		},
 		"embed_grad": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("EmbedGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1), num(op.Float("scale"))))
@@ -60,7 +60,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			if op.Args[3] != nil {
 				fields = append(fields, jen.Id("Residual").Op(":").Add(e.arg(op, 3)))
 			}
-			b.Add(e.kernel("Linear", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1), cpu("Epilogue").Values(fields...)))
+			b.Add(e.kernel("Linear", op, e.out(op, 0), e.arg(op, 0), e.table(op, 1), cpu("Epilogue").Values(fields...)))
 		},
 		"linear_dx": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("LinearInputGrad", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1), e.mat(op, 2)))
@@ -138,7 +138,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 				e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), e.arg(op, 3), e.arg(op, 4), e.arg(op, 5), e.attention(op)))
 		},
 		"attention_cached": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("AttentionCached", op, e.out(op, 0), e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), raw("g.cache[l]"), e.arg(op, 5), e.arg(op, 6), e.attention(op)))
+			b.Add(e.kernel("AttentionCached", op, e.out(op, 0), e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), raw("&g.cache[l]"), e.arg(op, 5), e.arg(op, 6), e.attention(op)))
 		},
 		"count": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Id(e.scalar(op.Result())).Op(":=").Add(cpu("Count").Call(e.arg(op, 0)))
@@ -187,6 +187,9 @@ func init() { // not a literal: emitters write loops, which look up emitters
 
 // kernel is a call of a CPU kernel.
 func (e *emitter) kernel(name string, op *ir.Op, args ...jen.Code) *jen.Statement {
+	if op.Str("weights") != "" {
+		name += "Narrow"
+	}
 	return cpu(name).Call(append([]jen.Code{jen.Id("pool")}, args...)...)
 }
 

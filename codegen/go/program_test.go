@@ -22,7 +22,7 @@ func reference(t *testing.T, s *spec.Spec, j gotest.Job) gotest.Answer {
 }
 
 // referenceBy evaluates the functions for a target: with fused, after all passes but the planning ones; else without any pass
-// that may be left out but those of precision.
+// that may be left out but those of precision and quantize.
 func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, fused bool, evaluate func(*ir.Func, map[string]*ir.Tensor, *ir.State) ([]*ir.Tensor, error)) gotest.Answer {
 	t.Helper()
 	var a gotest.Answer
@@ -31,7 +31,7 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, fused 
 		o := passes.OptionsFor(s, ir.TargetNamed(target))
 		o.Off = map[string]bool{}
 		for _, p := range passes.Pipeline {
-			o.Off[p.Name] = !fused && !p.Required && p.Name != "precision" && p.Name != "fp8"
+			o.Off[p.Name] = !fused && !p.Required && p.Name != "precision" && p.Name != "fp8" && p.Name != "quantize"
 		}
 		if err := passes.Run(f, o, last, nil); err != nil {
 			t.Fatal(err)
@@ -74,8 +74,18 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, fused 
 	n := len(j.Sequence)
 	a.Logits = narrow(eval(build("logits", "precision"), map[string]*ir.Tensor{"tokens": ints(j.Sequence, n), "positions": ints(iota(n, 0), n)})[0].Data)
 	v := s.Model.VocabSize
-	for i := j.Prompt - 1; i < n; i++ {
-		a.Cached = append(a.Cached, a.Logits[i*v:][:v])
+	if prefill := build("prefill", "quantize"); isNarrow(prefill) { // generation has numbers of its own
+		a.Cached = append(a.Cached, narrow(eval(prefill, map[string]*ir.Tensor{
+			"tokens": ints(j.Sequence[:j.Prompt], j.Prompt), "positions": ints(iota(j.Prompt, 0), j.Prompt), "slots": ir.NewTensor(j.Prompt)})[0].Data))
+		decode := build("decode", "quantize")
+		for i := j.Prompt; i < n; i++ {
+			a.Cached = append(a.Cached, narrow(eval(decode, map[string]*ir.Tensor{
+				"tokens": ints(j.Sequence[i:i+1], 1), "positions": ints(iota(1, i), 1), "slots": ir.NewTensor(1)})[0].Data))
+		}
+	} else {
+		for i := j.Prompt - 1; i < n; i++ {
+			a.Cached = append(a.Cached, a.Logits[i*v:][:v])
+		}
 	}
 	ctx, mb, mbs := s.Train.Context, ir.MicroBatch(s), ir.MicroBatches(s)
 	positions := ir.NewTensor(mb, ctx)
@@ -96,6 +106,12 @@ func referenceBy(t *testing.T, s *spec.Spec, j gotest.Job, target string, fused 
 		a.Grads[name] = narrow(state.Grads[name].Data)
 	}
 	return a
+}
+
+// isNarrow says whether f reads weights in fewer bits.
+func isNarrow(f *ir.Func) (yes bool) {
+	f.Walk(func(op *ir.Op) { yes = yes || op.Str("weights") != "" })
+	return yes
 }
 
 func narrow(xs []float64) []float32 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tfc-dev/tfc/runtime/mask"
+	"github.com/tfc-dev/tfc/runtime/quant"
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
 
@@ -166,6 +167,14 @@ func TestAttentionKeepsNaN(t *testing.T) {
 type cachedRow struct{ slot, position int }
 
 func TestAttentionCached(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for _, bf16 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("bf16=%v", bf16), func(t *testing.T) { attentionCachedCases(t, bf16) })
+		}
+	})
+}
+
+func attentionCachedCases(t *testing.T, bf16 bool) {
 	span := func(slot, from, to int) (rows []cachedRow) {
 		for at := from; at < to; at++ {
 			rows = append(rows, cachedRow{slot, at})
@@ -209,9 +218,13 @@ func TestAttentionCached(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			width := a.KVHeads * a.HeadDim
 			keys, values := make([]float64, slots*maxT*width), make([]float64, slots*maxT*width)
-			cache := Cache{K: make([]float32, slots*maxT*width), V: make([]float32, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
-			fill(cache.K, nan)
-			fill(cache.V, nan)
+			cache := NewCache(slots, maxT, a.KVHeads, a.HeadDim, bf16)
+			for i := range cache.k {
+				cache.k[i] = 0xff // NaN in either type
+			}
+			for i := range cache.v {
+				cache.v[i] = 0xff
+			}
 			kept := NewPool(2) // sees all calls, as in a server
 			defer kept.Close()
 			for c, rows := range calls {
@@ -225,15 +238,15 @@ func TestAttentionCached(t *testing.T) {
 				b.Batch, b.T = 1, len(rows)
 				_, q, k, v := projected(r, &b)
 				o := poisoned(q.Rows, q.Cols)
-				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, cache, positions, at, &a) }, o.Data)
+				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, &cache, positions, at, &a) }, o.Data)
 				again := poisoned(o.Rows, o.Cols)
-				AttentionCached(kept, again, q, k, v, cache, positions, at, &a)
+				AttentionCached(kept, again, q, k, v, &cache, positions, at, &a)
 				near(t, "o on a used pool", dense(again), dense(o), 0)
 
 				for n, row := range rows {
 					to := (row.slot*maxT + row.position) * width
-					copy(keys[to:to+width], wide(k.Row(n)))
-					copy(values[to:to+width], wide(v.Row(n)))
+					copy(keys[to:to+width], wide(held(k.Row(n), bf16)))
+					copy(values[to:to+width], wide(held(v.Row(n), bf16)))
 				}
 				for n, row := range rows {
 					for h := range a.Heads {
@@ -252,23 +265,47 @@ func TestAttentionCached(t *testing.T) {
 	})
 }
 
+// held is a row as the cache holds it.
+func held(x []float32, bf16 bool) []float32 {
+	y := append([]float32(nil), x...)
+	for i := range y {
+		if bf16 {
+			y[i] = quant.FromBF16(quant.BF16(y[i]))
+		}
+	}
+	return y
+}
+
 // A token's output must not depend on what else is in the call.
 func TestAttentionCachedIgnoresOtherSlots(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	a := AttentionParams{Heads: 4, KVHeads: 2, HeadDim: 16, Scale: 0.25, Mask: mask.Causal()}
 	const slots, maxT, width = 5, 70, 32
-	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	cache := randomCache(r, slots, maxT, 2, 16)
 	q, k, v := normal(r, slots, 64), normal(r, slots, width), normal(r, slots, width)
 	positions, at := []int32{69, 3, 66, 0, 30}, []int32{0, 1, 2, 3, 4}
 	p := NewPool(2)
 	defer p.Close()
 	all := poisoned(slots, 64)
-	AttentionCached(p, all, q, k, v, cache, positions, at, &a)
+	AttentionCached(p, all, q, k, v, &cache, positions, at, &a)
 	for n := range slots {
 		one := poisoned(1, 64)
-		AttentionCached(p, one, q.RowRange(n, n+1), k.RowRange(n, n+1), v.RowRange(n, n+1), cache, positions[n:n+1], at[n:n+1], &a)
+		AttentionCached(p, one, q.RowRange(n, n+1), k.RowRange(n, n+1), v.RowRange(n, n+1), &cache, positions[n:n+1], at[n:n+1], &a)
 		near(t, "row", dense(one), dense(all.RowRange(n, n+1)), 0)
 	}
+}
+
+// randomCache returns a full cache.
+func randomCache(r *rand.Rand, slots, maxT, heads, headDim int) Cache {
+	c, s := NewCache(slots, maxT, heads, headDim, false), newScratch()
+	for slot := range slots {
+		for position := range maxT {
+			for head := range heads {
+				c.store(slot, head, position, randoms(r, headDim), randoms(r, headDim), s)
+			}
+		}
+	}
+	return c
 }
 
 func benchmarkParams(T int) AttentionParams {
@@ -310,13 +347,13 @@ func BenchmarkAttentionDecode(b *testing.B) {
 	const slots, maxT, width = 4, 1024, 512
 	a := benchmarkParams(1)
 	r := rand.New(rand.NewPCG(1, 1))
-	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	cache := randomCache(r, slots, maxT, 8, 64)
 	q, k, v, o := normal(r, slots, width), normal(r, slots, width), normal(r, slots, width), poisoned(slots, width)
 	p := NewPool(0)
 	defer p.Close()
 	b.SetBytes(slots * maxT * width * 2 * 4)
 	b.ReportAllocs()
 	for b.Loop() {
-		AttentionCached(p, o, q, k, v, cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
+		AttentionCached(p, o, q, k, v, &cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
 	}
 }

@@ -21,6 +21,7 @@ type Pool struct {
 	caller  sleeper
 	spins   int
 	closed  atomic.Bool
+	trace   func(Call) // nil: none
 
 	task  task
 	parts int
@@ -73,6 +74,14 @@ func (p *Pool) Workers() int { return len(p.scratch) }
 
 // run computes parts 0..n-1 of t and returns when all are done.
 func (p *Pool) run(t task, n int) {
+	if p.trace != nil {
+		p.traced(t, n)
+		return
+	}
+	p.runParts(t, n)
+}
+
+func (p *Pool) runParts(t task, n int) {
 	if n <= 1 || len(p.sleep) == 0 {
 		for i := range n {
 			t.part(i, p.scratch[0])

@@ -121,7 +121,11 @@ func (t *fewParts) part(i int, s *scratch) {
 	if t.epilogue.start(c, 0, from) || t.add {
 		beta = 1
 	}
-	gemm(c, t.a, b(from, to), t.transA, t.transB, 1, beta, s)
+	if !t.transA && t.transB && t.v.stream != nil {
+		t.v.streamProduct(c, t.a, b(from, to), beta != 0, s.tile)
+	} else {
+		gemm(c, t.a, b(from, to), t.transA, t.transB, 1, beta, s)
+	}
 	t.epilogue.finish(t.y, c, 0, from, s)
 }
 

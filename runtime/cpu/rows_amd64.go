@@ -4,8 +4,6 @@ package cpu
 // all of the row: a tail shorter than a register goes through a full one, so that what an element becomes does not
 // depend on where in the row it is. The switches, unlike tables, let the compiler keep the tails on the stack.
 
-const rowStep = 16 // elements; whole registers of every variant
-
 func expVector(dst, x []float32, shift float32, sums *[sumLanes]float32) bool {
 	if active.rows == rowsPlain {
 		return false

@@ -33,7 +33,10 @@ type variant struct {
 	dotRows  []int // descending, 1 last
 	dots     []dotKernel
 
-	rows rowSet
+	rows   rowSet
+	attend *attendSet
+	stream []streamKernel                // of 4, 2 and 1 rows; nil: none
+	read   func(n int, src *byte) uint32 // reads n bytes, a multiple of readStep
 }
 
 // A rowSet names the element-wise kernels of a variant, which are chosen by a switch so that their arguments stay on
@@ -57,5 +60,5 @@ var plain = &variant{
 	name: "go", mr: 4, nr: 4,
 	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
 	packA: packer{width: 4}, packB: packer{width: 4},
-	rows: rowsPlain,
+	rows: rowsPlain, attend: plainAttend, read: readPlain,
 }

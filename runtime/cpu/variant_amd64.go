@@ -23,7 +23,8 @@ var avx512 = &variant{
 	packA:    packer{14, transposeAAVX512, 14, 16, copyAAVX512},
 	packB:    packer{32, transposeBAVX512, 16, 16, copyBAVX512},
 	dotLanes: 16, dotRows: []int{4, 2, 1}, dots: []dotKernel{dot4AVX512, dot2AVX512, dot1AVX512},
-	rows: rowsAVX512,
+	rows: rowsAVX512, attend: avx512Attend,
+	stream: []streamKernel{stream4AVX512, stream2AVX512, stream1AVX512}, read: readAVX512,
 }
 
 var avx2 = &variant{
@@ -33,5 +34,6 @@ var avx2 = &variant{
 	packA:    packer{6, transposeAAVX2, 6, 8, copyAAVX2},
 	packB:    packer{16, transposeBAVX2, 8, 8, copyBAVX2},
 	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
-	rows: rowsAVX2,
+	rows: rowsAVX2, attend: avx2Attend,
+	stream: []streamKernel{stream4AVX2, stream2AVX2, stream1AVX2}, read: readAVX2,
 }

@@ -335,3 +335,174 @@ func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride in
 
 // transposeBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
 func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+
+// narrowInt8x8AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x8AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x8AVX512 computes x·wᵀ in bfloat16 for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x4AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x4AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX512 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX512 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX512 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX2 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x4AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX2 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// encodeAVX512 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+
+// roundBF16AVX512 rounds n numbers, a multiple of 16, to bfloat16.
+//
+//go:noescape
+func roundBF16AVX512(dst *uint16, src *float32, n int)
+
+// quantiseAVX2 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// encodeAVX2 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX2(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+
+// roundBF16AVX2 rounds n numbers, a multiple of 16, to bfloat16.
+//
+//go:noescape
+func roundBF16AVX2(dst *uint16, src *float32, n int)
+
+// attendF32x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x4AVX2 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX512 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX2 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream4AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX512 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream2AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX2 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream2AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX512 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream1AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX2 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream1AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// readAVX512 reads n bytes, a multiple of 512.
+func readAVX512(n int, src *byte) uint32
+
+// readAVX2 reads n bytes, a multiple of 512.
+func readAVX2(n int, src *byte) uint32
+
+// exp64AVX512 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX512(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+
+// exp64AVX2 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX2(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)

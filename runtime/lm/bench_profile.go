@@ -57,6 +57,9 @@ func (c *call) benchDecode() error {
 			if p, ok := g.(ProfiledGenerator); ok {
 				r.Profile, err = p.ProfileDecode(tokens, positions, slots, *steps)
 			}
+			if m.device == nil && err == nil && r.Profile != nil {
+				r.Roofline = readRoofline(r.Profile)
+			}
 			return r.used(m, err)
 		})
 		return err

@@ -127,14 +127,20 @@ func (r *report) print(w io.Writer) error {
 	line(us(s.Kernels), "µs in %d launches, each without the %.2f µs that timing it takes", s.Launches, s.Event)
 	line(us(s.Gaps), "µs in gaps between them")
 	line(us(s.Step), "µs a step on the device, %.1f µs by the clock", s.Clock)
-	if s.Floor > 0 {
+	if r.Roofline.Read > 0 {
+		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.1f GB/s, of reading %s over and over, measured now", 100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, bytesText(int64(r.Roofline.Read)))
+	} else if s.Floor > 0 {
 		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.0f GB/s, of a copy of %s, and %.1f TFLOP/s, of a %s product of side %d, both measured now",
 			100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, bytesText(int64(r.Roofline.Copied)), s.FLOPS/1e12, s.Product, r.Roofline.Side)
 	}
 	if s.FP8 > 0 {
 		line(us(s.FP8/1e12), "TFLOP/s of a product of that kind of operands in 8 bits: the floor of those in the step")
 	}
-	line(fmt.Sprintf("%.4g", s.Speed), "tokens/s, %.1f%% MFU of that product's rate", 100*s.MFU)
+	speed := "tokens/s"
+	if s.FLOPS > 0 {
+		speed += fmt.Sprintf(", %.1f%% MFU of that product's rate", 100*s.MFU)
+	}
+	line(fmt.Sprintf("%.4g", s.Speed), "%s", speed)
 	if s.Memory.Used > 0 {
 		line(bytesText(s.Memory.Used), "in use on the device: %s planned, %s of the context, the code and others, %s of driver and libraries for the step",
 			bytesText(s.Memory.Planned), bytesText(s.Memory.Context), bytesText(s.Memory.Library))

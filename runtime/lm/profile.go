@@ -26,12 +26,13 @@ type Profile struct {
 
 // Roofline is what a device was measured to reach (Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009).
 type Roofline struct {
-	Bandwidth float64 // bytes a second, those read and those written, of a large copy
+	Bandwidth float64 // bytes a second, those read and those written, of a large copy; or those read
 	Copied    int     // bytes of that copy
-	FLOPS     float64 // floating-point operations a second of a large matrix product
+	FLOPS     float64 // floating-point operations a second of a large matrix product; 0: not measured
 	Product   string  // its type: bf16, f16, f32 or tf32
 	Side      int     // rows and columns of its matrices
 	FP8       float64 // operations a second of a large product of operands in 8 bits; 0 where the program has none
+	Read      int     // bytes that were read over and over for Bandwidth, where nothing was copied
 }
 
 // Floor is the time that a launch takes at least where the roofline holds, 0 where nothing was measured. A launch may take

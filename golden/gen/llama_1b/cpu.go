@@ -95,6 +95,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -112,18 +113,12 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		width := NumKVHeads * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, true)
 	}
 	return g
 }
@@ -144,6 +139,11 @@ func (g *generator) Decode(tokens, positions, slots []int32) ([]float32, error) 
 		copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))
 	}
 	return g.decoded[:len(tokens)*VocabSize], nil
+}
+
+// ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.
+func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	return lm.ProfileKernels(g.pool, times, func() { g.Decode(tokens, positions, slots) })
 }
 
 // Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.

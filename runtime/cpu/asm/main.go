@@ -53,6 +53,16 @@ func main() {
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
+	narrow()
+	attend()
+	for _, rows := range []int{4, 2, 1} {
+		avx512.stream(rows)
+		avx2.stream(rows)
+	}
+	avx512.read()
+	avx2.read()
+	avx512.exp64()
+	avx2.exp64()
 	constantTable()
 	constantTable64()
 	Generate()
