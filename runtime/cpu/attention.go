@@ -24,6 +24,8 @@ type AttentionParams struct {
 	Mask                    mask.Mask // mask.And() for every key
 	Dropout                 float32   // in [0, 1)
 	Key                     rng.Key   // of dropout: probability (b, h, i, j) is element ((b*Heads+h)*T+i)*T+j
+
+	tiling *tiling // of its products
 }
 
 const (
@@ -38,7 +40,26 @@ const (
 // Milakov, Gimelshein 2018), so memory does not grow with T². o may not be an operand.
 func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
 	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: (a.T + queryTile - 1) / queryTile}
+	if p.recorder != nil {
+		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.factors()})
+	}
+	p.attention.tiling = p.tiling()
 	p.run(&p.attention, a.Batch*a.Heads*p.attention.tiles)
+}
+
+// pairs is the number of multiply-adds of one product of queries and keys: the head size for each pair that Mask allows.
+func (a *AttentionParams) pairs() float64 {
+	n := 0
+	for i := range a.T {
+		for j := 0; j < a.T; j += keyTile {
+			word := a.Mask.Word(i, j)
+			if a.T-j < keyTile {
+				word &= 1<<(a.T-j) - 1
+			}
+			n += bits.OnesCount64(word)
+		}
+	}
+	return float64(n) * float64(a.Batch*a.Heads*a.HeadDim)
 }
 
 type attention struct {
@@ -99,7 +120,7 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 			continue
 		}
 		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: spanLine}
-		gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 1, 0, s)
+		a.tiling.gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 0, s)
 		for r := range rows.n {
 			row := probs.Row(r)
 			a.score(row, rows, r, j, &covers, nil)
@@ -123,7 +144,7 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 				mulTo(row, row, keep)
 			}
 		}
-		gemm(o, probs, values.RowRange(j, j+n), false, false, 1, beta, s)
+		a.tiling.gemm(o, probs, values.RowRange(j, j+n), false, false, beta, s)
 		beta = 1
 		j += n
 	}

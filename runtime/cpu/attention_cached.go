@@ -15,8 +15,9 @@ type Cache struct {
 func AttentionCached(p *Pool, o, q, k, v Mat, cache Cache, positions, slots []int32, a *AttentionParams) {
 	t := &p.attentionCached
 	t.AttentionParams, t.o, t.q, t.cache = *a, o, q, cache
-	t.Dropout = 0
+	t.Dropout, t.tiling = 0, p.tiling()
 	t.plan(positions, slots)
+	p.note("AttentionCached", cost{bytes: moved(o, q, k, v, k, v)})
 	p.cacheWrite = cacheWrite{k: k, v: v, to: t}
 	p.run(&p.cacheWrite, len(t.runs))
 	p.run(t, len(t.runs)*a.KVHeads)

@@ -7,6 +7,10 @@ import "github.com/tfc-dev/tfc/runtime/mask"
 // operands. Probabilities are computed again from lse, tile by tile (Dao et al. 2022).
 func AttentionGrad(p *Pool, dq, dk, dv, do, q, k, v, o Mat, lse []float32, a *AttentionParams) {
 	p.attentionGrad = attentionGrad{AttentionParams: *a, dq: dq, dk: dk, dv: dv, do: do, q: q, k: k, v: v, o: o, lse: lse}
+	if p.recorder != nil {
+		p.note("AttentionGrad", cost{bytes: moved(dq, dk, dv, do, q, k, v, o), flops: 10 * a.pairs(), in: p.factors()})
+	}
+	p.attentionGrad.tiling = p.tiling()
 	p.run(&p.attentionGrad, a.Batch*a.KVHeads)
 }
 
@@ -94,8 +98,8 @@ func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, 
 	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: keyTile}
 	dprobs := Mat{Data: t.dprobs, Rows: rows.n, Cols: n, Stride: keyTile}
 	q, do := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1)
-	gemm(probs, q, t.keys, false, true, 1, 0, s)
-	gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 1, 0, s)
+	k.tiling.gemm(probs, q, t.keys, false, true, 0, s)
+	k.tiling.gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 0, s)
 	capped, keep := t.capped[:n], t.keep[:n]
 	for r := range rows.n {
 		p, dp := probs.Row(r), dprobs.Row(r)[:n]
@@ -117,9 +121,9 @@ func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, 
 			}
 		}
 	}
-	gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, 1, s)
-	gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, 1, s)
-	gemm(h.dq.RowRange(i0, i1), dprobs, t.keys, false, false, 1, 1, s)
+	k.tiling.gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, s)
+	k.tiling.gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, s)
+	k.tiling.gemm(h.dq.RowRange(i0, i1), dprobs, t.keys, false, false, 1, s)
 }
 
 func zero(m Mat) {

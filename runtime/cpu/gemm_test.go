@@ -22,7 +22,7 @@ func eachVariant(t *testing.T, f func(t *testing.T)) {
 
 // poisonedScratch returns working memory that holds NaN.
 func poisonedScratch() *scratch {
-	s := newScratch()
+	s := newScratch(0)
 	poisonScratch(s)
 	return s
 }
@@ -33,9 +33,37 @@ func poisonScratch(s *scratch) {
 	}
 }
 
-// checkProduct fails unless got = alpha*op(a)*op(b) + beta*c within the rounding of a float32 sum, and unless what
+// eachTiling runs f with both ways to multiply of every variant.
+func eachTiling(t *testing.T, f func(t *testing.T, tiling *tiling, bf16 bool)) {
+	t.Helper()
+	eachVariant(t, func(t *testing.T) {
+		t.Run("f32", func(t *testing.T) { f(t, active.f32, false) })
+		t.Run("bf16", func(t *testing.T) { f(t, active.bf16, true) })
+	})
+}
+
+// rounded is a copy of m whose elements are rounded to bf16, by the plain rule: of the two neighbours with 8 bits the nearer one, of
+// equally near ones the even one.
+func rounded(m Mat) Mat {
+	r := copyOf(m)
+	for i, x := range r.Data {
+		low := math.Float32frombits(math.Float32bits(x) & 0xffff0000)
+		high := math.Float32frombits(math.Float32bits(x)&0xffff0000 + 0x10000)
+		up, down := math.Abs(float64(high)-float64(x)), math.Abs(float64(x)-float64(low))
+		switch {
+		case x != x:
+		case up < down || up == down && math.Float32bits(low)>>16&1 == 1:
+			r.Data[i] = high
+		default:
+			r.Data[i] = low
+		}
+	}
+	return r
+}
+
+// checkProduct fails unless got = op(a)*op(b) + beta*c within the rounding of a float32 sum, and unless what
 // lies beside got is still NaN.
-func checkProduct(t *testing.T, got, a, b, c Mat, transA, transB bool, alpha, beta float64) {
+func checkProduct(t *testing.T, got, a, b, c Mat, transA, transB bool, beta float64) {
 	t.Helper()
 	k := a.Cols
 	if transA {
@@ -50,8 +78,6 @@ func checkProduct(t *testing.T, got, a, b, c Mat, transA, transB bool, alpha, be
 				sum += p
 				size += math.Abs(p)
 			}
-			sum *= alpha
-			size *= math.Abs(alpha)
 			if beta != 0 {
 				old := beta * float64(c.Row(i)[j])
 				sum += old
@@ -82,14 +108,13 @@ func transposedShape(r *rand.Rand, rows, cols int, trans bool) Mat {
 
 func TestGemm(t *testing.T) {
 	sizes := []int{1, 2, 4, 7, 8, 9, 31, 33, 70, 71, 127, 129}
-	eachVariant(t, func(t *testing.T) {
+	eachTiling(t, func(t *testing.T, tiling *tiling, bf16 bool) {
 		r := rand.New(rand.NewPCG(1, 2))
 		s := poisonedScratch()
 		for n := range 300 {
 			pick := func() int { return sizes[r.IntN(len(sizes))] }
 			m, n, k := pick(), pick(), []int{0, 1, 2, 15, 16, 17, 64, 100, 383, 385, 800}[n%11]
 			transA, transB := r.IntN(2) == 1, r.IntN(2) == 1
-			alpha := []float32{1, 1, -0.37}[r.IntN(3)]
 			beta := []float32{0, 1, 0.5}[r.IntN(3)]
 			a, b := transposedShape(r, m, k, transA), transposedShape(r, k, n, transB)
 			c := poisoned(m, n)
@@ -98,9 +123,12 @@ func TestGemm(t *testing.T) {
 			}
 			got := copyOf(c)
 			poisonScratch(s)
-			gemm(got, a, b, transA, transB, alpha, beta, s)
-			t.Run(fmt.Sprintf("%dx%dx%d,%v,%v,%g,%g", m, n, k, transA, transB, alpha, beta), func(t *testing.T) {
-				checkProduct(t, got, a, b, c, transA, transB, float64(alpha), float64(beta))
+			tiling.gemm(got, a, b, transA, transB, beta, s)
+			if unrounded := m <= fewM && !transA && transB && active.dotLanes > 0; bf16 && !unrounded {
+				a, b = rounded(a), rounded(b)
+			}
+			t.Run(fmt.Sprintf("%dx%dx%d,%v,%v,%g", m, n, k, transA, transB, beta), func(t *testing.T) {
+				checkProduct(t, got, a, b, c, transA, transB, float64(beta))
 			})
 		}
 	})
@@ -128,15 +156,17 @@ func benchMat(rows, cols int) Mat {
 // products are held against.
 func BenchmarkPeak(b *testing.B) {
 	for _, v := range variants() {
-		b.Run(v.name, func(b *testing.B) {
-			const k = 128
-			x, w, c := make([]float32, v.mr*k+512), make([]float32, v.nr*k), make([]float32, v.mr*v.nr)
-			benchmarkGFLOPS(b, 2*v.mr*v.nr*k*1000, func() {
-				for range 1000 {
-					v.tiles[0](k, &x[0], &w[0], v.nr*4, &c[0], v.nr*4, true)
-				}
+		for in, t := range map[string]*tiling{"f32": v.f32, "bf16": v.bf16} {
+			b.Run(v.name+"/"+in, func(b *testing.B) {
+				const k = 128
+				x, w, c := make([]float32, t.mr*k+512), make([]float32, t.nr*k), make([]float32, t.mr*t.nr)
+				benchmarkGFLOPS(b, 2*t.mr*t.nr*t.pair*k*1000, func() {
+					for range 1000 {
+						t.tiles[0](k, &x[0], &w[0], t.nr*4, &c[0], t.nr*4, true)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -146,14 +176,16 @@ func BenchmarkGemm(b *testing.B) {
 			if v == plain && size > 256 {
 				continue
 			}
-			b.Run(fmt.Sprintf("%s/%d", v.name, size), func(b *testing.B) {
-				before := active
-				defer func() { active = before }()
-				active = v
-				s := newScratch()
-				x, y, z := benchMat(size, size), benchMat(size, size), benchMat(size, size)
-				benchmarkGFLOPS(b, 2*size*size*size, func() { gemm(z, x, y, false, true, 1, 0, s) })
-			})
+			for in, t := range map[string]*tiling{"f32": v.f32, "bf16": v.bf16} {
+				b.Run(fmt.Sprintf("%s/%s/%d", v.name, in, size), func(b *testing.B) {
+					before := active
+					defer func() { active = before }()
+					active = v
+					s := newScratch(0)
+					x, y, z := benchMat(size, size), benchMat(size, size), benchMat(size, size)
+					benchmarkGFLOPS(b, 2*size*size*size, func() { t.gemm(z, x, y, false, true, 0, s) })
+				})
+			}
 		}
 	}
 }

@@ -70,6 +70,11 @@ func CrossEntropyGrad(p *Pool, losses []float32, dlogits, logits Mat, targets []
 }
 
 func (t *headRows) run(p *Pool) {
+	name := "CrossEntropy"
+	if t.grad.Data != nil {
+		name = "CrossEntropyGrad"
+	}
+	p.note(name, cost{bytes: moved(t.logits, t.grad)})
 	t.each = max(1, partElements/max(1, t.logits.Cols))
 	p.headRows = *t
 	p.run(&p.headRows, ceil(t.logits.Rows, t.each))

@@ -304,3 +304,16 @@ func maxVector(x []float32, tops *[sumLanes]float32) int {
 	}
 	return n
 }
+
+func roundBF16Vector(x []float32) int {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return 0
+	case active.rows == rowsAVX512:
+		roundBF16AVX512(&x[0], n)
+	default:
+		roundBF16AVX2(&x[0], n)
+	}
+	return n
+}

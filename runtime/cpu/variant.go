@@ -1,18 +1,31 @@
 package cpu
 
-// A tileKernel adds or stores a tile of C: rows × nr floats whose k steps read one row of nr floats of b, ldb bytes
-// apart, and rows floats of a, packed mr to a step. ldc counts bytes; with add the old C is added at the end.
+// A tiling is a way to multiply matrices: the shape of a tile, the kernels that compute one, and how their factors are packed.
+type tiling struct {
+	mr, nr int // rows and columns of a tile
+	pair   int // steps of the sum in a step of a panel: 1, or 2 where an element of a panel is a pair in bf16
+
+	tileRows []int // descending, mr first: the row counts that have a kernel
+	tiles    []tileKernel
+
+	packA, packB packer
+}
+
+// A tileKernel adds or stores a tile of C: rows × nr floats whose k steps read one row of nr elements of b, ldb bytes
+// apart, and rows elements of a, packed mr to a step. ldc counts bytes; with add the old C is added at the end.
 type tileKernel func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// A packer packs panels of one width: see packPanel.
+// A packer packs panels of one width: see panel.
 type packer struct {
 	width int
+	pair  int  // as in tiling
+	round bool // the elements are rounded to bf16, and stay floats
 
-	// transpose packs lanes elements from rows that run along the sum, groups blocks of block steps; nil: none.
+	// transpose packs lanes elements from rows that run along the sum, groups blocks of block steps of the panel; nil: none.
 	transpose    func(groups int, src *float32, ld int, dst *float32, dstStride int)
 	lanes, block int
 
-	// copy packs width elements from rows that run across the panel, for k steps; nil: none.
+	// copy packs width elements from rows that run across the panel, for k steps of the panel; nil: none.
 	copy func(k int, src *float32, ld int, dst *float32)
 }
 
@@ -21,13 +34,9 @@ type dotKernel func(k int, w *float32, ldw int, x *float32, ldx int, out *float3
 
 // A variant is one implementation of the kernels, for one instruction set.
 type variant struct {
-	name   string
-	mr, nr int // rows and columns of a tile
-
-	tileRows []int // descending, mr first: the row counts that have a kernel
-	tiles    []tileKernel
-
-	packA, packB packer
+	name string
+	f32  *tiling
+	bf16 *tiling // the factors rounded to bf16, sums in f32
 
 	dotLanes int   // dot kernels take k in multiples of this; 0 where there is none
 	dotRows  []int // descending, 1 last
@@ -54,8 +63,19 @@ func Variant() string { return active.name }
 
 // plain is the variant for every machine.
 var plain = &variant{
-	name: "go", mr: 4, nr: 4,
-	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
-	packA: packer{width: 4}, packB: packer{width: 4},
+	name: "go", f32: plainTiling, bf16: plainTiling.rounded(),
 	rows: rowsPlain,
+}
+
+var plainTiling = &tiling{
+	mr: 4, nr: 4, pair: 1,
+	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
+	packA: packer{width: 4, pair: 1}, packB: packer{width: 4, pair: 1},
+}
+
+// rounded multiplies as t does, with factors rounded to bf16: what a machine without instructions for bf16 does.
+func (t *tiling) rounded() *tiling {
+	r := *t
+	r.packA.round, r.packB.round = true, true
+	return &r
 }

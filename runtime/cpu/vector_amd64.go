@@ -166,6 +166,15 @@ func keepAVX512(dst *float32, n int, c *[8]uint32)
 //go:noescape
 func normalAVX512(dst *float32, n int, c *[6]uint32, scale float64)
 
+// roundBF16AVX512 rounds n floats, a multiple of 16, to bf16.
+func roundBF16AVX512(x *float32, n int)
+
+// multiplyAddsAVX512 does n times 12 multiply-adds of 16 floats, of numbers that start at x.
+func multiplyAddsAVX512(n int, x *float32)
+
+// readAVX512 reads n floats, a multiple of 64, and adds them up in sum, 16 floats.
+func readAVX512(x *float32, n int, sum *float32)
+
 // tile6x16AVX2 computes 6 rows of a product tile; ldb and ldc count bytes.
 func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
@@ -323,6 +332,45 @@ func keepAVX2(dst *float32, n int, c *[8]uint32)
 //
 //go:noescape
 func normalAVX2(dst *float32, n int, c *[6]uint32, scale float64)
+
+// roundBF16AVX2 rounds n floats, a multiple of 16, to bf16.
+func roundBF16AVX2(x *float32, n int)
+
+// multiplyAddsAVX2 does n times 12 multiply-adds of 8 floats, of numbers that start at x.
+func multiplyAddsAVX2(n int, x *float32)
+
+// readAVX2 reads n floats, a multiple of 64, and adds them up in sum, 8 floats.
+func readAVX2(x *float32, n int, sum *float32)
+
+// tileBF1614x32 computes 14 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF1614x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF168x32 computes 8 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF168x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF164x32 computes 4 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF164x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF162x32 computes 2 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF162x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF161x32 computes 1 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF161x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// transposeABF16 rounds 14 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst; ld and dstStride count bytes.
+func transposeABF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+
+// transposeBBF16 rounds 16 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst; ld and dstStride count bytes.
+func transposeBBF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+
+// copyABF16 rounds 14 floats of two rows to bf16 and stores them as pairs, for k pairs of rows, into dst; ld counts bytes.
+func copyABF16(k int, src *float32, ld int, dst *float32)
+
+// copyBBF16 rounds 32 floats of two rows to bf16 and stores them as pairs, for k pairs of rows, into dst; ld counts bytes.
+func copyBBF16(k int, src *float32, ld int, dst *float32)
+
+// multiplyAddsBF16 does n times 12 multiply-adds of 32 numbers in bf16, of numbers that start at x.
+func multiplyAddsBF16(n int, x *float32)
 
 // transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
 func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)

@@ -2914,6 +2914,114 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func roundBF16AVX512(x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	JMP  stepTest
+
+step:
+	VMOVUPS (AX), Z0
+	VPSRLD  $0x10, Z0, Z1
+	VPANDD  constants<>+2496(SB), Z1, Z1
+	VPADDD  Z1, Z0, Z0
+	VPADDD  constants<>+2560(SB), Z0, Z0
+	VPANDD  constants<>+2624(SB), Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func multiplyAddsAVX512(n int, x *float32)
+// Requires: AVX, AVX512F
+TEXT ·multiplyAddsAVX512(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX), Z1
+	VMOVUPS (CX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPS (CX), Z4
+	VMOVUPS (CX), Z5
+	VMOVUPS (CX), Z6
+	VMOVUPS (CX), Z7
+	VMOVUPS (CX), Z8
+	VMOVUPS (CX), Z9
+	VMOVUPS (CX), Z10
+	VMOVUPS (CX), Z11
+	VMOVUPS (CX), Z12
+	VMOVUPS (CX), Z13
+	JMP     stepTest
+
+step:
+	VFMADD231PS Z0, Z1, Z2
+	VFMADD231PS Z0, Z1, Z3
+	VFMADD231PS Z0, Z1, Z4
+	VFMADD231PS Z0, Z1, Z5
+	VFMADD231PS Z0, Z1, Z6
+	VFMADD231PS Z0, Z1, Z7
+	VFMADD231PS Z0, Z1, Z8
+	VFMADD231PS Z0, Z1, Z9
+	VFMADD231PS Z0, Z1, Z10
+	VFMADD231PS Z0, Z1, Z11
+	VFMADD231PS Z0, Z1, Z12
+	VFMADD231PS Z0, Z1, Z13
+	SUBQ        $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Z3, Z2, Z2
+	VADDPS  Z4, Z2, Z2
+	VADDPS  Z5, Z2, Z2
+	VADDPS  Z6, Z2, Z2
+	VADDPS  Z7, Z2, Z2
+	VADDPS  Z8, Z2, Z2
+	VADDPS  Z9, Z2, Z2
+	VADDPS  Z10, Z2, Z2
+	VADDPS  Z11, Z2, Z2
+	VADDPS  Z12, Z2, Z2
+	VADDPS  Z13, Z2, Z2
+	VMOVUPS Z2, (CX)
+	VZEROUPPER
+	RET
+
+// func readAVX512(x *float32, n int, sum *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·readAVX512(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	MOVQ   sum+16(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	VADDPS 128(AX), Z2, Z2
+	VADDPS 192(AX), Z3, Z3
+	ADDQ   $0x00000100, AX
+	SUBQ   $0x40, CX
+
+stepTest:
+	CMPQ    CX, $0x40
+	JGE     step
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VMOVUPS Z0, (DX)
+	VZEROUPPER
+	RET
+
 // func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, FMA3
 TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-49
@@ -4855,7 +4963,7 @@ step:
 	VPSRAD      $0x1f, Y8, Y8
 	VANDPS      Y7, Y8, Y8
 	VMOVUPS     Y8, 32(AX)
-	VPADDD      constants<>+2496(SB), Y0, Y0
+	VPADDD      constants<>+2688(SB), Y0, Y0
 	ADDQ        $0x40, AX
 	SUBQ        $0x10, CX
 
@@ -5233,13 +5341,1926 @@ step:
 	VMOVUPS      X5, 16(AX)
 	VMOVUPS      X6, 32(AX)
 	VMOVUPS      X2, 48(AX)
-	VPADDD       constants<>+2496(SB), Y1, Y1
+	VPADDD       constants<>+2688(SB), Y1, Y1
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
 	JGE  step
+	VZEROUPPER
+	RET
+
+// func roundBF16AVX2(x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	JMP  stepTest
+
+step:
+	VMOVUPS (AX), Y0
+	VPSRLD  $0x10, Y0, Y1
+	VPAND   constants<>+2496(SB), Y1, Y1
+	VPADDD  Y1, Y0, Y0
+	VPADDD  constants<>+2560(SB), Y0, Y0
+	VPAND   constants<>+2624(SB), Y0, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func multiplyAddsAVX2(n int, x *float32)
+// Requires: AVX, FMA3
+TEXT ·multiplyAddsAVX2(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Y0
+	VMOVUPS (CX), Y1
+	VMOVUPS (CX), Y2
+	VMOVUPS (CX), Y3
+	VMOVUPS (CX), Y4
+	VMOVUPS (CX), Y5
+	VMOVUPS (CX), Y6
+	VMOVUPS (CX), Y7
+	VMOVUPS (CX), Y8
+	VMOVUPS (CX), Y9
+	VMOVUPS (CX), Y10
+	VMOVUPS (CX), Y11
+	VMOVUPS (CX), Y12
+	VMOVUPS (CX), Y13
+	JMP     stepTest
+
+step:
+	VFMADD231PS Y0, Y1, Y2
+	VFMADD231PS Y0, Y1, Y3
+	VFMADD231PS Y0, Y1, Y4
+	VFMADD231PS Y0, Y1, Y5
+	VFMADD231PS Y0, Y1, Y6
+	VFMADD231PS Y0, Y1, Y7
+	VFMADD231PS Y0, Y1, Y8
+	VFMADD231PS Y0, Y1, Y9
+	VFMADD231PS Y0, Y1, Y10
+	VFMADD231PS Y0, Y1, Y11
+	VFMADD231PS Y0, Y1, Y12
+	VFMADD231PS Y0, Y1, Y13
+	SUBQ        $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Y3, Y2, Y2
+	VADDPS  Y4, Y2, Y2
+	VADDPS  Y5, Y2, Y2
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y2, Y2
+	VADDPS  Y8, Y2, Y2
+	VADDPS  Y9, Y2, Y2
+	VADDPS  Y10, Y2, Y2
+	VADDPS  Y11, Y2, Y2
+	VADDPS  Y12, Y2, Y2
+	VADDPS  Y13, Y2, Y2
+	VMOVUPS Y2, (CX)
+	VZEROUPPER
+	RET
+
+// func readAVX2(x *float32, n int, sum *float32)
+// Requires: AVX
+TEXT ·readAVX2(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	MOVQ   sum+16(FP), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    stepTest
+
+step:
+	VADDPS (AX), Y0, Y0
+	VADDPS 32(AX), Y1, Y1
+	VADDPS 64(AX), Y2, Y2
+	VADDPS 96(AX), Y3, Y3
+	VADDPS 128(AX), Y4, Y4
+	VADDPS 160(AX), Y5, Y5
+	VADDPS 192(AX), Y6, Y6
+	VADDPS 224(AX), Y7, Y7
+	ADDQ   $0x00000100, AX
+	SUBQ   $0x40, CX
+
+stepTest:
+	CMPQ    CX, $0x40
+	JGE     step
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y2, Y0, Y0
+	VADDPS  Y3, Y0, Y0
+	VADDPS  Y4, Y0, Y0
+	VADDPS  Y5, Y0, Y0
+	VADDPS  Y6, Y0, Y0
+	VADDPS  Y7, Y0, Y0
+	VMOVUPS Y0, (DX)
+	VZEROUPPER
+	RET
+
+// func tileBF1614x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF1614x32(SB), NOSPLIT, $0-49
+	MOVQ   k+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   ldb+24(FP), BX
+	MOVQ   c+32(FP), SI
+	MOVQ   ldc+40(FP), DI
+	MOVB   add+48(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	VPXORD Z25, Z25, Z25
+	VPXORD Z26, Z26, Z26
+	VPXORD Z27, Z27, Z27
+	JMP    fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 32(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 36(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xd452
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 40(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 44(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xf452
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 48(CX), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 52(CX), Z31
+	LONG         $0x40060262
+	WORD         $0xd452
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 72(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 76(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 80(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 84(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 88(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 92(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xd452
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 96(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 100(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xf452
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 104(CX), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 108(CX), Z31
+	LONG         $0x40060262
+	WORD         $0xd452
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 128(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 132(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 136(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 140(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 144(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 148(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xd452
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 152(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 156(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xf452
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 160(CX), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 164(CX), Z31
+	LONG         $0x40060262
+	WORD         $0xd452
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 184(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 188(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 192(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 196(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 200(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 204(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xd452
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 208(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 212(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xf452
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 216(CX), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 220(CX), Z31
+	LONG         $0x40060262
+	WORD         $0xd452
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	ADDQ         $0xe0, CX
+	SUBQ         $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 32(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 36(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xd452
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 40(CX), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 44(CX), Z31
+	LONG         $0x40068262
+	WORD         $0xf452
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 48(CX), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 52(CX), Z31
+	LONG         $0x40060262
+	WORD         $0xd452
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	ADDQ         $0x38, CX
+	SUBQ         $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+	VADDPS (AX), Z8, Z8
+	VADDPS 64(AX), Z9, Z9
+	ADDQ   DI, AX
+	VADDPS (AX), Z10, Z10
+	VADDPS 64(AX), Z11, Z11
+	ADDQ   DI, AX
+	VADDPS (AX), Z12, Z12
+	VADDPS 64(AX), Z13, Z13
+	ADDQ   DI, AX
+	VADDPS (AX), Z14, Z14
+	VADDPS 64(AX), Z15, Z15
+	ADDQ   DI, AX
+	VADDPS (AX), Z16, Z16
+	VADDPS 64(AX), Z17, Z17
+	ADDQ   DI, AX
+	VADDPS (AX), Z18, Z18
+	VADDPS 64(AX), Z19, Z19
+	ADDQ   DI, AX
+	VADDPS (AX), Z20, Z20
+	VADDPS 64(AX), Z21, Z21
+	ADDQ   DI, AX
+	VADDPS (AX), Z22, Z22
+	VADDPS 64(AX), Z23, Z23
+	ADDQ   DI, AX
+	VADDPS (AX), Z24, Z24
+	VADDPS 64(AX), Z25, Z25
+	ADDQ   DI, AX
+	VADDPS (AX), Z26, Z26
+	VADDPS 64(AX), Z27, Z27
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z8, (SI)
+	VMOVUPS Z9, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z10, (SI)
+	VMOVUPS Z11, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z12, (SI)
+	VMOVUPS Z13, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z14, (SI)
+	VMOVUPS Z15, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z16, (SI)
+	VMOVUPS Z17, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z18, (SI)
+	VMOVUPS Z19, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z20, (SI)
+	VMOVUPS Z21, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z22, (SI)
+	VMOVUPS Z23, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z24, (SI)
+	VMOVUPS Z25, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z26, (SI)
+	VMOVUPS Z27, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF168x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF168x32(SB), NOSPLIT, $0-49
+	MOVQ   k+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   ldb+24(FP), BX
+	MOVQ   c+32(FP), SI
+	MOVQ   ldc+40(FP), DI
+	MOVB   add+48(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	JMP    fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 72(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 76(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 80(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 84(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 128(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 132(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 136(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 140(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 184(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 188(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 192(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 196(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	ADDQ         $0xe0, CX
+	SUBQ         $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xd452
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+	LONG         $0x40061262
+	WORD         $0xf452
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	ADDQ         $0x38, CX
+	SUBQ         $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+	VADDPS (AX), Z8, Z8
+	VADDPS 64(AX), Z9, Z9
+	ADDQ   DI, AX
+	VADDPS (AX), Z10, Z10
+	VADDPS 64(AX), Z11, Z11
+	ADDQ   DI, AX
+	VADDPS (AX), Z12, Z12
+	VADDPS 64(AX), Z13, Z13
+	ADDQ   DI, AX
+	VADDPS (AX), Z14, Z14
+	VADDPS 64(AX), Z15, Z15
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z8, (SI)
+	VMOVUPS Z9, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z10, (SI)
+	VMOVUPS Z11, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z12, (SI)
+	VMOVUPS Z13, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z14, (SI)
+	VMOVUPS Z15, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF164x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF164x32(SB), NOSPLIT, $0-49
+	MOVQ   k+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   ldb+24(FP), BX
+	MOVQ   c+32(FP), SI
+	MOVQ   ldc+40(FP), DI
+	MOVB   add+48(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	JMP    fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	ADDQ         $0xe0, CX
+	SUBQ         $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xf452
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	ADDQ         $0x38, CX
+	SUBQ         $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF162x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF162x32(SB), NOSPLIT, $0-49
+	MOVQ   k+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   ldb+24(FP), BX
+	MOVQ   c+32(FP), SI
+	MOVQ   ldc+40(FP), DI
+	MOVB   add+48(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	ADDQ         $0xe0, CX
+	SUBQ         $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+	LONG         $0x40069262
+	WORD         $0xd452
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	ADDQ         $0x38, CX
+	SUBQ         $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF161x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF161x32(SB), NOSPLIT, $0-49
+	MOVQ   k+0(FP), AX
+	MOVQ   a+8(FP), CX
+	MOVQ   b+16(FP), DX
+	MOVQ   ldb+24(FP), BX
+	MOVQ   c+32(FP), SI
+	MOVQ   ldc+40(FP), DI
+	MOVB   add+48(FP), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	JMP    fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	ADDQ         $0xe0, CX
+	SUBQ         $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	ADDQ         $0x38, CX
+	SUBQ         $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func transposeABF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·transposeABF16(SB), NOSPLIT, $0-40
+	MOVQ  groups+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  ld+16(FP), DX
+	MOVQ  dst+24(FP), BX
+	MOVQ  dstStride+32(FP), SI
+	MOVL  $0x00003fff, DI
+	KMOVW DI, K1
+	JMP   groupTest
+
+group:
+	MOVQ       CX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z0
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z1
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z2
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z3
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z4
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z5
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z6
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z7
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z8
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z9
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z10
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z11
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z12
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z13
+	ADDQ       DX, DI
+	VXORPS     Z14, Z14, Z14
+	VXORPS     Z15, Z15, Z15
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKLPS  Z3, Z2, Z17
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKHPS  Z3, Z2, Z1
+	VUNPCKLPD  Z17, Z16, Z2
+	VUNPCKHPD  Z17, Z16, Z3
+	VUNPCKLPD  Z1, Z0, Z16
+	VUNPCKHPD  Z1, Z0, Z0
+	VUNPCKLPS  Z5, Z4, Z1
+	VUNPCKLPS  Z7, Z6, Z17
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKHPS  Z7, Z6, Z5
+	VUNPCKLPD  Z17, Z1, Z6
+	VUNPCKHPD  Z17, Z1, Z1
+	VUNPCKLPD  Z5, Z4, Z7
+	VUNPCKHPD  Z5, Z4, Z4
+	VUNPCKLPS  Z9, Z8, Z5
+	VUNPCKLPS  Z11, Z10, Z17
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKHPS  Z11, Z10, Z9
+	VUNPCKLPD  Z17, Z5, Z10
+	VUNPCKHPD  Z17, Z5, Z5
+	VUNPCKLPD  Z9, Z8, Z11
+	VUNPCKHPD  Z9, Z8, Z8
+	VUNPCKLPS  Z13, Z12, Z9
+	VUNPCKLPS  Z15, Z14, Z17
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKHPS  Z15, Z14, Z13
+	VUNPCKLPD  Z17, Z9, Z14
+	VUNPCKHPD  Z17, Z9, Z9
+	VUNPCKLPD  Z13, Z12, Z15
+	VUNPCKHPD  Z13, Z12, Z12
+	VSHUFF32X4 $0x88, Z6, Z2, Z13
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z13, Z14
+	VSHUFF32X4 $0x88, Z10, Z2, Z17
+	VSHUFF32X4 $0xdd, Z6, Z13, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VSHUFF32X4 $0x88, Z1, Z3, Z10
+	VSHUFF32X4 $0xdd, Z1, Z3, Z1
+	VSHUFF32X4 $0x88, Z9, Z5, Z3
+	VSHUFF32X4 $0xdd, Z9, Z5, Z5
+	VSHUFF32X4 $0x88, Z3, Z10, Z9
+	VSHUFF32X4 $0x88, Z5, Z1, Z13
+	VSHUFF32X4 $0xdd, Z3, Z10, Z3
+	VSHUFF32X4 $0xdd, Z5, Z1, Z1
+	VSHUFF32X4 $0x88, Z7, Z16, Z5
+	VSHUFF32X4 $0xdd, Z7, Z16, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z10
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z10, Z5, Z15
+	VSHUFF32X4 $0x88, Z11, Z7, Z16
+	VSHUFF32X4 $0xdd, Z10, Z5, Z5
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z4, Z0, Z10
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z10, Z11
+	VSHUFF32X4 $0x88, Z8, Z0, Z12
+	VSHUFF32X4 $0xdd, Z4, Z10, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
+	VMOVUPS    Z14, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z9, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z15, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z11, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z17, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z13, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z16, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z12, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z6, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z3, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z5, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z4, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z2, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z1, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z7, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z0, K1, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x80, CX
+	SUBQ       $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func transposeBBF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+// Requires: AVX, AVX512F
+TEXT ·transposeBBF16(SB), NOSPLIT, $0-40
+	MOVQ  groups+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  ld+16(FP), DX
+	MOVQ  dst+24(FP), BX
+	MOVQ  dstStride+32(FP), SI
+	MOVL  $0x0000ffff, DI
+	KMOVW DI, K1
+	JMP   groupTest
+
+group:
+	MOVQ       CX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z0
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z1
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z2
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z3
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z4
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z5
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z6
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z7
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z8
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z9
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z10
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z11
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z12
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z13
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z14
+	ADDQ       DX, DI
+	VMOVUPS    (DI), Z29
+	VMOVUPS    64(DI), Z30
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z15
+	ADDQ       DX, DI
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKLPS  Z3, Z2, Z17
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKHPS  Z3, Z2, Z1
+	VUNPCKLPD  Z17, Z16, Z2
+	VUNPCKHPD  Z17, Z16, Z3
+	VUNPCKLPD  Z1, Z0, Z16
+	VUNPCKHPD  Z1, Z0, Z0
+	VUNPCKLPS  Z5, Z4, Z1
+	VUNPCKLPS  Z7, Z6, Z17
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKHPS  Z7, Z6, Z5
+	VUNPCKLPD  Z17, Z1, Z6
+	VUNPCKHPD  Z17, Z1, Z1
+	VUNPCKLPD  Z5, Z4, Z7
+	VUNPCKHPD  Z5, Z4, Z4
+	VUNPCKLPS  Z9, Z8, Z5
+	VUNPCKLPS  Z11, Z10, Z17
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKHPS  Z11, Z10, Z9
+	VUNPCKLPD  Z17, Z5, Z10
+	VUNPCKHPD  Z17, Z5, Z5
+	VUNPCKLPD  Z9, Z8, Z11
+	VUNPCKHPD  Z9, Z8, Z8
+	VUNPCKLPS  Z13, Z12, Z9
+	VUNPCKLPS  Z15, Z14, Z17
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKHPS  Z15, Z14, Z13
+	VUNPCKLPD  Z17, Z9, Z14
+	VUNPCKHPD  Z17, Z9, Z9
+	VUNPCKLPD  Z13, Z12, Z15
+	VUNPCKHPD  Z13, Z12, Z12
+	VSHUFF32X4 $0x88, Z6, Z2, Z13
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z13, Z14
+	VSHUFF32X4 $0x88, Z10, Z2, Z17
+	VSHUFF32X4 $0xdd, Z6, Z13, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VSHUFF32X4 $0x88, Z1, Z3, Z10
+	VSHUFF32X4 $0xdd, Z1, Z3, Z1
+	VSHUFF32X4 $0x88, Z9, Z5, Z3
+	VSHUFF32X4 $0xdd, Z9, Z5, Z5
+	VSHUFF32X4 $0x88, Z3, Z10, Z9
+	VSHUFF32X4 $0x88, Z5, Z1, Z13
+	VSHUFF32X4 $0xdd, Z3, Z10, Z3
+	VSHUFF32X4 $0xdd, Z5, Z1, Z1
+	VSHUFF32X4 $0x88, Z7, Z16, Z5
+	VSHUFF32X4 $0xdd, Z7, Z16, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z10
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z10, Z5, Z15
+	VSHUFF32X4 $0x88, Z11, Z7, Z16
+	VSHUFF32X4 $0xdd, Z10, Z5, Z5
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z4, Z0, Z10
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z10, Z11
+	VSHUFF32X4 $0x88, Z8, Z0, Z12
+	VSHUFF32X4 $0xdd, Z4, Z10, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
+	VMOVUPS    Z14, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z9, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z15, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z11, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z17, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z13, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z16, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z12, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z6, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z3, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z5, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z4, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z2, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z7, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z0, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x80, CX
+	SUBQ       $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func copyABF16(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·copyABF16(SB), NOSPLIT, $0-32
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    ld+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	VMOVUPS pairOrder<>+0(SB), Z3
+	MOVL    $0x00003fff, SI
+	KMOVW   SI, K1
+	JMP     pairTest
+
+pair:
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z (CX)(DX*1), K1, Z1
+	LONG      $0x4877f262
+	WORD      $0xd072
+	VPERMW    Z2, Z3, Z2
+	VMOVUPS   Z2, K1, (BX)
+	LEAQ      (CX)(DX*2), CX
+	ADDQ      $0x38, BX
+	SUBQ      $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
+	VZEROUPPER
+	RET
+
+DATA pairOrder<>+0(SB)/4, $0x00100000
+DATA pairOrder<>+4(SB)/4, $0x00110001
+DATA pairOrder<>+8(SB)/4, $0x00120002
+DATA pairOrder<>+12(SB)/4, $0x00130003
+DATA pairOrder<>+16(SB)/4, $0x00140004
+DATA pairOrder<>+20(SB)/4, $0x00150005
+DATA pairOrder<>+24(SB)/4, $0x00160006
+DATA pairOrder<>+28(SB)/4, $0x00170007
+DATA pairOrder<>+32(SB)/4, $0x00180008
+DATA pairOrder<>+36(SB)/4, $0x00190009
+DATA pairOrder<>+40(SB)/4, $0x001a000a
+DATA pairOrder<>+44(SB)/4, $0x001b000b
+DATA pairOrder<>+48(SB)/4, $0x001c000c
+DATA pairOrder<>+52(SB)/4, $0x001d000d
+DATA pairOrder<>+56(SB)/4, $0x001e000e
+DATA pairOrder<>+60(SB)/4, $0x001f000f
+GLOBL pairOrder<>(SB), RODATA|NOPTR, $64
+
+// func copyBBF16(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·copyBBF16(SB), NOSPLIT, $0-32
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    ld+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	VMOVUPS pairOrder<>+0(SB), Z3
+	JMP     pairTest
+
+pair:
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX)(DX*1), Z1
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VPERMW  Z2, Z3, Z2
+	VMOVUPS Z2, (BX)
+	VMOVUPS 64(CX), Z0
+	VMOVUPS 64(CX)(DX*1), Z1
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VPERMW  Z2, Z3, Z2
+	VMOVUPS Z2, 64(BX)
+	LEAQ    (CX)(DX*2), CX
+	ADDQ    $0x80, BX
+	SUBQ    $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
+	VZEROUPPER
+	RET
+
+// func multiplyAddsBF16(n int, x *float32)
+// Requires: AVX, AVX512F
+TEXT ·multiplyAddsBF16(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX), Z1
+	VMOVUPS (CX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPS (CX), Z4
+	VMOVUPS (CX), Z5
+	VMOVUPS (CX), Z6
+	VMOVUPS (CX), Z7
+	VMOVUPS (CX), Z8
+	VMOVUPS (CX), Z9
+	VMOVUPS (CX), Z10
+	VMOVUPS (CX), Z11
+	VMOVUPS (CX), Z12
+	VMOVUPS (CX), Z13
+	JMP     stepTest
+
+step:
+	LONG $0x481ed262
+	WORD $0xc552
+	LONG $0x481ed262
+	WORD $0xcd52
+	LONG $0x481ed262
+	WORD $0xd552
+	LONG $0x481ed262
+	WORD $0xdd52
+	LONG $0x481ed262
+	WORD $0xe552
+	LONG $0x481ed262
+	WORD $0xed52
+	LONG $0x481ed262
+	WORD $0xf552
+	LONG $0x481ed262
+	WORD $0xfd52
+	LONG $0x481e5262
+	WORD $0xc552
+	LONG $0x481e5262
+	WORD $0xcd52
+	LONG $0x481e5262
+	WORD $0xd552
+	LONG $0x481e5262
+	WORD $0xdd52
+	SUBQ $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VADDPS  Z4, Z0, Z0
+	VADDPS  Z5, Z0, Z0
+	VADDPS  Z6, Z0, Z0
+	VADDPS  Z7, Z0, Z0
+	VADDPS  Z8, Z0, Z0
+	VADDPS  Z9, Z0, Z0
+	VADDPS  Z10, Z0, Z0
+	VADDPS  Z11, Z0, Z0
+	VMOVUPS Z0, (CX)
 	VZEROUPPER
 	RET
 
@@ -6335,23 +8356,71 @@ DATA constants<>+2480(SB)/4, $0x00000008
 DATA constants<>+2484(SB)/4, $0x00000008
 DATA constants<>+2488(SB)/4, $0x00000008
 DATA constants<>+2492(SB)/4, $0x00000008
-DATA constants<>+2496(SB)/4, $0x00000004
-DATA constants<>+2500(SB)/4, $0x00000004
-DATA constants<>+2504(SB)/4, $0x00000004
-DATA constants<>+2508(SB)/4, $0x00000004
-DATA constants<>+2512(SB)/4, $0x00000004
-DATA constants<>+2516(SB)/4, $0x00000004
-DATA constants<>+2520(SB)/4, $0x00000004
-DATA constants<>+2524(SB)/4, $0x00000004
-DATA constants<>+2528(SB)/4, $0x00000004
-DATA constants<>+2532(SB)/4, $0x00000004
-DATA constants<>+2536(SB)/4, $0x00000004
-DATA constants<>+2540(SB)/4, $0x00000004
-DATA constants<>+2544(SB)/4, $0x00000004
-DATA constants<>+2548(SB)/4, $0x00000004
-DATA constants<>+2552(SB)/4, $0x00000004
-DATA constants<>+2556(SB)/4, $0x00000004
-GLOBL constants<>(SB), RODATA|NOPTR, $2560
+DATA constants<>+2496(SB)/4, $0x00000001
+DATA constants<>+2500(SB)/4, $0x00000001
+DATA constants<>+2504(SB)/4, $0x00000001
+DATA constants<>+2508(SB)/4, $0x00000001
+DATA constants<>+2512(SB)/4, $0x00000001
+DATA constants<>+2516(SB)/4, $0x00000001
+DATA constants<>+2520(SB)/4, $0x00000001
+DATA constants<>+2524(SB)/4, $0x00000001
+DATA constants<>+2528(SB)/4, $0x00000001
+DATA constants<>+2532(SB)/4, $0x00000001
+DATA constants<>+2536(SB)/4, $0x00000001
+DATA constants<>+2540(SB)/4, $0x00000001
+DATA constants<>+2544(SB)/4, $0x00000001
+DATA constants<>+2548(SB)/4, $0x00000001
+DATA constants<>+2552(SB)/4, $0x00000001
+DATA constants<>+2556(SB)/4, $0x00000001
+DATA constants<>+2560(SB)/4, $0x00007fff
+DATA constants<>+2564(SB)/4, $0x00007fff
+DATA constants<>+2568(SB)/4, $0x00007fff
+DATA constants<>+2572(SB)/4, $0x00007fff
+DATA constants<>+2576(SB)/4, $0x00007fff
+DATA constants<>+2580(SB)/4, $0x00007fff
+DATA constants<>+2584(SB)/4, $0x00007fff
+DATA constants<>+2588(SB)/4, $0x00007fff
+DATA constants<>+2592(SB)/4, $0x00007fff
+DATA constants<>+2596(SB)/4, $0x00007fff
+DATA constants<>+2600(SB)/4, $0x00007fff
+DATA constants<>+2604(SB)/4, $0x00007fff
+DATA constants<>+2608(SB)/4, $0x00007fff
+DATA constants<>+2612(SB)/4, $0x00007fff
+DATA constants<>+2616(SB)/4, $0x00007fff
+DATA constants<>+2620(SB)/4, $0x00007fff
+DATA constants<>+2624(SB)/4, $0xffff0000
+DATA constants<>+2628(SB)/4, $0xffff0000
+DATA constants<>+2632(SB)/4, $0xffff0000
+DATA constants<>+2636(SB)/4, $0xffff0000
+DATA constants<>+2640(SB)/4, $0xffff0000
+DATA constants<>+2644(SB)/4, $0xffff0000
+DATA constants<>+2648(SB)/4, $0xffff0000
+DATA constants<>+2652(SB)/4, $0xffff0000
+DATA constants<>+2656(SB)/4, $0xffff0000
+DATA constants<>+2660(SB)/4, $0xffff0000
+DATA constants<>+2664(SB)/4, $0xffff0000
+DATA constants<>+2668(SB)/4, $0xffff0000
+DATA constants<>+2672(SB)/4, $0xffff0000
+DATA constants<>+2676(SB)/4, $0xffff0000
+DATA constants<>+2680(SB)/4, $0xffff0000
+DATA constants<>+2684(SB)/4, $0xffff0000
+DATA constants<>+2688(SB)/4, $0x00000004
+DATA constants<>+2692(SB)/4, $0x00000004
+DATA constants<>+2696(SB)/4, $0x00000004
+DATA constants<>+2700(SB)/4, $0x00000004
+DATA constants<>+2704(SB)/4, $0x00000004
+DATA constants<>+2708(SB)/4, $0x00000004
+DATA constants<>+2712(SB)/4, $0x00000004
+DATA constants<>+2716(SB)/4, $0x00000004
+DATA constants<>+2720(SB)/4, $0x00000004
+DATA constants<>+2724(SB)/4, $0x00000004
+DATA constants<>+2728(SB)/4, $0x00000004
+DATA constants<>+2732(SB)/4, $0x00000004
+DATA constants<>+2736(SB)/4, $0x00000004
+DATA constants<>+2740(SB)/4, $0x00000004
+DATA constants<>+2744(SB)/4, $0x00000004
+DATA constants<>+2748(SB)/4, $0x00000004
+GLOBL constants<>(SB), RODATA|NOPTR, $2752
 
 DATA constants64<>+0(SB)/8, $0x4330000000000000
 DATA constants64<>+8(SB)/8, $0x4330000000000000

@@ -48,7 +48,18 @@ func main() {
 		v.max()
 		v.keep()
 		v.normal()
+		v.roundBF16()
+		v.multiplyAdds()
+		v.read()
 	}
+	for _, rows := range avx512.rows {
+		tileBF16(rows)
+	}
+	transposeBF16("transposeA", 14)
+	transposeBF16("transposeB", 16)
+	copyPanelBF16("copyA", 14)
+	copyPanelBF16("copyB", 32)
+	multiplyAddsBF16()
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)

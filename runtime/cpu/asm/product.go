@@ -152,6 +152,16 @@ func (v isa) sum(x reg.VecVirtual) reg.Register {
 func transpose16(name string, rows int) {
 	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
 	Doc(fmt.Sprintf("%sAVX512 transposes %d rows by groups*16 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	transposing(rows, 64, func(at reg.Register) reg.VecVirtual {
+		in := ZMM()
+		VMOVUPS(Mem{Base: at}, in)
+		return in
+	})
+}
+
+// transposing writes the body of a transposition in blocks of 16 × 16 elements of 32 bits: load reads a row of a block, and a
+// block of a row is so many bytes.
+func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
 	stride := Load(Param("dstStride"), GP64())
@@ -164,11 +174,11 @@ func transpose16(name string, rows int) {
 		MOVQ(src, at)
 		in := make([]reg.VecVirtual, 16)
 		for i := range in {
-			in[i] = ZMM()
 			if i < rows {
-				VMOVUPS(Mem{Base: at}, in[i])
+				in[i] = load(at)
 				ADDQ(ld, at)
 			} else {
+				in[i] = ZMM()
 				clear(in[i])
 			}
 		}
@@ -193,7 +203,7 @@ func transpose16(name string, rows int) {
 			}
 			ADDQ(stride, dst)
 		}
-		ADDQ(Imm(64), src)
+		ADDQ(Imm(uint64(bytes)), src)
 	})
 	VZEROUPPER()
 	RET()
