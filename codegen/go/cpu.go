@@ -145,7 +145,7 @@ func (g *generator) trainer(f *jen.File) {
 		raw("memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))"),
 		raw("arena := memory[3*WeightFloats:]"),
 		jen.Id("t").Op(":=").Op("&").Id("trainer").Values(jen.Dict{
-			jen.Id("pool"):        cpu("NewPool").Call(raw("workers")),
+			jen.Id("pool"):        g.trainingPool(),
 			jen.Id("weight"):      raw("weight"),
 			jen.Id("gradient"):    raw("memory[:WeightFloats]"),
 			jen.Id("first"):       raw("memory[WeightFloats:][:WeightFloats]"),
@@ -170,12 +170,22 @@ func (g *generator) trainer(f *jen.File) {
 	f.Line()
 	method("Loss gives the summed loss of one micro-batch and the number of targets it counts.", "Loss(tokens, targets []int32) (sum float64, targetCount int, err error)",
 		raw("s, n := t.eval(tokens, targets)"), jen.Return(raw("float64(s), int(n), nil")))
+	method("Pool is where the kernels run, for bench to watch them.", "Pool() *cpu.Pool", jen.Return(raw("t.pool")))
 	method("Weights is the live weight buffer.", "Weights() []float32", jen.Return(raw("t.weight")))
 	method("Gradients is the live gradient buffer: that of the last step, before clipping.", "Gradients() []float32", jen.Return(raw("t.gradient")))
 	method("Moments are the optimizer's live moments.", "Moments() (first, second []float32)", jen.Return(raw("t.first, t.second")))
 	method("Pull has nothing to do: the buffers are live.", "Pull() error", jen.Return(jen.Nil()))
 	method("Push has nothing to do: the buffers are live.", "Push() error", jen.Return(jen.Nil()))
 	method("Close ends the workers.", "Close()", raw("t.pool.Close()"))
+}
+
+// trainingPool makes the pool of a trainer. All precisions but bf16 are f32 on the CPU.
+func (g *generator) trainingPool() *jen.Statement {
+	pool := cpu("NewPool").Call(raw("workers"))
+	if g.Spec.Train.Precision == "bf16" {
+		pool.Dot("InBF16").Call()
+	}
+	return pool
 }
 
 func (g *generator) generator(f *jen.File) {

@@ -41,7 +41,7 @@ const (
 func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
 	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: (a.T + queryTile - 1) / queryTile}
 	if p.recorder != nil {
-		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.factors()})
+		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.Factors()})
 	}
 	p.attention.tiling = p.tiling()
 	p.run(&p.attention, a.Batch*a.Heads*p.attention.tiles)

@@ -8,7 +8,7 @@ import "github.com/tfc-dev/tfc/runtime/mask"
 func AttentionGrad(p *Pool, dq, dk, dv, do, q, k, v, o Mat, lse []float32, a *AttentionParams) {
 	p.attentionGrad = attentionGrad{AttentionParams: *a, dq: dq, dk: dk, dv: dv, do: do, q: q, k: k, v: v, o: o, lse: lse}
 	if p.recorder != nil {
-		p.note("AttentionGrad", cost{bytes: moved(dq, dk, dv, do, q, k, v, o), flops: 10 * a.pairs(), in: p.factors()})
+		p.note("AttentionGrad", cost{bytes: moved(dq, dk, dv, do, q, k, v, o), flops: 10 * a.pairs(), in: p.Factors()})
 	}
 	p.attentionGrad.tiling = p.tiling()
 	p.run(&p.attentionGrad, a.Batch*a.KVHeads)

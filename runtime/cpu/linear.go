@@ -86,7 +86,7 @@ func LinearWeightGrad(p *Pool, dw, dy, x Mat) {
 
 // productCost is that of a product with k steps of the sum whose result has the shape of c; more is what it moves besides.
 func (p *Pool) productCost(c Mat, k int, more ...Mat) cost {
-	return cost{bytes: moved(c) + moved(more...), flops: 2 * float64(c.Rows) * float64(c.Cols) * float64(k), product: [3]int{c.Rows, c.Cols, k}, in: p.factors()}
+	return cost{bytes: moved(c) + moved(more...), flops: 2 * float64(c.Rows) * float64(c.Cols) * float64(k), product: [3]int{c.Rows, c.Cols, k}, in: p.Factors()}
 }
 
 // biasGrad holds the operands of BiasGrad.

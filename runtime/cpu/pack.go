@@ -19,10 +19,29 @@ func (o operand) at(i, l int) int {
 // steps is how many steps of a panel k steps of the sum take.
 func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
 
+// copySteps is how many steps copy is given at once: their lines, one below the other, fit a set of the first-level cache.
+const copySteps = 8
+
 // panels packs elements i0 to i0+n, steps l0 to l0+k of the sum, into panels: width elements wide, the last one filled up
 // with zeros, each panel step after step.
 func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 	steps := (k + p.pair - 1) / p.pair
+	if whole := k / p.pair / copySteps * copySteps; !o.alongK && p.copy != nil && whole > 0 {
+		// Rows that run across the panels are taken a few at a time through all full panels, so that a line is read once.
+		full := n / p.width * p.width
+		for step := 0; step < whole; step += copySteps {
+			for at := 0; at < full; at += p.width {
+				p.copy(copySteps, &o.mat.Data[o.at(i0+at, l0+step*p.pair)], o.mat.Stride*4, &dst[at*steps+step*p.width])
+			}
+		}
+		for at := 0; at < full; at += p.width {
+			p.panel(dst[at*steps+whole*p.width:(at+p.width)*steps], o, i0+at, p.width, l0+whole*p.pair, k-whole*p.pair)
+			if p.round {
+				roundBF16(dst[at*steps:][:whole*p.width])
+			}
+		}
+		dst, i0, n = dst[full*steps:], i0+full, n-full
+	}
 	for done := 0; done < n; done += p.width {
 		p.panel(dst[done*steps:(done+p.width)*steps], o, i0+done, min(p.width, n-done), l0, k)
 	}
@@ -67,6 +86,9 @@ func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 
 // scalar packs elements from to to, of the panel's steps those from one on.
 func (p *packer) scalar(dst []float32, o operand, i0, from, to, l0, step, k int) {
+	if step*p.pair >= k {
+		return
+	}
 	along := 1 // from one step of the sum to the next
 	if !o.alongK {
 		along = o.mat.Stride

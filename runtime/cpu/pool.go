@@ -78,8 +78,8 @@ func (p *Pool) tiling() *tiling {
 	return active.f32
 }
 
-// factors names the type of the factors of products.
-func (p *Pool) factors() string {
+// Factors names the type that products round their factors to: bf16, or f32 where they do not round.
+func (p *Pool) Factors() string {
 	if p.bf16 {
 		return "bf16"
 	}

@@ -317,3 +317,38 @@ func roundBF16Vector(x []float32) int {
 	}
 	return n
 }
+
+// readFloats is what the kernels that read take in a step.
+const readFloats = 64
+
+// readVector reads all of x, a multiple of readFloats.
+func readVector(x, sum []float32) {
+	switch {
+	case len(x) == 0:
+	case active.rows == rowsAVX512:
+		readAVX512(&x[0], len(x), &sum[0])
+	case active.rows == rowsAVX2:
+		readAVX2(&x[0], len(x), &sum[0])
+	default:
+		readPlain(x, sum)
+	}
+}
+
+// multiplyAdds lists the kinds of multiply-adds that this machine has.
+func multiplyAdds() []multiplyAdd {
+	var list []multiplyAdd
+	for _, v := range variants() {
+		switch v {
+		case avx512bf16:
+			list = append(list, multiplyAdd{Rate{Type: "bf16", Width: 512}, multiplyAddsBF16, 12 * 32 * 2})
+		case avx512:
+			list = append(list, multiplyAdd{Rate{Type: "f32", Width: 512}, multiplyAddsAVX512, 12 * 16 * 2})
+		case avx2:
+			list = append(list, multiplyAdd{Rate{Type: "f32", Width: 256}, multiplyAddsAVX2, 12 * 8 * 2})
+		}
+	}
+	if len(list) == 0 {
+		list = append(list, plainMultiplyAdd)
+	}
+	return list
+}

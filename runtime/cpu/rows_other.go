@@ -21,3 +21,12 @@ func dot64Vector(_, _ []float32, _ *[sumLanes]float64) int                      
 func adamwVector(_, _, _, _ []float32, _ *[9]float32) int                                   { return 0 }
 func maxVector([]float32, *[sumLanes]float32) int                                           { return 0 }
 func roundBF16Vector([]float32) int                                                         { return 0 }
+
+const (
+	rowStep    = 16
+	readFloats = 64
+)
+
+func readVector(x, sum []float32) { readPlain(x, sum) }
+
+func multiplyAdds() []multiplyAdd { return []multiplyAdd{plainMultiplyAdd} }

@@ -29,7 +29,7 @@ type profiledDevice struct {
 }
 
 func (d *profiledDevice) Roofline() (Roofline, error) {
-	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}, nil
+	return Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}, nil
 }
 
 func (d *profiledDevice) MemoryUsed() (int64, error) {
@@ -86,7 +86,7 @@ func someProfile() *Profile {
 
 func TestReport(t *testing.T) {
 	r := report{
-		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096},
+		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096},
 		Memory: memoryUse{Planned: 700 << 20, Used: 1 << 30, Context: 200 << 20, Library: 124 << 20},
 	}
 	want := []kernelRow{
@@ -136,7 +136,7 @@ const table = `
       20.0  µs in gaps between them
      100.0  µs a step on the device, 200.0 µs by the clock
       31.0  µs floor, 31% of the step: at 1 GB/s, of a copy of 1.00 GiB, and 1.0 TFLOP/s, of a bf16 product of side 4096, both measured now
-     5e+06  tokens/s, 15.0% MFU of that product's rate
+     5e+06  tokens/s, 15.0% MFU of that rate
   1.00 GiB  in use on the device: 700.0 MiB planned, 200.0 MiB of the context, the code and others, 124.0 MiB of driver and libraries for the step
 `
 
@@ -169,7 +169,7 @@ func near(a, b any) bool {
 
 // TestTrace: the trace has every launch once, in order, and each track a name.
 func TestTrace(t *testing.T) {
-	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096}}
+	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}}
 	path := filepath.Join(t.TempDir(), "step.json")
 	for range 2 { // a trace replaces another
 		if err := r.writeTrace(path); err != nil {

@@ -71,6 +71,11 @@ func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int, e
 	return float64(s), int(n), nil
 }
 
+// Pool is where the kernels run, for bench to watch them.
+func (t *trainer) Pool() *cpu.Pool {
+	return t.pool
+}
+
 // Weights is the live weight buffer.
 func (t *trainer) Weights() []float32 {
 	return t.weight

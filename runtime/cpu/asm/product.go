@@ -25,6 +25,9 @@ func (v isa) tile(rows int) {
 			clear(acc[i][j])
 		}
 	}
+	if v.lanes == 16 {
+		prefetchTile(c, ldc, rows)
+	}
 	step := func(offset int) {
 		var row [cols]reg.VecVirtual
 		for j := range cols {
@@ -76,6 +79,17 @@ func (v isa) tile(rows int) {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// prefetchTile asks for the rows of C, two lines each, which are written when the sums are done.
+func prefetchTile(c, ldc reg.Register, rows int) {
+	at := GP64()
+	MOVQ(c, at)
+	for range rows {
+		PREFETCHT0(Mem{Base: at})
+		PREFETCHT0(Mem{Base: at, Disp: 64})
+		ADDQ(ldc, at)
+	}
 }
 
 // dot writes the kernel for few rows: out[r*4+j] = x[r]·w[j] for four rows of w, each read once and unpacked.

@@ -1,0 +1,129 @@
+package lm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tfc-dev/tfc/runtime/cpu"
+)
+
+// pooled is a Trainer whose kernels run on a pool of the CPU.
+type pooled interface{ Pool() *cpu.Pool }
+
+// benchCPU is bench cpu: bench train on the CPU, and first what the machine was measured to reach.
+func (c *call) benchCPU() error { return c.profileTraining(true) }
+
+// profileOnPool takes steps of which the pool tells where their time goes.
+func (m *Model) profileOnPool(t Trainer, pool *cpu.Pool, tokens, targets []int32, p StepParams, times int) (*Profile, error) {
+	var profiles []cpu.Profile
+	var steps []time.Duration
+	for i := range times {
+		begin := time.Now()
+		pool.Record()
+		_, _, err := t.Step(tokens, targets, StepParams{LR: p.LR, Step: p.Step + i, Seed: p.Seed})
+		recorded := pool.Recorded()
+		steps = append(steps, time.Since(begin))
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && len(recorded.Kernels) != len(profiles[0].Kernels) {
+			return nil, errors.New("the step diverged while it was profiled")
+		}
+		profiles = append(profiles, recorded)
+	}
+	n := m.cfg.Train.MicroBatch * m.cfg.Train.Context
+	pool.Record()
+	_, _, err := t.Loss(tokens[:n], targets[:n])
+	forward := pool.Recorded()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(steps)
+	profile := &Profile{Step: steps[len(steps)/2], Planned: m.cfg.Memory.Train}
+	for _, k := range forward.Kernels { // its gradients take twice as much (Chowdhery et al., "PaLM", 2022, appendix B)
+		profile.FLOPs += 3 * float64(m.cfg.Train.Batch/m.cfg.Train.MicroBatch) * k.FLOPs
+	}
+	median := cpu.Median(profiles)
+	for _, k := range median.Kernels {
+		profile.Launches = append(profile.Launches, launchOf(k))
+	}
+	for w, list := range median.Workers {
+		for _, s := range list {
+			l := launchOf(median.Kernels[s.Kernel])
+			l.Stream, l.Grid, l.Begin, l.Time = w, [3]int{s.Parts, 1, 1}, s.Begin, s.Time
+			profile.Workers = append(profile.Workers, l)
+		}
+	}
+	return profile, nil
+}
+
+func launchOf(k cpu.Kernel) Launch {
+	return Launch{Kernel: k.Name, About: k.Where, Type: k.Type, Bytes: k.Bytes, FLOPs: k.FLOPs, Begin: k.Begin, Time: k.Time}
+}
+
+// machine is what bench cpu says of the machine.
+type machine struct {
+	What    string        `json:"what"` // machine
+	Kernels string        `json:"kernels"`
+	Workers int           `json:"workers"`
+	Rates   []machineRate `json:"multiply_adds"`
+	Reads   []machineRead `json:"reads"`
+}
+
+type machineRate struct {
+	Type  string  `json:"type"`
+	Width int     `json:"bits"`
+	FLOPS float64 `json:"flop_per_second"`
+}
+
+type machineRead struct {
+	Bytes     int     `json:"bytes"`
+	Bandwidth float64 `json:"bytes_per_second"`
+}
+
+// measureCPU measures the machine: for people, and as the roofline of products of a type.
+func measureCPU(pool *cpu.Pool) (machine, Roofline) {
+	measured := pool.Measure()
+	m := machine{What: "machine", Kernels: cpu.Variant(), Workers: pool.Workers()}
+	r := Roofline{Product: pool.Factors(), Rates: map[string]float64{}}
+	for _, x := range measured.Rates {
+		m.Rates = append(m.Rates, machineRate(x))
+		r.Rates[x.Type] = max(r.Rates[x.Type], x.FLOPS)
+	}
+	if r.FLOPS = r.Rates[r.Product]; r.FLOPS == 0 { // bf16 where there are no instructions for it
+		r.FLOPS = r.Rates["f32"]
+		r.Rates[r.Product] = r.FLOPS
+	}
+	for _, x := range measured.Reads {
+		m.Reads = append(m.Reads, machineRead(x))
+		r.Caches = append(r.Caches, Cache{float64(x.Bytes), x.Bandwidth})
+	}
+	last := r.Caches[len(r.Caches)-1]
+	r.Bandwidth, r.Caches = last.Bandwidth, r.Caches[:len(r.Caches)-1]
+	return m, r
+}
+
+// sayMachine prints what was measured of the machine.
+func (c *call) sayMachine(m machine) error {
+	if *c.json {
+		return c.printJSON(m)
+	}
+	return m.print(c.stdout)
+}
+
+func (m machine) print(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s kernels, %d workers, all at once:\n", m.Kernels, m.Workers)
+	for _, r := range m.Rates {
+		fmt.Fprintf(&b, "%10.1f  GFLOP/s of %s multiply-adds on registers of %d bits\n", r.FLOPS/1e9, r.Type, r.Width)
+	}
+	for _, r := range m.Reads {
+		fmt.Fprintf(&b, "%10.1f  GB/s read from %s\n", r.Bandwidth/1e9, bytesText(int64(r.Bytes)))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
