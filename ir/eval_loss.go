@@ -89,8 +89,12 @@ func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	for i := range d.Data {
 		d.Data[i] *= slopes.Data[i]
 	}
-	dx := evalLinearDX(e, op, []*Tensor{d, in[1], nil})[0]
-	evalLinearDW(e, op, []*Tensor{d, in[0]})
+	multiplied := d.clone()
+	for i, x := range d.Data {
+		multiplied.Data[i] = e.factor(op, x)
+	}
+	dx := evalLinearDX(e, op, []*Tensor{multiplied, in[1], nil})[0]
+	evalLinearDW(e, op, []*Tensor{multiplied, in[0]})
 	if op.Into[1] != nil {
 		db := make([]float64, d.cols())
 		for i, g := range d.Data {

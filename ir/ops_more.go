@@ -61,7 +61,7 @@ func attentionFLOPs(products float64) func(*Op) float64 {
 func attentionOps() []*OpDef {
 	common := attrs(need("int", "heads", "kv_heads", "head_dim"), need("float", "scale", "softcap?"), need("bool", "alibi?"),
 		need("patterns", "mask"))
-	train := attrs(common, need("float", "dropout?"), need("int", "stream?"))
+	train := attrs(common, need("float", "dropout?"), need("int", "stream?"), need("bool", "bf16?"))
 	return []*OpDef{
 		{
 			Kind: "attention", Doc: "scaled dot-product attention over [B,T] sequences under a mask, grouped-query where kv_heads < heads; " +
@@ -169,7 +169,7 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), the logits of a tile of rows at a time",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), rounds),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
@@ -196,7 +196,7 @@ func lossOps() []*OpDef {
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
 			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!", "tile!"},
-			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
+			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), rounds),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
 				if op.Into[0] != op.Args[1] || op.Into[1] != op.Args[2] {
@@ -283,7 +283,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual; or where x = act(pre), of pre: that times act'(pre)",
-			Args: []string{"d_y", "w", "residual?", "pre?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), inTF32), InPlace: []int{2},
+			Args: []string{"d_y", "w", "residual?", "pre?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), rounds), InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
 				t := dy.Type.WithLast(w.Type.Last())
@@ -309,7 +309,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
-			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: inTF32,
+			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: rounds,
 			Shape: func(op *Op) ([]Type, error) {
 				dy, x := op.Args[0], op.Args[1]
 				if dy.Type.Rows() != x.Type.Rows() {

@@ -179,10 +179,11 @@ func (g *generator) trainer(f *jen.File) {
 	method("Close ends the workers.", "Close()", raw("t.pool.Close()"))
 }
 
-// trainingPool makes the pool of a trainer. All precisions but bf16 are f32 on the CPU.
+// trainingPool makes the pool of a trainer, all of whose products round their operands, or none (passes/precision.go).
 func (g *generator) trainingPool() *jen.Statement {
-	pool := cpu("NewPool").Call(raw("workers"))
-	if g.Spec.Train.Precision == "bf16" {
+	pool, bf16 := cpu("NewPool").Call(raw("workers")), false
+	g.Funcs["train"].Walk(func(op *ir.Op) { bf16 = bf16 || op.Bool("bf16") })
+	if bf16 {
 		pool.Dot("InBF16").Call()
 	}
 	return pool

@@ -29,7 +29,7 @@ type AttentionParams struct {
 }
 
 const (
-	queryTile = 84        // queries in a tile: whole tiles of the product kernels, 14 or 6 rows each
+	queryTile = 64        // queries in a tile at most: with tiles of as many keys, causal attention computes little that it masks
 	keyTile   = 64        // keys in a tile: the length of a mask word
 	spanTiles = 4         // tiles side by side that share one product
 	spanLine  = 4*64 + 16 // floats from one row of a span to the next; no power of two, so rows do not compete for cache sets
@@ -39,7 +39,7 @@ const (
 // an allowed key is 0, its lse +Inf. It works tile by tile with a running softmax (Dao et al., "FlashAttention", 2022;
 // Milakov, Gimelshein 2018), so memory does not grow with T². o may not be an operand.
 func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
-	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: (a.T + queryTile - 1) / queryTile}
+	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: ceil(a.T, queryTile)}
 	if p.recorder != nil {
 		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.Factors()})
 	}
@@ -70,9 +70,10 @@ type attention struct {
 }
 
 func (k *attention) part(i int, s *scratch) {
-	bh, first := i/k.tiles, i%k.tiles*queryTile
+	each := ceil(k.T, k.tiles)
+	bh, first := i/k.tiles, i%k.tiles*each
 	b, h := bh/k.Heads, bh%k.Heads
-	n := min(queryTile, k.T-first)
+	n := min(each, k.T-first)
 	rows := queries{n: n, head: h, position: first, step: 1, dropAt: uint64(bh) * uint64(k.T) * uint64(k.T)}
 	k.attend(rows, s, k.lse[bh*k.T+first:][:n],
 		k.head(k.o, h).RowRange(b*k.T+first, b*k.T+first+n),
@@ -164,8 +165,8 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 	}
 }
 
-// span returns the number of keys, from the given one on, in tiles that the mask does not empty, up to spanTiles of them,
-// and their covers.
+// span returns the number of keys, from the given one on and below the given bound, in tiles that the mask does not empty, up
+// to spanTiles of them, and their covers.
 func (a *AttentionParams) span(covers *[spanTiles]mask.Cover, rows queries, key, keys int) (n int) {
 	for t := range covers {
 		if key+n >= keys {
