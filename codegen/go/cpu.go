@@ -142,7 +142,7 @@ func (g *generator) trainer(f *jen.File) {
 	)
 	f.Line()
 	f.Func().Id("newTrainer").Params(raw("weight []float32"), raw("workers int")).Qual(lmPath, "Trainer").Block(
-		raw("memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))"),
+		jen.Id("memory").Op(":=").Add(cpu("Floats")).Call(raw("3*WeightFloats+max(trainFloats, evalFloats)")),
 		raw("arena := memory[3*WeightFloats:]"),
 		jen.Id("t").Op(":=").Op("&").Id("trainer").Values(jen.Dict{
 			jen.Id("pool"):        g.trainingPool(),

@@ -3,7 +3,6 @@ package cpu
 import (
 	"math"
 	"math/bits"
-	"slices"
 
 	"github.com/tfc-dev/tfc/runtime/mask"
 	"github.com/tfc-dev/tfc/runtime/rng"
@@ -131,7 +130,10 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 				continue
 			}
 			if high > top[r] {
-				old := exp32(top[r] - high)
+				old := float32(0) // of nothing
+				if beta != 0 {
+					old = exp32(top[r] - high)
+				}
 				top[r] = high
 				sum[r] *= old
 				if beta != 0 {
@@ -229,12 +231,7 @@ func (a *AttentionParams) keep(factors []float32, rows queries, r, key int) {
 
 // maxOf returns the largest element, -Inf only where all are: a NaN counts for more.
 func maxOf(x []float32) float32 {
-	var tops [sumLanes]float32
-	for i := range tops {
-		tops[i] = -inf
-	}
-	done := maxVector(x, &tops)
-	m := slices.Max(tops[:])
+	m, done := maxVector(x)
 	for _, v := range x[done:] {
 		m = max(m, v)
 	}

@@ -107,8 +107,10 @@ func BiasGrad(p *Pool, db []float32, dy Mat) {
 func (t *biasGrad) part(i int, _ *scratch) {
 	from := i * biasCols
 	to := min(from+biasCols, t.dy.Cols)
-	for r := range t.dy.Rows {
-		db := t.db[from:to]
-		addTo(db, db, t.dy.Row(r)[from:])
+	db, dy := t.db[from:to], t.dy.Columns(from, to)
+	if done := columnSumsVector(db, dy); done < len(db) {
+		for r := range dy.Rows {
+			addTo(db[done:], db[done:], dy.Row(r)[done:])
+		}
 	}
 }

@@ -22,8 +22,8 @@ func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
 // copySteps is how many steps copy is given at once: their lines, one below the other, fit a set of the first-level cache.
 const copySteps = 8
 
-// panels packs elements i0 to i0+n, steps l0 to l0+k of the sum, into panels: width elements wide, the last one filled up
-// with zeros, each panel step after step.
+// panels packs elements i0 to i0+n, steps l0 to l0+k of the sum, into panels: width elements wide, each panel step after step. The
+// last one is filled up with whatever is at hand: a tile's rows and columns do not mix, and those beyond n are not kept.
 func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 	steps := (k + p.pair - 1) / p.pair
 	if whole := k / p.pair / copySteps * copySteps; !o.alongK && p.copy != nil && whole > 0 {
@@ -52,7 +52,7 @@ func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 	whole := k / p.pair // steps of the panel that vector kernels may pack
 	switch {
-	case !o.alongK && p.copy != nil && n == p.width:
+	case !o.alongK && p.copy != nil && (n == p.width || o.at(i0, l0+k-1)+p.width <= len(o.mat.Data)):
 		if whole > 0 {
 			p.copy(whole, &o.mat.Data[o.at(i0, l0)], o.mat.Stride*4, &dst[0])
 		}
@@ -65,18 +65,16 @@ func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 			clear(row[n:])
 		}
 	default:
-		i := 0
+		step := 0
 		if groups := whole / max(1, p.block); o.alongK && p.transpose != nil && groups > 0 {
-			for ; i+p.lanes <= n; i += p.lanes {
-				p.transpose(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, &dst[i], p.width*4)
-				p.scalar(dst, o, i0, i, i+p.lanes, l0, groups*p.block, k)
+			for i := 0; i < n; i += p.lanes {
+				p.transpose(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, min(p.lanes, n-i), &dst[i], p.width*4)
 			}
+			step = groups * p.block
 		}
-		p.scalar(dst, o, i0, i, n, l0, 0, k)
-		if n < p.width {
-			for at := 0; at < len(dst); at += p.width {
-				clear(dst[at+n : at+p.width])
-			}
+		p.scalar(dst, o, i0, 0, n, l0, step, k)
+		for at := step * p.width; at < len(dst) && n < p.width; at += p.width {
+			clear(dst[at+n : at+p.width])
 		}
 	}
 	if p.round {

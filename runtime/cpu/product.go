@@ -58,7 +58,7 @@ func (t *product) run(p *Pool) {
 			t.nc = min(nc, n-t.j)
 			panels := ceil(t.nc, v.nr)
 			if need := panels * v.nr * v.steps(t.kc); len(t.packed) < need {
-				t.packed = make([]float32, need)
+				t.packed = Floats(need)
 			}
 			p.run((*packParts)(t), ceil(t.kc, t.block)*ceil(panels, t.packPanels))
 			t.partCols = max(minPanels, ceil(panels, ceil(wantParts, rowParts))) * v.nr

@@ -292,17 +292,17 @@ func adamwVector(w, g, m, v []float32, f *[9]float32) int {
 	return n
 }
 
-func maxVector(x []float32, tops *[sumLanes]float32) int {
+func maxVector(x []float32) (top float32, done int) {
 	n := len(x) &^ (rowStep - 1)
 	switch {
 	case active.rows == rowsPlain || n == 0:
-		return 0
+		return -inf, 0
 	case active.rows == rowsAVX512:
-		maxAVX512(&x[0], n, tops)
+		top = maxAVX512(&x[0], n)
 	default:
-		maxAVX2(&x[0], n, tops)
+		top = maxAVX2(&x[0], n)
 	}
-	return n
+	return top, n
 }
 
 func roundBF16Vector(x []float32) int {
@@ -351,4 +351,20 @@ func multiplyAdds() []multiplyAdd {
 		list = append(list, plainMultiplyAdd)
 	}
 	return list
+}
+
+// columnSumsVector adds the rows of x to sum and returns how many leading columns it has done.
+func columnSumsVector(sum []float32, x Mat) int {
+	each, kernel := 128, columnSumsAVX512
+	switch {
+	case active.rows == rowsPlain || x.Rows == 0:
+		return 0
+	case active.rows == rowsAVX2:
+		each, kernel = 64, columnSumsAVX2
+	}
+	at := 0
+	for ; at+each <= len(sum); at += each {
+		kernel(&sum[at], &x.Data[at], x.Rows, x.Stride*4)
+	}
+	return at
 }

@@ -21,8 +21,9 @@ type packer struct {
 	pair  int  // as in tiling
 	round bool // the elements are rounded to bf16, and stay floats
 
-	// transpose packs lanes elements from rows that run along the sum, groups blocks of block steps of the panel; nil: none.
-	transpose    func(groups int, src *float32, ld int, dst *float32, dstStride int)
+	// transpose packs lanes elements from up to so many rows that run along the sum, groups blocks of block steps of the panel;
+	// nil: none.
+	transpose    func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)
 	lanes, block int
 
 	// copy packs width elements from rows that run across the panel, for k steps of the panel; nil: none.

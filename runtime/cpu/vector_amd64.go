@@ -149,10 +149,10 @@ func squaresAVX512(x *float32, n int, mean float64, sums *[16]float64)
 //go:noescape
 func dot64AVX512(x *float32, y *float32, n int, sums *[16]float64)
 
-// maxAVX512 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+// maxAVX512 returns the largest of n elements, a multiple of 16 above 0. A NaN may be lost.
 //
 //go:noescape
-func maxAVX512(x *float32, n int, tops *[16]float32)
+func maxAVX512(x *float32, n int) float32
 
 // keepAVX512 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
 // counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
@@ -168,6 +168,11 @@ func normalAVX512(dst *float32, n int, c *[6]uint32, scale float64)
 
 // roundBF16AVX512 rounds n floats, a multiple of 16, to bf16.
 func roundBF16AVX512(x *float32, n int)
+
+// columnSumsAVX512 adds rows of x, ld bytes apart, to 128 sums, row by row.
+//
+//go:noescape
+func columnSumsAVX512(sum *float32, x *float32, rows int, ld int)
 
 // multiplyAddsAVX512 does n times 12 multiply-adds of 16 floats, of numbers that start at x.
 func multiplyAddsAVX512(n int, x *float32)
@@ -316,10 +321,10 @@ func squaresAVX2(x *float32, n int, mean float64, sums *[16]float64)
 //go:noescape
 func dot64AVX2(x *float32, y *float32, n int, sums *[16]float64)
 
-// maxAVX2 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+// maxAVX2 returns the largest of n elements, a multiple of 16 above 0. A NaN may be lost.
 //
 //go:noescape
-func maxAVX2(x *float32, n int, tops *[16]float32)
+func maxAVX2(x *float32, n int) float32
 
 // keepAVX2 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
 // counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
@@ -335,6 +340,11 @@ func normalAVX2(dst *float32, n int, c *[6]uint32, scale float64)
 
 // roundBF16AVX2 rounds n floats, a multiple of 16, to bf16.
 func roundBF16AVX2(x *float32, n int)
+
+// columnSumsAVX2 adds rows of x, ld bytes apart, to 64 sums, row by row.
+//
+//go:noescape
+func columnSumsAVX2(sum *float32, x *float32, rows int, ld int)
 
 // multiplyAddsAVX2 does n times 12 multiply-adds of 8 floats, of numbers that start at x.
 func multiplyAddsAVX2(n int, x *float32)
@@ -357,11 +367,11 @@ func tileBF162x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, a
 // tileBF161x32 computes 1 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
 func tileBF161x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// transposeABF16 rounds 14 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst; ld and dstStride count bytes.
-func transposeABF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeABF16 rounds up to 14 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeABF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
-// transposeBBF16 rounds 16 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst; ld and dstStride count bytes.
-func transposeBBF16(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeBBF16 rounds up to 16 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBBF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
 // copyABF16 rounds 14 floats of two rows to bf16 and stores them as pairs, for k pairs of rows, into dst; ld counts bytes.
 func copyABF16(k int, src *float32, ld int, dst *float32)
@@ -372,14 +382,14 @@ func copyBBF16(k int, src *float32, ld int, dst *float32)
 // multiplyAddsBF16 does n times 12 multiply-adds of 32 numbers in bf16, of numbers that start at x.
 func multiplyAddsBF16(n int, x *float32)
 
-// transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeAAVX512 transposes up to 14 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
-// transposeBAVX512 transposes 16 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeBAVX512 transposes up to 16 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
-// transposeAAVX2 transposes 6 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeAAVX2 transposes up to 6 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
-// transposeBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// transposeBAVX2 transposes up to 8 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)

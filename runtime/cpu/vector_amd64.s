@@ -1489,30 +1489,22 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      Z2, (AX)
-	VADDPS       Z2, Z1, Z1
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      Z3, (AX)
+	VADDPS       Z3, Z1, Z1
 	ADDQ         $0x40, CX
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, DX
@@ -1810,9 +1802,9 @@ step:
 	VMOVUPS      (DX), Z2
 	VMULPS       Z0, Z2, Z2
 	VADDPS       Z2, Z2, Z2
-	VMOVUPS      constants<>+768(SB), Z3
+	VMOVUPS      constants<>+704(SB), Z3
 	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+832(SB), Z3
+	VMOVUPS      constants<>+768(SB), Z3
 	VMINPS       Z2, Z3, Z2
 	VMULPS       constants<>+128(SB), Z2, Z3
 	VCVTPS2DQ    Z3, Z3
@@ -1827,7 +1819,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z2, Z4
 	VMULPS       Z2, Z2, Z5
 	VFMADD213PS  Z2, Z4, Z5
-	VPADDD       constants<>+704(SB), Z3, Z2
+	VPADDD       constants<>+832(SB), Z3, Z2
 	VPSLLD       $0x17, Z2, Z2
 	VSUBPS       constants<>+640(SB), Z2, Z3
 	VFMADD213PS  Z3, Z2, Z5
@@ -1862,43 +1854,35 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+640(SB), Z3
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z2
 	VMULPS       constants<>+1088(SB), Z1, Z4
 	VADDPS       constants<>+640(SB), Z4, Z4
-	VDIVPS       Z4, Z3, Z3
+	VDIVPS       Z4, Z2, Z2
 	VMOVUPS      constants<>+1152(SB), Z4
-	VFMADD213PS  constants<>+1216(SB), Z3, Z4
-	VFMADD213PS  constants<>+1280(SB), Z3, Z4
-	VFMADD213PS  constants<>+1344(SB), Z3, Z4
-	VFMADD213PS  constants<>+1408(SB), Z3, Z4
-	VFMADD213PS  constants<>+1472(SB), Z3, Z4
-	VFMADD213PS  constants<>+1536(SB), Z3, Z4
-	VFMADD213PS  constants<>+1600(SB), Z3, Z4
-	VFMADD213PS  constants<>+1664(SB), Z3, Z4
-	VMULPS       Z3, Z4, Z3
-	VMULPS       Z2, Z3, Z2
+	VFMADD213PS  constants<>+1216(SB), Z2, Z4
+	VFMADD213PS  constants<>+1280(SB), Z2, Z4
+	VFMADD213PS  constants<>+1344(SB), Z2, Z4
+	VFMADD213PS  constants<>+1408(SB), Z2, Z4
+	VFMADD213PS  constants<>+1472(SB), Z2, Z4
+	VFMADD213PS  constants<>+1536(SB), Z2, Z4
+	VFMADD213PS  constants<>+1600(SB), Z2, Z4
+	VFMADD213PS  constants<>+1664(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z2
+	VMULPS       Z3, Z2, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z1, Z2, Z0
@@ -1932,50 +1916,42 @@ step:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      constants<>+64(SB), Z4
 	VMINPS       Z3, Z4, Z3
-	VMULPS       constants<>+128(SB), Z3, Z4
-	VCVTPS2DQ    Z4, Z4
-	VCVTDQ2PS    Z4, Z5
-	VMOVUPS      Z3, Z3
-	VFNMADD231PS constants<>+192(SB), Z5, Z3
-	VFNMADD231PS constants<>+256(SB), Z5, Z3
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VMULPS       Z3, Z3, Z6
-	VFMADD213PS  Z3, Z5, Z6
-	VPSRAD       $0x01, Z4, Z3
-	VPSUBD       Z3, Z4, Z4
-	VADDPS       constants<>+640(SB), Z6, Z5
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z5, Z3
-	VPADDD       constants<>+704(SB), Z4, Z4
-	VPSLLD       $0x17, Z4, Z4
-	VMULPS       Z4, Z3, Z3
-	VMOVUPS      constants<>+640(SB), Z4
+	VMOVUPS      Z3, Z4
+	VMULPS       constants<>+128(SB), Z3, Z3
+	VRNDSCALEPS  $0x08, Z3, Z3
+	VFNMADD231PS constants<>+192(SB), Z3, Z4
+	VFNMADD231PS constants<>+256(SB), Z3, Z4
+	VMULPS       Z4, Z4, Z5
+	VMOVUPS      constants<>+320(SB), Z6
+	VFMADD213PS  constants<>+384(SB), Z4, Z6
+	VFMADD213PS  constants<>+448(SB), Z4, Z6
+	VFMADD213PS  constants<>+512(SB), Z4, Z6
+	VFMADD213PS  constants<>+576(SB), Z4, Z6
+	VFMADD213PS  Z4, Z6, Z5
+	VADDPS       constants<>+640(SB), Z5, Z4
+	VSCALEFPS    Z3, Z4, Z4
+	VMOVUPS      constants<>+640(SB), Z3
 	VMULPS       constants<>+1088(SB), Z2, Z2
 	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z4, Z2
-	VMOVUPS      constants<>+1152(SB), Z4
-	VFMADD213PS  constants<>+1216(SB), Z2, Z4
-	VFMADD213PS  constants<>+1280(SB), Z2, Z4
-	VFMADD213PS  constants<>+1344(SB), Z2, Z4
-	VFMADD213PS  constants<>+1408(SB), Z2, Z4
-	VFMADD213PS  constants<>+1472(SB), Z2, Z4
-	VFMADD213PS  constants<>+1536(SB), Z2, Z4
-	VFMADD213PS  constants<>+1600(SB), Z2, Z4
-	VFMADD213PS  constants<>+1664(SB), Z2, Z4
-	VMULPS       Z2, Z4, Z2
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+1728(SB), Z4
-	VSUBPS       Z2, Z4, Z2
+	VDIVPS       Z2, Z3, Z2
+	VMOVUPS      constants<>+1152(SB), Z3
+	VFMADD213PS  constants<>+1216(SB), Z2, Z3
+	VFMADD213PS  constants<>+1280(SB), Z2, Z3
+	VFMADD213PS  constants<>+1344(SB), Z2, Z3
+	VFMADD213PS  constants<>+1408(SB), Z2, Z3
+	VFMADD213PS  constants<>+1472(SB), Z2, Z3
+	VFMADD213PS  constants<>+1536(SB), Z2, Z3
+	VFMADD213PS  constants<>+1600(SB), Z2, Z3
+	VFMADD213PS  constants<>+1664(SB), Z2, Z3
+	VMULPS       Z2, Z3, Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVUPS      constants<>+1728(SB), Z3
+	VSUBPS       Z2, Z3, Z2
 	VANDPS       constants<>+1792(SB), Z1, Z5
 	VORPS        Z5, Z2, Z2
-	VADDPS       Z4, Z2, Z2
+	VADDPS       Z3, Z2, Z2
 	VMULPS       constants<>+1856(SB), Z1, Z1
-	VFMADD231PS  Z1, Z3, Z2
+	VFMADD231PS  Z1, Z4, Z2
 	VMULPS       Z0, Z2, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2008,31 +1984,23 @@ step:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
 	VMINPS       Z1, Z2, Z1
-	VMULPS       constants<>+128(SB), Z1, Z2
-	VCVTPS2DQ    Z2, Z2
-	VCVTDQ2PS    Z2, Z3
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+256(SB), Z3, Z1
-	VMOVUPS      constants<>+320(SB), Z3
-	VFMADD213PS  constants<>+384(SB), Z1, Z3
-	VFMADD213PS  constants<>+448(SB), Z1, Z3
-	VFMADD213PS  constants<>+512(SB), Z1, Z3
-	VFMADD213PS  constants<>+576(SB), Z1, Z3
-	VMULPS       Z1, Z1, Z4
-	VFMADD213PS  Z1, Z3, Z4
-	VPSRAD       $0x01, Z2, Z1
-	VPSUBD       Z1, Z2, Z2
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z3, Z1
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z2
-	VADDPS       constants<>+640(SB), Z1, Z1
-	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      Z1, Z2
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z2
+	VFNMADD231PS constants<>+256(SB), Z1, Z2
+	VMULPS       Z2, Z2, Z3
+	VMOVUPS      constants<>+320(SB), Z4
+	VFMADD213PS  constants<>+384(SB), Z2, Z4
+	VFMADD213PS  constants<>+448(SB), Z2, Z4
+	VFMADD213PS  constants<>+512(SB), Z2, Z4
+	VFMADD213PS  constants<>+576(SB), Z2, Z4
+	VFMADD213PS  Z2, Z4, Z3
+	VADDPS       constants<>+640(SB), Z3, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z2, Z2
+	VDIVPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2072,35 +2040,27 @@ step:
 	VMAXPS       Z1, Z3, Z1
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z1, Z3, Z1
-	VMULPS       constants<>+128(SB), Z1, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z4, Z1
-	VFNMADD231PS constants<>+256(SB), Z4, Z1
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z1, Z4
-	VFMADD213PS  constants<>+448(SB), Z1, Z4
-	VFMADD213PS  constants<>+512(SB), Z1, Z4
-	VFMADD213PS  constants<>+576(SB), Z1, Z4
-	VMULPS       Z1, Z1, Z5
-	VFMADD213PS  Z1, Z4, Z5
-	VPSRAD       $0x01, Z3, Z1
-	VPSUBD       Z1, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z4, Z1
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z1, Z4
-	VDIVPS       Z4, Z3, Z3
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z2, Z1, Z1
-	VADDPS       Z3, Z1, Z1
+	VMOVUPS      Z1, Z3
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z3
+	VFNMADD231PS constants<>+256(SB), Z1, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z1, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z3, Z4
+	VDIVPS       Z4, Z1, Z1
+	VMULPS       Z1, Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VMULPS       Z2, Z3, Z2
+	VADDPS       Z1, Z2, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2129,31 +2089,23 @@ step:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
 	VMINPS       Z1, Z2, Z1
-	VMULPS       constants<>+128(SB), Z1, Z2
-	VCVTPS2DQ    Z2, Z2
-	VCVTDQ2PS    Z2, Z3
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+256(SB), Z3, Z1
-	VMOVUPS      constants<>+320(SB), Z3
-	VFMADD213PS  constants<>+384(SB), Z1, Z3
-	VFMADD213PS  constants<>+448(SB), Z1, Z3
-	VFMADD213PS  constants<>+512(SB), Z1, Z3
-	VFMADD213PS  constants<>+576(SB), Z1, Z3
-	VMULPS       Z1, Z1, Z4
-	VFMADD213PS  Z1, Z3, Z4
-	VPSRAD       $0x01, Z2, Z1
-	VPSUBD       Z1, Z2, Z2
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z3, Z1
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z2
-	VADDPS       constants<>+640(SB), Z1, Z1
-	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      Z1, Z2
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z2
+	VFNMADD231PS constants<>+256(SB), Z1, Z2
+	VMULPS       Z2, Z2, Z3
+	VMOVUPS      constants<>+320(SB), Z4
+	VFMADD213PS  constants<>+384(SB), Z2, Z4
+	VFMADD213PS  constants<>+448(SB), Z2, Z4
+	VFMADD213PS  constants<>+512(SB), Z2, Z4
+	VFMADD213PS  constants<>+576(SB), Z2, Z4
+	VFMADD213PS  Z2, Z4, Z3
+	VADDPS       constants<>+640(SB), Z3, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z2, Z2
+	VDIVPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2185,35 +2137,27 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z2, Z4
-	VDIVPS       Z4, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMULPS       Z3, Z2, Z2
-	VMULPS       Z1, Z2, Z1
-	VADDPS       Z3, Z1, Z1
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z2
+	VADDPS       constants<>+640(SB), Z3, Z4
+	VDIVPS       Z4, Z2, Z2
+	VMULPS       Z2, Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VMULPS       Z1, Z3, Z1
+	VADDPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2441,13 +2385,12 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func maxAVX512(x *float32, n int, tops *[16]float32)
-// Requires: AVX, AVX512F
-TEXT ·maxAVX512(SB), NOSPLIT, $0-24
+// func maxAVX512(x *float32, n int) float32
+// Requires: AVX, AVX512F, AVX512VL, SSE
+TEXT ·maxAVX512(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
-	MOVQ    tops+16(FP), DX
-	VMOVUPS (DX), Z0
+	VMOVUPS (AX), Z0
 	JMP     stepTest
 
 step:
@@ -2456,9 +2399,17 @@ step:
 	SUBQ   $0x10, CX
 
 stepTest:
-	CMPQ    CX, $0x10
-	JGE     step
-	VMOVUPS Z0, (DX)
+	CMPQ          CX, $0x10
+	JGE           step
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VMAXSS        X1, X0, X0
+	MOVSS         X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -3027,6 +2978,59 @@ step:
 stepTest:
 	CMPQ CX, $0x10
 	JGE  step
+	VZEROUPPER
+	RET
+
+// func columnSumsAVX512(sum *float32, x *float32, rows int, ld int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·columnSumsAVX512(SB), NOSPLIT, $0-32
+	MOVQ    sum+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    ld+24(FP), BX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	LEAQ    (CX)(BX*4), SI
+	JMP     rowTest
+
+row:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	PREFETCHT0 320(SI)
+	PREFETCHT0 384(SI)
+	PREFETCHT0 448(SI)
+	VADDPS     (CX), Z0, Z0
+	VADDPS     64(CX), Z1, Z1
+	VADDPS     128(CX), Z2, Z2
+	VADDPS     192(CX), Z3, Z3
+	VADDPS     256(CX), Z4, Z4
+	VADDPS     320(CX), Z5, Z5
+	VADDPS     384(CX), Z6, Z6
+	VADDPS     448(CX), Z7, Z7
+	ADDQ       BX, CX
+	ADDQ       BX, SI
+	SUBQ       $0x01, DX
+
+rowTest:
+	CMPQ    DX, $0x01
+	JGE     row
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VMOVUPS Z4, 256(AX)
+	VMOVUPS Z5, 320(AX)
+	VMOVUPS Z6, 384(AX)
+	VMOVUPS Z7, 448(AX)
 	VZEROUPPER
 	RET
 
@@ -3864,10 +3868,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      Y3, (AX)
@@ -3894,10 +3898,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      Y3, 32(AX)
@@ -4228,9 +4232,9 @@ step:
 	VMOVUPS      (DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y2, Y2, Y2
-	VMOVUPS      constants<>+768(SB), Y3
+	VMOVUPS      constants<>+704(SB), Y3
 	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+832(SB), Y3
+	VMOVUPS      constants<>+768(SB), Y3
 	VMINPS       Y2, Y3, Y2
 	VMULPS       constants<>+128(SB), Y2, Y3
 	VCVTPS2DQ    Y3, Y3
@@ -4245,7 +4249,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Y2, Y4
 	VMULPS       Y2, Y2, Y5
 	VFMADD213PS  Y2, Y4, Y5
-	VPADDD       constants<>+704(SB), Y3, Y2
+	VPADDD       constants<>+832(SB), Y3, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VSUBPS       constants<>+640(SB), Y2, Y3
 	VFMADD213PS  Y3, Y2, Y5
@@ -4296,10 +4300,10 @@ step:
 	VPSRAD       $0x01, Y3, Y2
 	VPSUBD       Y2, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4366,10 +4370,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      constants<>+640(SB), Y4
@@ -4442,10 +4446,10 @@ step:
 	VPSRAD       $0x01, Y2, Y1
 	VPSUBD       Y1, Y2, Y2
 	VADDPS       constants<>+640(SB), Y4, Y3
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
@@ -4506,10 +4510,10 @@ step:
 	VPSRAD       $0x01, Y3, Y1
 	VPSUBD       Y1, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y4, Y1
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4563,10 +4567,10 @@ step:
 	VPSRAD       $0x01, Y2, Y1
 	VPSUBD       Y1, Y2, Y2
 	VADDPS       constants<>+640(SB), Y4, Y3
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
@@ -4619,10 +4623,10 @@ step:
 	VPSRAD       $0x01, Y3, Y2
 	VPSUBD       Y2, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4883,14 +4887,13 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func maxAVX2(x *float32, n int, tops *[16]float32)
-// Requires: AVX
-TEXT ·maxAVX2(SB), NOSPLIT, $0-24
+// func maxAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·maxAVX2(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
-	MOVQ    tops+16(FP), DX
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
 	JMP     stepTest
 
 step:
@@ -4900,10 +4903,16 @@ step:
 	SUBQ   $0x10, CX
 
 stepTest:
-	CMPQ    CX, $0x10
-	JGE     step
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
+	CMPQ         CX, $0x10
+	JGE          step
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VMAXPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VMAXSS       X1, X0, X0
+	MOVSS        X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -5464,6 +5473,55 @@ step:
 stepTest:
 	CMPQ CX, $0x08
 	JGE  step
+	VZEROUPPER
+	RET
+
+// func columnSumsAVX2(sum *float32, x *float32, rows int, ld int)
+// Requires: AVX, MMX+
+TEXT ·columnSumsAVX2(SB), NOSPLIT, $0-32
+	MOVQ    sum+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    ld+24(FP), BX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	LEAQ    (CX)(BX*4), SI
+	JMP     rowTest
+
+row:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	VADDPS     (CX), Y0, Y0
+	VADDPS     32(CX), Y1, Y1
+	VADDPS     64(CX), Y2, Y2
+	VADDPS     96(CX), Y3, Y3
+	VADDPS     128(CX), Y4, Y4
+	VADDPS     160(CX), Y5, Y5
+	VADDPS     192(CX), Y6, Y6
+	VADDPS     224(CX), Y7, Y7
+	ADDQ       BX, CX
+	ADDQ       BX, SI
+	SUBQ       $0x01, DX
+
+rowTest:
+	CMPQ    DX, $0x01
+	JGE     row
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	VMOVUPS Y4, 128(AX)
+	VMOVUPS Y5, 160(AX)
+	VMOVUPS Y6, 192(AX)
+	VMOVUPS Y7, 224(AX)
 	VZEROUPPER
 	RET
 
@@ -6882,104 +6940,133 @@ store:
 	VZEROUPPER
 	RET
 
-// func transposeABF16(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·transposeABF16(SB), NOSPLIT, $0-40
+// func transposeABF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·transposeABF16(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x00003fff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x00003fff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z13
-	ADDQ       DX, DI
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
 	VXORPS     Z14, Z14, Z14
 	VXORPS     Z15, Z15, Z15
 	VUNPCKLPS  Z1, Z0, Z16
@@ -7087,116 +7174,149 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeBBF16(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512F
-TEXT ·transposeBBF16(SB), NOSPLIT, $0-40
+// func transposeBBF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·transposeBBF16(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x0000ffff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x0000ffff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z13
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z14
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z29
-	VMOVUPS    64(DI), Z30
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0f
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z29
+	VMOVUPS    64(R8), Z30
 	LONG       $0x400f0262
 	WORD       $0xfd72
 	VMOVUPS    Z31, Z15
-	ADDQ       DX, DI
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x10
+	CMOVQGT    R9, R8
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKLPS  Z3, Z2, Z17
 	VUNPCKHPS  Z1, Z0, Z0
@@ -7448,48 +7568,77 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·transposeAAVX512(SB), NOSPLIT, $0-40
+// func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·transposeAAVX512(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x00003fff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x00003fff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z13
-	ADDQ       DX, DI
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z8
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z9
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z10
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z11
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z12
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z13
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
 	VXORPS     Z14, Z14, Z14
 	VXORPS     Z15, Z15, Z15
 	VUNPCKLPS  Z1, Z0, Z16
@@ -7597,52 +7746,85 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512F
-TEXT ·transposeBAVX512(SB), NOSPLIT, $0-40
+// func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·transposeBAVX512(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x0000ffff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x0000ffff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z13
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z14
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z15
-	ADDQ       DX, DI
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z8
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z9
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z10
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z11
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z12
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z13
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z14
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0f
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z15
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x10
+	CMOVQGT    R9, R8
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKLPS  Z3, Z2, Z17
 	VUNPCKHPS  Z1, Z0, Z0
@@ -7748,30 +7930,43 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX
-TEXT ·transposeAAVX2(SB), NOSPLIT, $0-40
+// func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, CMOV
+TEXT ·transposeAAVX2(SB), NOSPLIT, $0-48
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX
-	MOVQ dst+24(FP), BX
-	MOVQ dstStride+32(FP), SI
+	MOVQ dst+32(FP), BX
+	MOVQ dstStride+40(FP), SI
+	MOVQ rows+24(FP), DI
 	JMP  groupTest
 
 group:
-	MOVQ         CX, DI
-	VMOVUPS      (DI), Y0
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y1
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y2
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y3
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y4
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y5
-	ADDQ         DX, DI
+	MOVQ         CX, R8
+	VMOVUPS      (R8), Y0
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x01
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y1
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x02
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y2
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x03
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y3
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x04
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y4
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x05
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y5
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x06
+	CMOVQGT      R9, R8
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
 	VUNPCKLPS    Y1, Y0, Y8
@@ -7839,34 +8034,51 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX
-TEXT ·transposeBAVX2(SB), NOSPLIT, $0-40
+// func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, CMOV
+TEXT ·transposeBAVX2(SB), NOSPLIT, $0-48
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX
-	MOVQ dst+24(FP), BX
-	MOVQ dstStride+32(FP), SI
+	MOVQ dst+32(FP), BX
+	MOVQ dstStride+40(FP), SI
+	MOVQ rows+24(FP), DI
 	JMP  groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Y0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y7
-	ADDQ       DX, DI
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Y0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKLPS  Y3, Y2, Y9
 	VUNPCKHPS  Y1, Y0, Y0
@@ -8092,54 +8304,54 @@ DATA constants<>+688(SB)/4, $0x3f800000
 DATA constants<>+692(SB)/4, $0x3f800000
 DATA constants<>+696(SB)/4, $0x3f800000
 DATA constants<>+700(SB)/4, $0x3f800000
-DATA constants<>+704(SB)/4, $0x0000007f
-DATA constants<>+708(SB)/4, $0x0000007f
-DATA constants<>+712(SB)/4, $0x0000007f
-DATA constants<>+716(SB)/4, $0x0000007f
-DATA constants<>+720(SB)/4, $0x0000007f
-DATA constants<>+724(SB)/4, $0x0000007f
-DATA constants<>+728(SB)/4, $0x0000007f
-DATA constants<>+732(SB)/4, $0x0000007f
-DATA constants<>+736(SB)/4, $0x0000007f
-DATA constants<>+740(SB)/4, $0x0000007f
-DATA constants<>+744(SB)/4, $0x0000007f
-DATA constants<>+748(SB)/4, $0x0000007f
-DATA constants<>+752(SB)/4, $0x0000007f
-DATA constants<>+756(SB)/4, $0x0000007f
-DATA constants<>+760(SB)/4, $0x0000007f
-DATA constants<>+764(SB)/4, $0x0000007f
-DATA constants<>+768(SB)/4, $0xc1a00000
-DATA constants<>+772(SB)/4, $0xc1a00000
-DATA constants<>+776(SB)/4, $0xc1a00000
-DATA constants<>+780(SB)/4, $0xc1a00000
-DATA constants<>+784(SB)/4, $0xc1a00000
-DATA constants<>+788(SB)/4, $0xc1a00000
-DATA constants<>+792(SB)/4, $0xc1a00000
-DATA constants<>+796(SB)/4, $0xc1a00000
-DATA constants<>+800(SB)/4, $0xc1a00000
-DATA constants<>+804(SB)/4, $0xc1a00000
-DATA constants<>+808(SB)/4, $0xc1a00000
-DATA constants<>+812(SB)/4, $0xc1a00000
-DATA constants<>+816(SB)/4, $0xc1a00000
-DATA constants<>+820(SB)/4, $0xc1a00000
-DATA constants<>+824(SB)/4, $0xc1a00000
-DATA constants<>+828(SB)/4, $0xc1a00000
-DATA constants<>+832(SB)/4, $0x41a00000
-DATA constants<>+836(SB)/4, $0x41a00000
-DATA constants<>+840(SB)/4, $0x41a00000
-DATA constants<>+844(SB)/4, $0x41a00000
-DATA constants<>+848(SB)/4, $0x41a00000
-DATA constants<>+852(SB)/4, $0x41a00000
-DATA constants<>+856(SB)/4, $0x41a00000
-DATA constants<>+860(SB)/4, $0x41a00000
-DATA constants<>+864(SB)/4, $0x41a00000
-DATA constants<>+868(SB)/4, $0x41a00000
-DATA constants<>+872(SB)/4, $0x41a00000
-DATA constants<>+876(SB)/4, $0x41a00000
-DATA constants<>+880(SB)/4, $0x41a00000
-DATA constants<>+884(SB)/4, $0x41a00000
-DATA constants<>+888(SB)/4, $0x41a00000
-DATA constants<>+892(SB)/4, $0x41a00000
+DATA constants<>+704(SB)/4, $0xc1a00000
+DATA constants<>+708(SB)/4, $0xc1a00000
+DATA constants<>+712(SB)/4, $0xc1a00000
+DATA constants<>+716(SB)/4, $0xc1a00000
+DATA constants<>+720(SB)/4, $0xc1a00000
+DATA constants<>+724(SB)/4, $0xc1a00000
+DATA constants<>+728(SB)/4, $0xc1a00000
+DATA constants<>+732(SB)/4, $0xc1a00000
+DATA constants<>+736(SB)/4, $0xc1a00000
+DATA constants<>+740(SB)/4, $0xc1a00000
+DATA constants<>+744(SB)/4, $0xc1a00000
+DATA constants<>+748(SB)/4, $0xc1a00000
+DATA constants<>+752(SB)/4, $0xc1a00000
+DATA constants<>+756(SB)/4, $0xc1a00000
+DATA constants<>+760(SB)/4, $0xc1a00000
+DATA constants<>+764(SB)/4, $0xc1a00000
+DATA constants<>+768(SB)/4, $0x41a00000
+DATA constants<>+772(SB)/4, $0x41a00000
+DATA constants<>+776(SB)/4, $0x41a00000
+DATA constants<>+780(SB)/4, $0x41a00000
+DATA constants<>+784(SB)/4, $0x41a00000
+DATA constants<>+788(SB)/4, $0x41a00000
+DATA constants<>+792(SB)/4, $0x41a00000
+DATA constants<>+796(SB)/4, $0x41a00000
+DATA constants<>+800(SB)/4, $0x41a00000
+DATA constants<>+804(SB)/4, $0x41a00000
+DATA constants<>+808(SB)/4, $0x41a00000
+DATA constants<>+812(SB)/4, $0x41a00000
+DATA constants<>+816(SB)/4, $0x41a00000
+DATA constants<>+820(SB)/4, $0x41a00000
+DATA constants<>+824(SB)/4, $0x41a00000
+DATA constants<>+828(SB)/4, $0x41a00000
+DATA constants<>+832(SB)/4, $0x0000007f
+DATA constants<>+836(SB)/4, $0x0000007f
+DATA constants<>+840(SB)/4, $0x0000007f
+DATA constants<>+844(SB)/4, $0x0000007f
+DATA constants<>+848(SB)/4, $0x0000007f
+DATA constants<>+852(SB)/4, $0x0000007f
+DATA constants<>+856(SB)/4, $0x0000007f
+DATA constants<>+860(SB)/4, $0x0000007f
+DATA constants<>+864(SB)/4, $0x0000007f
+DATA constants<>+868(SB)/4, $0x0000007f
+DATA constants<>+872(SB)/4, $0x0000007f
+DATA constants<>+876(SB)/4, $0x0000007f
+DATA constants<>+880(SB)/4, $0x0000007f
+DATA constants<>+884(SB)/4, $0x0000007f
+DATA constants<>+888(SB)/4, $0x0000007f
+DATA constants<>+892(SB)/4, $0x0000007f
 DATA constants<>+896(SB)/4, $0x40000000
 DATA constants<>+900(SB)/4, $0x40000000
 DATA constants<>+904(SB)/4, $0x40000000

@@ -121,8 +121,8 @@ func tileBF16(rows int) {
 
 // transposeBF16 is transpose16 that packs pairs in bf16: groups blocks of 32 steps of the sum, 16 of pairs.
 func transposeBF16(name string, rows int) {
-	TEXT(name+"BF16", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
-	Doc(fmt.Sprintf("%sBF16 rounds %d rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst; ld and dstStride count bytes.", name, rows))
+	TEXT(name+"BF16", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sBF16 rounds up to %d rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst, the last row standing in for those that are not there; ld and dstStride count bytes.", name, rows))
 	const first, second, pairs = 29, 30, 31
 	transposing(rows, 128, func(at reg.Register) reg.VecVirtual {
 		VMOVUPS(Mem{Base: at}, zmm[first])

@@ -49,6 +49,7 @@ func main() {
 		v.keep()
 		v.normal()
 		v.roundBF16()
+		v.columnSums()
 		v.multiplyAdds()
 		v.read()
 	}

@@ -140,12 +140,16 @@ func (v isa) dot(rows int) {
 }
 
 // sum adds the lanes of x by halves and returns the register that holds the sum.
-func (v isa) sum(x reg.VecVirtual) reg.Register {
+func (v isa) sum(x reg.VecVirtual) reg.Register { return v.fold(x, VADDPS, VADDSS) }
+
+// fold combines the lanes of x by halves, by an operation on vectors and the same on one lane, and returns the register that holds
+// the result.
+func (v isa) fold(x reg.VecVirtual, op, last func(...Op)) reg.Register {
 	y := x.AsY()
 	if v.lanes == 16 {
 		high := YMM()
 		VEXTRACTF64X4(Imm(1), x, high)
-		VADDPS(high, y, y)
+		op(high, y, y)
 	}
 	low, t := x.AsX(), XMM()
 	if v.lanes == 16 {
@@ -153,19 +157,19 @@ func (v isa) sum(x reg.VecVirtual) reg.Register {
 	} else {
 		VEXTRACTF128(Imm(1), y, t)
 	}
-	VADDPS(t, low, low)
+	op(t, low, low)
 	VMOVHLPS(low, low, t)
-	VADDPS(t, low, low)
+	op(t, low, low)
 	VMOVSHDUP(low, t)
-	VADDSS(t, low, low)
+	last(t, low, low)
 	return low
 }
 
 // transpose16 writes the packing of a panel from a matrix whose rows run along k: groups blocks of 16 steps of k, each
 // step's rows elements stored dstStride bytes after those of the step before.
 func transpose16(name string, rows int) {
-	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
-	Doc(fmt.Sprintf("%sAVX512 transposes %d rows by groups*16 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX512 transposes up to %d rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.", name, rows))
 	transposing(rows, 64, func(at reg.Register) reg.VecVirtual {
 		in := ZMM()
 		VMOVUPS(Mem{Base: at}, in)
@@ -178,7 +182,7 @@ func transpose16(name string, rows int) {
 func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
-	stride := Load(Param("dstStride"), GP64())
+	stride, count := Load(Param("dstStride"), GP64()), Load(Param("rows"), GP64())
 	mask := K()
 	m := GP32()
 	MOVL(U32(1<<rows-1), m)
@@ -190,7 +194,7 @@ func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 		for i := range in {
 			if i < rows {
 				in[i] = load(at)
-				ADDQ(ld, at)
+				nextRow(at, ld, count, i+1)
 			} else {
 				in[i] = ZMM()
 				clear(in[i])
@@ -223,13 +227,21 @@ func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 	RET()
 }
 
+// nextRow moves at to row i, where there are more than i rows.
+func nextRow(at, ld, count reg.Register, i int) {
+	next := GP64()
+	LEAQ(Mem{Base: at, Index: ld, Scale: 1}, next)
+	CMPQ(count, Imm(uint64(i)))
+	CMOVQGT(next, at)
+}
+
 // transpose8 is transpose16 for AVX2: blocks of 8 steps.
 func transpose8(name string, rows int) {
-	TEXT(name+"AVX2", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
-	Doc(fmt.Sprintf("%sAVX2 transposes %d rows by groups*8 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	TEXT(name+"AVX2", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX2 transposes up to %d rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.", name, rows))
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
-	stride := Load(Param("dstStride"), GP64())
+	stride, count := Load(Param("dstStride"), GP64()), Load(Param("rows"), GP64())
 	loop("group", groups, 1, func() {
 		at := GP64()
 		MOVQ(src, at)
@@ -238,7 +250,7 @@ func transpose8(name string, rows int) {
 			in[i] = YMM()
 			if i < rows {
 				VMOVUPS(Mem{Base: at}, in[i])
-				ADDQ(ld, at)
+				nextRow(at, ld, count, i+1)
 			} else {
 				clear(in[i])
 			}
