@@ -111,10 +111,12 @@ func attentionOps() []*OpDef {
 func rowType(x *Value) Type { return Type{F32, x.Type.Dims[:len(x.Type.Dims)-1]} }
 
 // headTile is how many logits the head loss holds at once, beyond minHeadRows rows of them: few enough for a cache of
-// some megabytes, enough rows for its products to run at speed.
+// some megabytes. Each tile reads the weights twice and adds to their gradients, so with fewer rows than that it would wait for
+// memory: the logits of a row are moved five times, the weights and gradients of a tile four times, and a row of weights is as long as
+// the model is wide.
 const (
 	headTile    = 1 << 22
-	minHeadRows = 64
+	minHeadRows = 512
 )
 
 // tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x. The attribute

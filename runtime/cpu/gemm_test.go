@@ -10,6 +10,7 @@ import (
 // eachVariant runs f under every variant this machine has.
 func eachVariant(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	choose() // or the first pool would
 	before := active
 	defer func() { active = before }()
 	for _, v := range variants() {
@@ -188,4 +189,76 @@ func BenchmarkGemm(b *testing.B) {
 			}
 		}
 	}
+}
+
+// TestFastest: the first variant is taken unless another is clearly faster, and plain Go only where there is nothing else.
+func TestFastest(t *testing.T) {
+	a, b, c := &variant{name: "a"}, &variant{name: "b"}, &variant{name: "c"}
+	for _, x := range []struct {
+		list  []*variant
+		times []float64
+		want  *variant
+	}{
+		{[]*variant{a}, []float64{9}, a},
+		{[]*variant{a, b}, []float64{10, 8.1}, a},
+		{[]*variant{a, b}, []float64{10, 7.9}, b},
+		{[]*variant{a, b, c}, []float64{10, 7, 6}, b},
+		{[]*variant{a, b, c}, []float64{10, 9, 5}, c},
+		{[]*variant{a, plain}, []float64{10, 1}, a},
+		{[]*variant{plain}, []float64{10}, plain},
+	} {
+		got := fastest(x.list, func(v *variant) float64 {
+			for i, w := range x.list {
+				if w == v {
+					return x.times[i]
+				}
+			}
+			return 0
+		})
+		if got != x.want {
+			t.Errorf("%v: %s, want %s", x.times, got.name, x.want.name)
+		}
+	}
+	choose()
+	for _, v := range variants() {
+		if took := v.time(); !(took > 0) {
+			t.Errorf("%s takes %v ns", v.name, took)
+		}
+	}
+}
+
+// TestRoundBF16 holds the rounding of every variant, and of the instructions that pack, to the plain rule at numbers where it matters.
+func TestRoundBF16(t *testing.T) {
+	at := []float32{0, 1, 1 + 0x1p-8, 1 + 0x1p-7, 1 + 3*0x1p-8, 1 + 0x1p-8 + 0x1p-20, 0x1p-126, 0x1p-130, -0x1p-149, math.MaxFloat32, 0x1.fep127, inf, -inf, -3.14159, 1e-30, 65535}
+	want := []float32{0, 1, 1, 1 + 0x1p-7, 1 + 2*0x1p-7, 1 + 0x1p-7, 0x1p-126, 0, 0, inf, 0x1.fep127, inf, -inf, -3.140625, 0x1.44p-100, 65536}
+	eachVariant(t, func(t *testing.T) {
+		got := append(append([]float32{}, at...), at[:5]...)
+		roundBF16(got)
+		for i, x := range got {
+			if w := want[i%len(want)]; x != w {
+				t.Errorf("%v becomes %v, want %v", at[i%len(at)], x, w)
+			}
+		}
+		for _, bits := range []uint32{0x7fffffff, 0xffffffff, 0x7f800001} {
+			nans := make([]float32, 17)
+			fill(nans, math.Float32frombits(bits))
+			roundBF16(nans)
+			for i, x := range nans {
+				if x == x {
+					t.Errorf("element %d, a NaN of %#x, becomes %v", i, bits, x)
+				}
+			}
+		}
+		one := NewMat([]float32{1, 1, 1, 1}, 1, 4)
+		for i, x := range at { // 9 rows, for which factors are rounded
+			a := NewMat(make([]float32, 9*4), 9, 4)
+			fill(a.Data, 0)
+			a.Data[0] = x
+			c := NewMat(make([]float32, 9), 9, 1)
+			active.bf16.gemm(c, a, one, false, true, 0, newScratch(0))
+			if c.Data[0] != want[i] {
+				t.Errorf("%v counts as %v in a product, want %v", x, c.Data[0], want[i])
+			}
+		}
+	})
 }

@@ -30,8 +30,8 @@ type multiplyAdd struct {
 
 const (
 	rateTurns  = 1 << 18
-	leastRead  = 1 << 16
-	mostRead   = 1 << 28
+	leastRead  = 1 << 15
+	mostRead   = 1 << 27
 	readStep   = 4
 	readBytes  = 1 << 26 // at least in a timed run
 	measureFor = 7       // runs, of which the best counts: another process may disturb a run, nothing makes it faster
@@ -47,7 +47,7 @@ func (m Machine) FLOPS(of string) (best float64) {
 	return best
 }
 
-// Measure measures the machine with the workers of p. It takes about half a second, and 256 MiB.
+// Measure measures the machine with the workers of p. It takes about half a second, and 128 MiB.
 func (p *Pool) Measure() Machine {
 	var m Machine
 	for _, k := range multiplyAdds() {
@@ -55,7 +55,7 @@ func (p *Pool) Measure() Machine {
 		k.FLOPS = float64(k.flops) * rateTurns * float64(p.Workers()) / p.best(t).Seconds()
 		m.Rates = append(m.Rates, k.Rate)
 	}
-	t := &reading{data: make([]float32, mostRead/4), workers: p.Workers()}
+	t := &reading{data: Floats(mostRead / 4), workers: p.Workers()}
 	for i := range t.data {
 		t.data[i] = float32(i)
 	}

@@ -45,6 +45,7 @@ const spinsBeforeSleep = 4000
 
 // NewPool starts a pool of the given number of workers, the caller counted as one; 0 means GOMAXPROCS.
 func NewPool(workers int) *Pool {
+	choose()
 	cores := runtime.GOMAXPROCS(0)
 	if workers <= 0 {
 		workers = cores

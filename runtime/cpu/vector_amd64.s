@@ -2965,15 +2965,20 @@ TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-16
 	JMP  stepTest
 
 step:
-	VMOVUPS (AX), Z0
-	VPSRLD  $0x10, Z0, Z1
-	VPANDD  constants<>+2496(SB), Z1, Z1
-	VPADDD  Z1, Z0, Z0
-	VPADDD  constants<>+2560(SB), Z0, Z0
-	VPANDD  constants<>+2624(SB), Z0, Z0
-	VMOVUPS Z0, (AX)
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, CX
+	VMOVUPS   (AX), Z0
+	VPSRLD    $0x10, Z0, Z1
+	VPANDD    constants<>+2496(SB), Z1, Z1
+	VPADDD    Z1, Z0, Z1
+	VPADDD    constants<>+2560(SB), Z1, Z1
+	VPANDD    constants<>+2624(SB), Z1, Z1
+	VPANDD    constants<>+960(SB), Z0, Z2
+	VCMPPS    $0x05, constants<>+2688(SB), Z2, K1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VMOVUPS.Z Z1, K1, Z1
+	VMOVUPS   Z0, K2, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -5064,7 +5069,7 @@ step:
 	VPSRAD      $0x1f, Y8, Y8
 	VANDPS      Y7, Y8, Y8
 	VMOVUPS     Y8, 32(AX)
-	VPADDD      constants<>+2688(SB), Y0, Y0
+	VPADDD      constants<>+2752(SB), Y0, Y0
 	ADDQ        $0x40, AX
 	SUBQ        $0x10, CX
 
@@ -5442,7 +5447,7 @@ step:
 	VMOVUPS      X5, 16(AX)
 	VMOVUPS      X6, 32(AX)
 	VMOVUPS      X2, 48(AX)
-	VPADDD       constants<>+2688(SB), Y1, Y1
+	VPADDD       constants<>+2752(SB), Y1, Y1
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
 
@@ -5460,15 +5465,20 @@ TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
 	JMP  stepTest
 
 step:
-	VMOVUPS (AX), Y0
-	VPSRLD  $0x10, Y0, Y1
-	VPAND   constants<>+2496(SB), Y1, Y1
-	VPADDD  Y1, Y0, Y0
-	VPADDD  constants<>+2560(SB), Y0, Y0
-	VPAND   constants<>+2624(SB), Y0, Y0
-	VMOVUPS Y0, (AX)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, CX
+	VMOVUPS   (AX), Y0
+	VPSRLD    $0x10, Y0, Y1
+	VPAND     constants<>+2496(SB), Y1, Y1
+	VPADDD    Y1, Y0, Y1
+	VPADDD    constants<>+2560(SB), Y1, Y1
+	VPAND     constants<>+2624(SB), Y1, Y1
+	VPAND     constants<>+960(SB), Y0, Y2
+	VCMPPS    $0x05, constants<>+2688(SB), Y2, Y2
+	VCMPPS    $0x03, Y0, Y0, Y3
+	VPAND     Y2, Y1, Y1
+	VBLENDVPS Y3, Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, CX
 
 stepTest:
 	CMPQ CX, $0x08
@@ -8800,23 +8810,39 @@ DATA constants<>+2672(SB)/4, $0xffff0000
 DATA constants<>+2676(SB)/4, $0xffff0000
 DATA constants<>+2680(SB)/4, $0xffff0000
 DATA constants<>+2684(SB)/4, $0xffff0000
-DATA constants<>+2688(SB)/4, $0x00000004
-DATA constants<>+2692(SB)/4, $0x00000004
-DATA constants<>+2696(SB)/4, $0x00000004
-DATA constants<>+2700(SB)/4, $0x00000004
-DATA constants<>+2704(SB)/4, $0x00000004
-DATA constants<>+2708(SB)/4, $0x00000004
-DATA constants<>+2712(SB)/4, $0x00000004
-DATA constants<>+2716(SB)/4, $0x00000004
-DATA constants<>+2720(SB)/4, $0x00000004
-DATA constants<>+2724(SB)/4, $0x00000004
-DATA constants<>+2728(SB)/4, $0x00000004
-DATA constants<>+2732(SB)/4, $0x00000004
-DATA constants<>+2736(SB)/4, $0x00000004
-DATA constants<>+2740(SB)/4, $0x00000004
-DATA constants<>+2744(SB)/4, $0x00000004
-DATA constants<>+2748(SB)/4, $0x00000004
-GLOBL constants<>(SB), RODATA|NOPTR, $2752
+DATA constants<>+2688(SB)/4, $0x00800000
+DATA constants<>+2692(SB)/4, $0x00800000
+DATA constants<>+2696(SB)/4, $0x00800000
+DATA constants<>+2700(SB)/4, $0x00800000
+DATA constants<>+2704(SB)/4, $0x00800000
+DATA constants<>+2708(SB)/4, $0x00800000
+DATA constants<>+2712(SB)/4, $0x00800000
+DATA constants<>+2716(SB)/4, $0x00800000
+DATA constants<>+2720(SB)/4, $0x00800000
+DATA constants<>+2724(SB)/4, $0x00800000
+DATA constants<>+2728(SB)/4, $0x00800000
+DATA constants<>+2732(SB)/4, $0x00800000
+DATA constants<>+2736(SB)/4, $0x00800000
+DATA constants<>+2740(SB)/4, $0x00800000
+DATA constants<>+2744(SB)/4, $0x00800000
+DATA constants<>+2748(SB)/4, $0x00800000
+DATA constants<>+2752(SB)/4, $0x00000004
+DATA constants<>+2756(SB)/4, $0x00000004
+DATA constants<>+2760(SB)/4, $0x00000004
+DATA constants<>+2764(SB)/4, $0x00000004
+DATA constants<>+2768(SB)/4, $0x00000004
+DATA constants<>+2772(SB)/4, $0x00000004
+DATA constants<>+2776(SB)/4, $0x00000004
+DATA constants<>+2780(SB)/4, $0x00000004
+DATA constants<>+2784(SB)/4, $0x00000004
+DATA constants<>+2788(SB)/4, $0x00000004
+DATA constants<>+2792(SB)/4, $0x00000004
+DATA constants<>+2796(SB)/4, $0x00000004
+DATA constants<>+2800(SB)/4, $0x00000004
+DATA constants<>+2804(SB)/4, $0x00000004
+DATA constants<>+2808(SB)/4, $0x00000004
+DATA constants<>+2812(SB)/4, $0x00000004
+GLOBL constants<>(SB), RODATA|NOPTR, $2816
 
 DATA constants64<>+0(SB)/8, $0x4330000000000000
 DATA constants64<>+8(SB)/8, $0x4330000000000000

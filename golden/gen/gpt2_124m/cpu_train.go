@@ -28,7 +28,7 @@ type trainValues struct {
 	finalStats  []float32     // f32[B,T,2] final_stats
 	dFinal      cpu.Mat       // f32[B,T,D] d_final
 	rowLosses   []float32     // f32[B,T] row_losses
-	logits      cpu.Mat       // f32[83,V] logits
+	logits      cpu.Mat       // f32[512,V] logits
 	dStream     cpu.Mat       // f32[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    cpu.Mat       // f32[B,T,D] d_mlp_out1
 	dAct        cpu.Mat       // f32[B,T,F] d_act, d_up1
@@ -52,7 +52,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.attnIn[i] = cpu.At(arena, 912261120+i*6291456, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena[1253179392+i*16384:][:MicroBatch*Context*2]
+		v.attnInStats[i] = arena[1253745152+i*16384:][:MicroBatch*Context*2]
 	}
 	for i := range v.qkv1 {
 		v.qkv1[i] = cpu.At(arena, 603979776+i*18874368, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
@@ -70,7 +70,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.attn[i] = cpu.At(arena, 987758592+i*6291456, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena[1251999744+i*98304:][:MicroBatch*Context*12]
+		v.lse[i] = arena[1252565504+i*98304:][:MicroBatch*Context*12]
 	}
 	v.attnOut1 = cpu.At(arena, 1214251008, MicroBatch*Context, HiddenSize, HiddenSize)
 	for i := range v.x3 {
@@ -80,7 +80,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.mlpIn[i] = cpu.At(arena, 1138753536+i*6291456, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena[1253376000+i*16384:][:MicroBatch*Context*2]
+		v.mlpInStats[i] = arena[1253941760+i*16384:][:MicroBatch*Context*2]
 	}
 	for i := range v.act {
 		v.act[i] = cpu.At(arena, 0+i*25165824, MicroBatch*Context, IntermediateSize, IntermediateSize)
@@ -88,11 +88,11 @@ func newTrainValues(arena []float32) trainValues {
 	for i := range v.up1 {
 		v.up1[i] = cpu.At(arena, 301989888+i*25165824, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 1214251008, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[1231005264:][:MicroBatch*Context*2]
-	v.dFinal = cpu.At(arena, 1220542464, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[1231021648:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 1226833920, 83, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 1239982592, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[1254138368:][:MicroBatch*Context*2]
+	v.dFinal = cpu.At(arena, 1246274048, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[1254154752:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 1214251008, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 1239416832, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dMlpOut1 = cpu.At(arena, 1245708288, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 1214251008, MicroBatch*Context, IntermediateSize, IntermediateSize)

@@ -27,7 +27,7 @@ type trainValues struct {
 	finalStats  []float32     // f32[B,T,1] final_stats
 	dFinal      cpu.Mat       // f32[B,T,D] d_final
 	rowLosses   []float32     // f32[B,T] row_losses
-	logits      cpu.Mat       // f32[256,V] logits
+	logits      cpu.Mat       // f32[512,V] logits
 	dStream     cpu.Mat       // f32[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dAct        cpu.Mat       // f32[B,T,F] d_act
 	dGate       cpu.Mat       // f32[B,T,F] d_gate
@@ -94,11 +94,11 @@ func newTrainValues(arena []float32) trainValues {
 	for i := range v.act {
 		v.act[i] = cpu.At(arena, 629145600+i*16777216, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 1214251008, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[1231028224:][:MicroBatch*Context]
-	v.dFinal = cpu.At(arena, 1220542464, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[1231036416:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 1226833920, 256, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 1222639616, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[1235222528:][:MicroBatch*Context]
+	v.dFinal = cpu.At(arena, 1228931072, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[1235230720:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 1214251008, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 1264582656, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 1247805440, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	v.dGate = cpu.At(arena, 1214251008, MicroBatch*Context, IntermediateSize, 4096)

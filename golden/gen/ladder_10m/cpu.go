@@ -30,7 +30,7 @@ type trainer struct {
 }
 
 func newTrainer(weight []float32, workers int) lm.Trainer {
-	memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))
+	memory := cpu.Floats(3*WeightFloats + max(trainFloats, evalFloats))
 	arena := memory[3*WeightFloats:]
 	t := &trainer{
 		evalValues:  newEvalValues(arena),

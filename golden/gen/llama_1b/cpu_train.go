@@ -27,7 +27,7 @@ type trainValues struct {
 	finalStats  []float32     // f32[B,T,1] final_stats
 	dFinal      cpu.Mat       // f32[B,T,D] d_final
 	rowLosses   []float32     // f32[B,T] row_losses
-	logits      cpu.Mat       // f32[64,V] logits
+	logits      cpu.Mat       // f32[512,V] logits
 	dStream     cpu.Mat       // f32[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dAct        cpu.Mat       // f32[B,T,F] d_act
 	dGate       cpu.Mat       // f32[B,T,F] d_gate
@@ -94,11 +94,11 @@ func newTrainValues(arena []float32) trainValues {
 	for i := range v.act {
 		v.act[i] = cpu.At(arena, 2147483648+i*67108864, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 4982833152, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[5024595968:][:MicroBatch*Context]
-	v.dFinal = cpu.At(arena, 4999610368, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[5024604160:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 5016387584, 64, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 5048500224, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[5082054656:][:MicroBatch*Context]
+	v.dFinal = cpu.At(arena, 5065277440, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[5082062848:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 4982833152, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 5184159744, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 5117050880, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	v.dGate = cpu.At(arena, 4982833152, MicroBatch*Context, IntermediateSize, 16384)

@@ -28,7 +28,7 @@ type trainValues struct {
 	finalStats  []float32    // f32[B,T,2] final_stats
 	dFinal      cpu.Mat      // f32[B,T,D] d_final
 	rowLosses   []float32    // f32[B,T] row_losses
-	logits      cpu.Mat      // f32[410,V] logits
+	logits      cpu.Mat      // f32[512,V] logits
 	dStream     cpu.Mat      // f32[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    cpu.Mat      // f32[B,T,D] d_mlp_out1
 	dAct        cpu.Mat      // f32[B,T,F] d_act, d_up1
@@ -88,11 +88,11 @@ func newTrainValues(arena []float32) trainValues {
 	for i := range v.up1 {
 		v.up1[i] = cpu.At(arena, 134217728+i*16777216, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 541065216, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[553553824:][:MicroBatch*Context*2]
-	v.dFinal = cpu.At(arena, 545259520, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[553570208:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 549453824, 410, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 546185216, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[554573824:][:MicroBatch*Context*2]
+	v.dFinal = cpu.At(arena, 550379520, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[554590208:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 541065216, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 557842432, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dMlpOut1 = cpu.At(arena, 562036736, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 541065216, MicroBatch*Context, IntermediateSize, IntermediateSize)

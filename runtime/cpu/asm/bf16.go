@@ -202,8 +202,23 @@ func (v isa) roundBF16() {
 		odd := v.vec()
 		VPSRLD(Imm(16), y, odd)
 		odd = v.and(odd, bitsOf(1))
-		rounded := v.binary(VPADDD, bitsOf(0x7fff), v.binary(VPADDD, odd, y))
-		VMOVUPS(v.and(rounded, bitsOf(0xffff0000)), Mem{Base: x})
+		rounded := v.and(v.binary(VPADDD, bitsOf(0x7fff), v.binary(VPADDD, odd, y)), bitsOf(0xffff0000))
+		size := v.and(y, bitsOf(0x7fffffff))
+		const notLess, unordered = 5, 3
+		if v.lanes == 16 {
+			normal, nan := K(), K()
+			VCMPPS(Imm(notLess), bitsOf(0x00800000), size, normal)
+			VCMPPS(Imm(unordered), y, y, nan)
+			VMOVUPS_Z(rounded, normal, rounded)
+			VMOVUPS(y, nan, rounded)
+		} else {
+			normal, nan := v.vec(), v.vec()
+			VCMPPS(Imm(notLess), bitsOf(0x00800000), size, normal)
+			VCMPPS(Imm(unordered), y, y, nan)
+			rounded = v.and(rounded, normal)
+			VBLENDVPS(nan, y, rounded, rounded)
+		}
+		VMOVUPS(rounded, Mem{Base: x})
 		ADDQ(Imm(uint64(v.lanes*4)), x)
 	})
 	VZEROUPPER()
