@@ -110,25 +110,27 @@ func attentionOps() []*OpDef {
 // rowType is one f32 for each row of x: the losses that a loss sums.
 func rowType(x *Value) Type { return Type{F32, x.Type.Dims[:len(x.Type.Dims)-1]} }
 
-// headTile is how many logits the head loss holds at once, beyond minHeadRows rows of them: few enough for a cache of
+// headTile is how many logits the head loss holds at once, beyond headRows rows of them: few enough for a cache of
 // some megabytes. Each tile reads the weights twice and adds to their gradients, so with fewer rows than that it would wait for
 // memory: the logits of a row are moved five times, the weights and gradients of a tile four times, and a row of weights is as long as
 // the model is wide.
 const (
-	headTile    = 1 << 22
-	minHeadRows = 512
+	headTile = 1 << 22
+	headRows = 512
 )
+
+// minHeadRows is the fewest rows of a tile that a target chose.
+const minHeadRows = 64
 
 // tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x. The attribute
 // tile is the number of logits that a target wants, where that is another.
 func tileType(op *Op) Type {
 	x, w := op.Args[0], op.Args[1]
 	n, v := x.Type.Rows(), w.Type.Dims[0]
-	tile := headTile
+	most := max(headRows, headTile/max(v.Size, 1))
 	if t := op.Int("tile"); t > 0 {
-		tile = t
+		most = max(minHeadRows, t/max(v.Size, 1))
 	}
-	most := max(minHeadRows, tile/max(v.Size, 1))
 	tiles := max(1, (n+most-1)/most)
 	r := (n + tiles - 1) / tiles
 	return Type{F32, []Dim{{fmt.Sprint(r), r}, v}}

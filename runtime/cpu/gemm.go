@@ -6,7 +6,7 @@ package cpu
 // blocks of k in rising order, and each block is summed step by step: the order depends on k alone.
 
 const (
-	blockK = 384 // steps of a panel in a block: a panel of B stays close
+	blockK = 512 // steps of a panel in a block: a panel of B stays close
 	blockN = 512 // columns of B that gemm packs at once
 	fewM   = 8   // up to this many rows B is read once and not packed
 )

@@ -48,7 +48,7 @@ func HeadLossGrad(p *Pool, losses []float32, tile, dx, dw Mat, dbias []float32, 
 		Linear(p, logits, rows, w, Epilogue{Bias: bias})
 		t := headRows{losses: losses[from:to], logits: logits, grad: logits, targets: targets[from:to], head: h, raw: true, gradScale: gradScale}
 		t.run(p)
-		LinearWeightGrad(p, dw, logits, rows)
+		LinearWeightGrad(p, dw, logits, rows, true)
 		if dbias != nil {
 			BiasGrad(p, dbias, logits)
 		}

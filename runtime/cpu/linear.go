@@ -76,11 +76,15 @@ func LinearInputGrad(p *Pool, dx, dy, w Mat, residual Mat) {
 	t.run(p)
 }
 
-// LinearWeightGrad computes dw += dyᵀ·x for dy [rows, out], x [rows, in], dw [out, in].
-func LinearWeightGrad(p *Pool, dw, dy, x Mat) {
+// LinearWeightGrad computes dw = dyᵀ·x, with add dw += dyᵀ·x, for dy [rows, out], x [rows, in], dw [out, in].
+func LinearWeightGrad(p *Pool, dw, dy, x Mat, add bool) {
 	t := &p.product
-	p.note("LinearWeightGrad", p.productCost(dw, dy.Rows, dy, x, dw))
-	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = dw, dy, x, true, false, true, Epilogue{}, dw
+	old := Mat{}
+	if add {
+		old = dw
+	}
+	p.note("LinearWeightGrad", p.productCost(dw, dy.Rows, dy, x, old))
+	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = dw, dy, x, true, false, add, Epilogue{}, dw
 	t.run(p)
 }
 

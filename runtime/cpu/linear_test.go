@@ -151,8 +151,11 @@ func TestLinearGradients(t *testing.T) {
 				}, 4e-6*math.Sqrt(float64(out)))
 			}
 			gotW, gotB := copyOf(dw), append([]float32(nil), db...)
-			LinearWeightGrad(p, gotW, dy, x)
+			LinearWeightGrad(p, gotW, dy, x, true)
 			nearRows(t, fmt.Sprint(d, "dw"), gotW, func(i, j int) float64 { return wantW[i][j] + float64(dw.Row(i)[j]) }, 4e-6*math.Sqrt(float64(rows)))
+			written := poisoned(out, in)
+			LinearWeightGrad(p, written, dy, x, false)
+			nearRows(t, fmt.Sprint(d, "dw, written"), written, func(i, j int) float64 { return wantW[i][j] }, 4e-6*math.Sqrt(float64(rows)))
 			BiasGrad(p, gotB, dy)
 			nearRows(t, fmt.Sprint(d, "db"), NewMat(gotB, 1, out), func(_, j int) float64 {
 				v := float64(db[j])
@@ -181,7 +184,7 @@ func TestLinearPools(t *testing.T) {
 				Linear(p, y2, x, w, Epilogue{Bias: bias, Act: SiLU, Residual: residual})
 				LinearInputGrad(p, dx, dy, w, Mat{})
 				clear(dw.Data)
-				LinearWeightGrad(p, dw, dy, x)
+				LinearWeightGrad(p, dw, dy, x, true)
 				clear(db)
 				BiasGrad(p, db, dy)
 			}, y.Data, pre.Data, y2.Data, dx.Data, dw.Data, db)
@@ -246,7 +249,7 @@ func BenchmarkLinear(b *testing.B) {
 			})
 			b.Run("weightGrad"+name, func(b *testing.B) {
 				clear(dw.Data)
-				benchmarkGFLOPS(b, 2*rows*out*k, func() { LinearWeightGrad(p, dw, y, x) })
+				benchmarkGFLOPS(b, 2*rows*out*k, func() { LinearWeightGrad(p, dw, y, x, true) })
 			})
 			p.Close()
 		}

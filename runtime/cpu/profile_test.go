@@ -23,7 +23,7 @@ func TestProfile(t *testing.T) {
 		p.Record()
 		Linear(p, y, x, w, Epilogue{})
 		Add(p, y, y, y)
-		LinearWeightGrad(p, dw, y, x)
+		LinearWeightGrad(p, dw, y, x, true)
 		Attention(p, o, lse, o, o, o, a)
 		got := p.Recorded()
 		want := []Kernel{

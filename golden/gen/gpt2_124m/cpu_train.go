@@ -115,7 +115,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:124439808])
 	// n = count(targets)  [gpt2-124m.yaml:14]
 	n := cpu.Count(targets)
 
@@ -173,7 +173,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out1) into layers.down.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.downBias[l], v.dMlpOut1)
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [gpt2-124m.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.down[l], v.dMlpOut1, v.act[l])
+			cpu.LinearWeightGrad(pool, d.down[l], v.dMlpOut1, v.act[l], true)
 			// d_act = linear_dx(d_mlp_out1, layers.down.weight[l])  [gpt2-124m.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dMlpOut1, w.down[l], cpu.Mat{})
 			// d_up1 = act_grad(d_act, up1[l])  [gpt2-124m.yaml:3, grad]
@@ -181,7 +181,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_up1) into layers.up.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.upBias[l], v.dAct)
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [gpt2-124m.yaml:3, grad]
-			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.mlpIn[l])
+			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.mlpIn[l], true)
 			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [gpt2-124m.yaml:3, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn, v.dAct, w.up[l], cpu.Mat{})
 			// d_x3 = layernorm_grad(d_mlp_in, x3[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x4) into layers.mlp_norm.weight[l], layers.mlp_norm.bias[l]  [gpt2-124m.yaml:3, grad]
@@ -191,7 +191,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_attn_out1) into layers.o.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.oBias[l], v.dAttnOut1)
 			// linear_dw(d_attn_out1, attn[l]) into layers.o.weight[l]  [gpt2-124m.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.o[l], v.dAttnOut1, v.attn[l])
+			cpu.LinearWeightGrad(pool, d.o[l], v.dAttnOut1, v.attn[l], true)
 			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [gpt2-124m.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dAttnOut1, w.o[l], cpu.Mat{})
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [gpt2-124m.yaml:3, grad]
@@ -200,7 +200,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [gpt2-124m.yaml:8, grad]
 			cpu.BiasGrad(pool, d.qkvBias[l], v.dQkv1)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [gpt2-124m.yaml:8, grad]
-			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l], true)
 			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l])  [gpt2-124m.yaml:8, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv1, w.qkv[l], cpu.Mat{})
 			// d_x1 = layernorm_grad(d_attn_in, x2[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [gpt2-124m.yaml:3, fuse-epilogue]
