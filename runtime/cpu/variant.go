@@ -71,7 +71,7 @@ func Variant() string {
 }
 
 // choose makes the fastest variant active. Instructions that a processor has may be slow on it: some split wide registers, some slow
-// their clocks down for them. So each variant multiplies a tile in f32 and in bf16, for a tenth of a millisecond in all. A wider variant
+// their clocks down for them. So each variant multiplies a tile in f32 and in bf16, for a fraction of a millisecond in all. A wider variant
 // stays the choice unless another is faster by a quarter: where two are about even, the choice, and so the bits of what is computed,
 // must not hang on what else the machine does.
 var choose = sync.OnceFunc(func() { active = fastest(variants(), (*variant).time) })

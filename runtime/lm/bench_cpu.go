@@ -92,7 +92,7 @@ func measureCPU(pool *cpu.Pool) (machine, Roofline) {
 	r := Roofline{Product: pool.Factors(), Rates: map[string]float64{}}
 	for _, x := range measured.Rates {
 		m.Rates = append(m.Rates, machineRate(x))
-		r.Rates[x.Type] = max(r.Rates[x.Type], x.FLOPS)
+		r.Rates[x.Type] = measured.FLOPS(x.Type)
 	}
 	if r.FLOPS = r.Rates[r.Product]; r.FLOPS == 0 { // bf16 where there are no instructions for it
 		r.FLOPS = r.Rates["f32"]
