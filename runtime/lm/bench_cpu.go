@@ -122,7 +122,11 @@ func (m machine) print(w io.Writer) error {
 		fmt.Fprintf(&b, "%10.1f  GFLOP/s of %s multiply-adds on registers of %d bits\n", r.FLOPS/1e9, r.Type, r.Width)
 	}
 	for _, r := range m.Reads {
-		fmt.Fprintf(&b, "%10.1f  GB/s read from %s\n", r.Bandwidth/1e9, bytesText(int64(r.Bytes)))
+		size := bytesText(int64(r.Bytes))
+		if r.Bytes < 1<<20 {
+			size = fmt.Sprintf("%d KiB", r.Bytes>>10)
+		}
+		fmt.Fprintf(&b, "%10.1f  GB/s read from %s\n", r.Bandwidth/1e9, size)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

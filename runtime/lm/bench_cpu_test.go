@@ -42,7 +42,7 @@ func TestBenchCPU(t *testing.T) {
 	cfg.NewTrainer = func(w []float32, workers int) Trainer { return pooledTrainer{newFakeTrainer(w), cpu.NewPool(2)} }
 	path := filepath.Join(t.TempDir(), "step.json")
 	code, out, errs := runCommand(t.Context(), cfg, "bench", "cpu", "--steps", "3", "--trace", path)
-	for _, want := range []string{"GFLOP/s of f32 multiply-adds", "GB/s read from 128.0 MiB", "train   cpu: ", "Linear 64×32×32  bench_cpu_test.go:", "Add  bench_cpu_test.go:", "µs in 6 kernels", "µs floor, "} {
+	for _, want := range []string{"GFLOP/s of f32 multiply-adds", "GB/s read from 32 KiB", "GB/s read from 128.0 MiB", "train   cpu: ", "Linear 64×32×32  bench_cpu_test.go:", "Add  bench_cpu_test.go:", "µs in 6 kernels", "µs floor, "} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Fatalf("exit code %d, no %q in\n%s\n%s", code, want, out, errs)
 		}
