@@ -28,6 +28,10 @@ func rowAddScaled(k *rowwise, r int, _ *scratch) {
 }
 
 func addScaledTo(y, a, b []float32, s float32) {
+	if s == 1 {
+		addTo(y, a, b)
+		return
+	}
 	a, b = a[:len(y)], b[:len(y)]
 	for i := range y {
 		y[i] = a[i] + s*b[i]

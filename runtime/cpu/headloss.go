@@ -127,9 +127,7 @@ func (t *headRows) row(r int, s *scratch) {
 		}
 		return
 	}
-	for i, v := range e {
-		d[i] = v * f
-	}
+	scaleTo(d, e, f)
 }
 
 // logits turns raw products into logits in place and returns the derivative of one by the other, but for the cap.
