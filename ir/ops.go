@@ -94,8 +94,9 @@ func attrs(groups ...[]Attr) []Attr {
 	return all
 }
 
-// inTF32 is the attribute of products whose two operands, in f32, may be rounded to TF32.
-var inTF32 = need("bool", "tf32?")
+// rounds are the attributes of products whose operands, in f32, are rounded: they may be, to TF32, or are to bf16, by kernels that
+// round what they multiply and keep all else in f32.
+var rounds = need("bool", "tf32?", "bf16?")
 
 // perElement counts n operations for each element of the first result.
 func perElement(n float64) func(*Op) float64 {
@@ -287,7 +288,7 @@ func forwardOps() []*OpDef {
 		{
 			Kind: "linear", Doc: "y = act(x·wᵀ + bias) + residual; pre is the value before the activation",
 			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: []int{3},
-			Attrs: attrs(need("string", "act?"), inTF32, narrowWeights),
+			Attrs: attrs(need("string", "act?"), rounds, narrowWeights),
 			Shape: func(op *Op) ([]Type, error) {
 				x, w := op.Args[0], op.Args[1]
 				if err := wantWeights(op); err != nil {

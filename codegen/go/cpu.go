@@ -142,10 +142,10 @@ func (g *generator) trainer(f *jen.File) {
 	)
 	f.Line()
 	f.Func().Id("newTrainer").Params(raw("weight []float32"), raw("workers int")).Qual(lmPath, "Trainer").Block(
-		raw("memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))"),
+		jen.Id("memory").Op(":=").Add(cpu("Floats")).Call(raw("3*WeightFloats+max(trainFloats, evalFloats)")),
 		raw("arena := memory[3*WeightFloats:]"),
 		jen.Id("t").Op(":=").Op("&").Id("trainer").Values(jen.Dict{
-			jen.Id("pool"):        cpu("NewPool").Call(raw("workers")),
+			jen.Id("pool"):        g.trainingPool(),
 			jen.Id("weight"):      raw("weight"),
 			jen.Id("gradient"):    raw("memory[:WeightFloats]"),
 			jen.Id("first"):       raw("memory[WeightFloats:][:WeightFloats]"),
@@ -170,6 +170,7 @@ func (g *generator) trainer(f *jen.File) {
 	f.Line()
 	method("Loss gives the summed loss of one micro-batch and the number of targets it counts.", "Loss(tokens, targets []int32) (sum float64, targetCount int, err error)",
 		raw("s, n := t.eval(tokens, targets)"), jen.Return(raw("float64(s), int(n), nil")))
+	method("Pool is where the kernels run, for bench to watch them.", "Pool() *cpu.Pool", jen.Return(raw("t.pool")))
 	method("Weights is the live weight buffer.", "Weights() []float32", jen.Return(raw("t.weight")))
 	method("Gradients is the live gradient buffer: that of the last step, before clipping.", "Gradients() []float32", jen.Return(raw("t.gradient")))
 	method("Moments are the optimizer's live moments.", "Moments() (first, second []float32)", jen.Return(raw("t.first, t.second")))
@@ -184,6 +185,16 @@ func when(yes bool, code jen.Code) jen.Code {
 		return code
 	}
 	return jen.Null()
+}
+
+// trainingPool makes the pool of a trainer, all of whose products round their operands, or none (passes/precision.go).
+func (g *generator) trainingPool() *jen.Statement {
+	pool, bf16 := cpu("NewPool").Call(raw("workers")), false
+	g.Funcs["train"].Walk(func(op *ir.Op) { bf16 = bf16 || op.Bool("bf16") })
+	if bf16 {
+		pool.Dot("InBF16").Call()
+	}
+	return pool
 }
 
 func (g *generator) generator(f *jen.File) {

@@ -69,7 +69,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			}
 		},
 		"linear_dw": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("LinearWeightGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1)))
+			b.Add(e.kernel("LinearWeightGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1), jen.Lit(!ir.Overwritten(e.f)[op.Into[0].Param])))
 		},
 		"bias": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("AddBias", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1)))
@@ -160,7 +160,9 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			e.loss(b, op, 2, op.Args[4])
 		},
 		"zero_grads": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(cpu("Zero").Call(raw("pool"), raw("t.gradient")))
+			for _, s := range ir.SpansWithout(e.f, ir.Overwritten(e.f)) {
+				b.Add(cpu("Zero").Call(raw("pool"), raw("t.gradient[%d:%d]", s.From, s.To)))
+			}
 		},
 		"grad_norm": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Id(e.scalar(op.Result())).Op(":=").Add(cpu("GradNorm").Call(raw("pool"), raw("t.gradient")))

@@ -12,10 +12,25 @@ func AttentionCached(p *Pool, o, q, k, v Mat, cache *Cache, positions, slots []i
 	t.AttentionParams, t.o, t.q, t.k, t.v, t.cache = *a, o, q, k, v, cache
 	t.Dropout = 0
 	t.plan(positions, slots)
+	p.note("AttentionCached", t.cost())
 	if !t.alone {
 		p.run((*cacheWrite)(t), len(t.runs)*a.KVHeads)
 	}
 	p.run(t, len(t.runs)*a.KVHeads)
+}
+
+// cost counts what is stored, read and multiplied.
+func (t *attentionCached) cost() cost {
+	seen, pairs := 0, 0
+	for _, r := range t.runs {
+		seen += t.stored[r.slot]
+		pairs += r.n * t.stored[r.slot]
+	}
+	element := float64(blockBytes / t.cache.block())
+	return cost{
+		bytes: moved(t.o, t.q, t.k, t.v) + 2*element*float64((seen+t.k.Rows)*t.KVHeads*t.HeadDim),
+		flops: 4 * float64(pairs*t.Heads*t.HeadDim), in: "f32",
+	}
 }
 
 type attentionCached struct {

@@ -297,7 +297,7 @@ func TestAttentionCachedIgnoresOtherSlots(t *testing.T) {
 
 // randomCache returns a full cache.
 func randomCache(r *rand.Rand, slots, maxT, heads, headDim int) Cache {
-	c, s := NewCache(slots, maxT, heads, headDim, false), newScratch()
+	c, s := NewCache(slots, maxT, heads, headDim, false), newScratch(0)
 	for slot := range slots {
 		for position := range maxT {
 			for head := range heads {
@@ -312,33 +312,29 @@ func benchmarkParams(T int) AttentionParams {
 	return AttentionParams{Batch: 1, T: T, Heads: 8, KVHeads: 8, HeadDim: 64, Scale: 0.125, Mask: mask.Causal()}
 }
 
+// BenchmarkAttention measures causal attention at the shapes of the bench specs, 4 sequences of 256 tokens, and of a longer one,
+// with the head's columns side by side as qkv has them. FLOPs are those of allowed pairs.
 func BenchmarkAttention(b *testing.B) {
-	for _, T := range []int{256, 1024} {
-		for _, backward := range []bool{false, true} {
-			b.Run(fmt.Sprintf("T%d/backward=%v", T, backward), func(b *testing.B) {
-				a := benchmarkParams(T)
-				r := rand.New(rand.NewPCG(1, 1))
-				_, q, k, v := projected(r, &a)
-				dall, _, _, _ := projected(r, &a)
-				dq, dk, dv := dall.Columns(0, 512), dall.Columns(512, 1024), dall.Columns(1024, 1536)
-				o, do, lse := poisoned(T, 512), normal(r, T, 512), make([]float32, T*8)
-				p := NewPool(0)
-				defer p.Close()
-				Attention(p, o, lse, q, k, v, &a)
-				flops := float64(8*T*T*64) * 2 // half of two products
-				b.ReportAllocs()
-				for b.Loop() {
-					if backward {
-						AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, &a)
-					} else {
-						Attention(p, o, lse, q, k, v, &a)
-					}
-				}
-				if backward {
-					flops *= 2.5
-				}
-				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+	for _, in := range []string{"f32", "bf16"} {
+		for _, d := range []struct{ batch, t, heads, width int }{{4, 256, 8, 64}, {1, 1024, 12, 64}, {1, 2048, 4, 128}} {
+			a := &AttentionParams{Batch: d.batch, T: d.t, Heads: d.heads, KVHeads: d.heads, HeadDim: d.width, Scale: 0.125, Mask: mask.Causal()}
+			rows, cols := d.batch*d.t, d.heads*d.width
+			qkv, o, do, dqkv := benchMat(rows, 3*cols), benchMat(rows, cols), benchMat(rows, cols), benchMat(rows, 3*cols)
+			q, k, v := qkv.Columns(0, cols), qkv.Columns(cols, 2*cols), qkv.Columns(2*cols, 3*cols)
+			dq, dk, dv := dqkv.Columns(0, cols), dqkv.Columns(cols, 2*cols), dqkv.Columns(2*cols, 3*cols)
+			lse := make([]float32, d.batch*d.heads*d.t)
+			p := NewPool(0)
+			if in == "bf16" {
+				p.InBF16()
+			}
+			name := fmt.Sprintf("/%dx%dx%dx%d/%s", d.batch, d.t, d.heads, d.width, in)
+			b.Run("forward"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, int(4*a.pairs()), func() { Attention(p, o, lse, q, k, v, a) })
 			})
+			b.Run("backward"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, int(10*a.pairs()), func() { AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, a) })
+			})
+			p.Close()
 		}
 	}
 }

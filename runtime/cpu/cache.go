@@ -83,7 +83,7 @@ func (c *Cache) store(slot, head, position int, k, v []float32, s *scratch) {
 func roundRow(dst []uint16, x []float32) {
 	whole := len(x) &^ (rowStep - 1)
 	if whole > 0 {
-		fastestNarrow(BF16).roundBF16(&dst[0], &x[0], whole)
+		fastestNarrow(BF16).toBF16(&dst[0], &x[0], whole)
 	}
 	for i := whole; i < len(x); i++ {
 		dst[i] = quant.BF16(x[i])

@@ -94,7 +94,7 @@ func (k *narrowing) part(i int, s *scratch) {
 			copy(row, k.from.Row(at))
 		}
 		if n.Type == BF16 {
-			v.roundBF16((*uint16)(unsafe.Pointer(&words[0])), &row[0], width)
+			v.toBF16((*uint16)(unsafe.Pointer(&words[0])), &row[0], width)
 			for c, w := range words[:width/2] {
 				block[c*narrowLanes+r] = w
 			}
@@ -154,6 +154,7 @@ func (w *Narrow) row(dst []float32, r int, scale float32) {
 
 // EmbedNarrow is Embed for a table in a narrow type.
 func EmbedNarrow(p *Pool, y Mat, table *Narrow, ids []int32, scale float32) {
+	p.note(embedNames[table.Type], cost{bytes: moved(y) + float64(y.Rows)*float64(table.Bytes())/float64(max(1, table.Rows))})
 	p.narrowRows = narrowRows{y, table, ids, scale}
 	p.run(&p.narrowRows, y.Rows)
 }
@@ -174,22 +175,22 @@ type narrowKernel func(blocks, steps int, w *byte, scales *uint16, x, meta *byte
 // A narrowVariant is one implementation of the kernels, for one instruction set. All give the same bits for int8 and int4:
 // the codes' products are whole numbers, and the groups' are added in order, each by one fused multiply-add.
 type narrowVariant struct {
-	name      string
-	rows      [weightTypes][]int // of x, descending powers of two, 1 last
-	kernels   [weightTypes][]narrowKernel
-	quantise  func(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
-	roundBF16 func(dst *uint16, src *float32, n int) // n: a multiple of 16
-	encode    func(groups int, src *float32, codes *int8, scales *uint16, divisor, low, high float32, signed bool)
+	name     string
+	rows     [weightTypes][]int // of x, descending powers of two, 1 last
+	kernels  [weightTypes][]narrowKernel
+	quantise func(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+	toBF16   func(dst *uint16, src *float32, n int) // n: a multiple of 16
+	encode   func(groups int, src *float32, codes *int8, scales *uint16, divisor, low, high float32, signed bool)
 }
 
 // plainNarrow is the variant for every machine.
 var plainNarrow = &narrowVariant{
-	name:      "go",
-	rows:      [weightTypes][]int{{1}, {1}, {1}},
-	kernels:   [weightTypes][]narrowKernel{{narrowBF16x1}, {narrowInt8x1}, {narrowInt4x1}},
-	quantise:  quantise,
-	roundBF16: roundBF16,
-	encode:    encode,
+	name:     "go",
+	rows:     [weightTypes][]int{{1}, {1}, {1}},
+	kernels:  [weightTypes][]narrowKernel{{narrowBF16x1}, {narrowInt8x1}, {narrowInt4x1}},
+	quantise: quantise,
+	toBF16:   toBF16,
+	encode:   encode,
 }
 
 // narrowX is the rows of x as a kernel reads them: tile by tile of so many rows as a kernel takes, and in a tile step by
@@ -221,6 +222,12 @@ const (
 	maxNarrowCols  = 512     // columns in a part: its tile of sums stays in the first-level cache
 )
 
+// The kernels' names in a profile.
+var (
+	linearNames = [weightTypes]string{"LinearNarrow bf16", "LinearNarrow int8", "LinearNarrow int4"}
+	embedNames  = [weightTypes]string{"EmbedNarrow bf16", "EmbedNarrow int8", "EmbedNarrow int4"}
+)
+
 // LinearNarrow computes y = act(x̂·wᵀ + bias) + residual as Linear does, for weights in a narrow type. x̂ is x as it meets
 // them: rounded to bf16, or coded in 8 bits with a scale for each quant.Group elements.
 func LinearNarrow(p *Pool, y, x Mat, w *Narrow, e Epilogue) {
@@ -229,6 +236,10 @@ func LinearNarrow(p *Pool, y, x Mat, w *Narrow, e Epilogue) {
 	if y.Rows == 0 || y.Cols == 0 {
 		return
 	}
+	p.note(linearNames[w.Type], cost{
+		bytes: float64(w.Bytes()) + moved(x, y, e.Pre, e.Residual), flops: 2 * float64(y.Rows) * float64(w.Rows) * float64(w.Cols),
+		product: [3]int{y.Rows, w.Rows, w.Cols}, in: w.Type.String(),
+	})
 	elem, groups := 1, w.padded()/quant.Group
 	if w.Type == BF16 {
 		elem, groups = 2, 0
@@ -311,7 +322,7 @@ func (t *narrowProduct) round(x []byte, row []float32, rows, j int, s *scratch) 
 	}
 	whole := len(row) &^ (rowStep - 1)
 	if whole > 0 {
-		t.v.roundBF16((*uint16)(unsafe.Pointer(&to[0])), &row[0], whole)
+		t.v.toBF16((*uint16)(unsafe.Pointer(&to[0])), &row[0], whole)
 	}
 	clear(to[whole/2 : n/2])
 	for c := whole; c < len(row); c++ {

@@ -2,18 +2,18 @@ package cpu
 
 import "golang.org/x/sys/cpu"
 
-// narrowVariants lists what this machine can run of the narrow kernels.
+// narrowVariants lists what this machine can run of the narrow kernels, the widest first.
 func narrowVariants() []*narrowVariant {
 	list := []*narrowVariant{plainNarrow}
 	x := &cpu.X86
 	if x.HasAVX2 && x.HasFMA {
-		list = append(list, avx2Narrow)
+		list = append([]*narrowVariant{avx2Narrow}, list...)
 		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI {
 			v := *avx512Narrow
 			if !x.HasAVX512BF16 {
 				v.rows[BF16], v.kernels[BF16] = avx2Narrow.rows[BF16], avx2Narrow.kernels[BF16]
 			}
-			list = append(list, &v)
+			list = append([]*narrowVariant{&v}, list...)
 		}
 	}
 	return list
@@ -27,7 +27,7 @@ var avx2Narrow = &narrowVariant{
 		{narrowInt8x2AVX2, narrowInt8x1AVX2},
 		{narrowInt4x2AVX2, narrowInt4x1AVX2},
 	},
-	quantise: quantiseAVX2, roundBF16: roundBF16AVX2, encode: encodeAVX2,
+	quantise: quantiseAVX2, toBF16: toBF16AVX2, encode: encodeAVX2,
 }
 
 var avx512Narrow = &narrowVariant{
@@ -38,7 +38,7 @@ var avx512Narrow = &narrowVariant{
 		{narrowInt8x8AVX512, narrowInt8x4AVX512, narrowInt8x2AVX512, narrowInt8x1AVX512},
 		{narrowInt4x8AVX512, narrowInt4x4AVX512, narrowInt4x2AVX512, narrowInt4x1AVX512},
 	},
-	quantise: quantiseAVX512, roundBF16: roundBF16AVX512, encode: encodeAVX512,
+	quantise: quantiseAVX512, toBF16: toBF16AVX512, encode: encodeAVX512,
 }
 
 var avx512Attend = &attendSet{

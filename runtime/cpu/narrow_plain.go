@@ -116,7 +116,7 @@ func encode(groups int, src *float32, codes *int8, scales *uint16, _, _, _ float
 	}
 }
 
-func roundBF16(dst *uint16, src *float32, n int) {
+func toBF16(dst *uint16, src *float32, n int) {
 	to := unsafe.Slice(dst, n)
 	for i, x := range unsafe.Slice(src, n) {
 		to[i] = quant.BF16(x)

@@ -55,23 +55,22 @@ func measure(ctx context.Context, what, device string, tokens, steps int, step f
 // benchSteps is how many optimizer steps are timed where the command line does not say.
 const benchSteps = 20
 
-// bench measures on random tokens and fresh weights. bench train and bench decode tell of every kernel; bench alone tells of
-// whole steps of both.
+// bench measures on random tokens and fresh weights. bench train, bench decode and bench cpu tell of every kernel; bench alone
+// tells of whole steps of both.
 func (c *call) bench() error {
 	name := c.flags.Name()
-	if len(c.args) > 0 && (c.args[0] == "train" || c.args[0] == "decode") {
-		c.flags.Init(name+" "+c.args[0], flag.ContinueOnError)
-		run := c.benchTrain
-		if c.args[0] == "decode" {
-			run = c.benchDecode
+	if len(c.args) > 0 {
+		parts := map[string]func() error{"train": c.benchTrain, "decode": c.benchDecode, "cpu": c.benchCPU}
+		if run := parts[c.args[0]]; run != nil {
+			c.flags.Init(name+" "+c.args[0], flag.ContinueOnError)
+			c.args = c.args[1:]
+			return run()
 		}
-		c.args = c.args[1:]
-		return run()
 	}
 	c.flags.Usage = func() {
 		fmt.Fprintf(c.flags.Output(), "Usage of %s:\n", name)
 		c.flags.PrintDefaults()
-		fmt.Fprintf(c.flags.Output(), "\n%s train and %s decode tell where the time of a step goes; -h after them lists their flags.\n", name, name)
+		fmt.Fprintf(c.flags.Output(), "\n%s train and %s decode tell where the time of a step goes, %s cpu what the processor reaches, too; -h after them lists their flags.\n", name, name, name)
 	}
 	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time; 0: none")
 	decode := c.flags.Int("decode", c.decodeSteps(), "decode steps to time; 0: none")

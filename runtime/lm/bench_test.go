@@ -85,8 +85,8 @@ func someProfile() *Profile {
 }
 
 func TestFloorOf8Bits(t *testing.T) {
-	r := Roofline{Bandwidth: 1e9, FLOPS: 1e12, FP8: 4e12}
-	if plain, eight := r.Floor(Launch{FLOPs: 2e7}), r.Floor(Launch{FLOPs: 2e7, FP8: true}); plain != 20*time.Microsecond || eight != 5*time.Microsecond {
+	r := Roofline{Bandwidth: 1e9, FLOPS: 1e12, Rates: map[string]float64{"fp8": 4e12}}
+	if plain, eight := r.Floor(Launch{FLOPs: 2e7}), r.Floor(Launch{FLOPs: 2e7, Type: "fp8"}); plain != 20*time.Microsecond || eight != 5*time.Microsecond {
 		t.Errorf("floors %v and %v", plain, eight)
 	}
 }
@@ -143,7 +143,7 @@ const table = `
       20.0  µs in gaps between them
      100.0  µs a step on the device, 200.0 µs by the clock
       31.0  µs floor, 31% of the step: at 1 GB/s, of a copy of 1.00 GiB, and 1.0 TFLOP/s, of a bf16 product of side 4096, both measured now
-     5e+06  tokens/s, 15.0% MFU of that product's rate
+     5e+06  tokens/s, 15.0% MFU of that rate
   1.00 GiB  in use on the device: 700.0 MiB planned, 200.0 MiB of the context, the code and others, 124.0 MiB of driver and libraries for the step
 `
 

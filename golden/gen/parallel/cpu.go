@@ -30,7 +30,7 @@ type trainer struct {
 }
 
 func newTrainer(weight []float32, workers int) lm.Trainer {
-	memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))
+	memory := cpu.Floats(3*WeightFloats + max(trainFloats, evalFloats))
 	arena := memory[3*WeightFloats:]
 	t := &trainer{
 		evalValues:  newEvalValues(arena),
@@ -59,6 +59,11 @@ func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm
 func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int, err error) {
 	s, n := t.eval(tokens, targets)
 	return float64(s), int(n), nil
+}
+
+// Pool is where the kernels run, for bench to watch them.
+func (t *trainer) Pool() *cpu.Pool {
+	return t.pool
 }
 
 // Weights is the live weight buffer.

@@ -48,7 +48,19 @@ func main() {
 		v.max()
 		v.keep()
 		v.normal()
+		v.roundBF16()
+		v.columnSums()
+		v.multiplyAdds()
+		v.read()
 	}
+	for _, rows := range avx512.rows {
+		tileBF16(rows)
+	}
+	transposeBF16("transposeA", 14)
+	transposeBF16("transposeB", 16)
+	copyPanelBF16("copyA", 14)
+	copyPanelBF16("copyB", 32)
+	multiplyAddsBF16()
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)
@@ -59,8 +71,6 @@ func main() {
 		avx512.stream(rows)
 		avx2.stream(rows)
 	}
-	avx512.read()
-	avx2.read()
 	avx512.exp64()
 	avx2.exp64()
 	constantTable()

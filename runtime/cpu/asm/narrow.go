@@ -39,7 +39,7 @@ func narrow() {
 	for _, v := range []isa{avx512, avx2} {
 		v.quantise()
 		v.encode()
-		v.roundBF16()
+		v.toBF16()
 	}
 }
 
@@ -240,24 +240,23 @@ func (v isa) groupAVX2(bits int, a *narrowArgs, ints [][]vector, ones, low, flip
 	}
 }
 
-// narrowBF16 writes the product in bfloat16 of AVX512-BF16, in registers of its own choice: neither avo nor the Go assembler
-// knows the instruction. A step is a pair of columns; with few rows of x, consecutive steps go to different sums, for an
+// narrowBF16 writes the product in bfloat16 of AVX512-BF16, in registers of its own choice (see bf16.go). A step is a pair of columns; with few rows of x, consecutive steps go to different sums, for an
 // instruction waits for the sum before it.
 func narrowBF16(rows int) {
 	phases := max(1, 4/rows)
-	acc := func(r, phase int) reg.VecPhysical { return zmm(phase*rows + r) }
+	acc := func(r, phase int) int { return phase*rows + r }
 	avx512.narrowKernel(fmt.Sprintf("narrowBF16x%d", rows), "x·wᵀ in bfloat16", rows, func(a *narrowArgs) {
 		for i := range rows * phases {
-			VPXORD(zmm(i), zmm(i), zmm(i))
+			VPXORD(zmm[i], zmm[i], zmm[i])
 		}
 	}, 4, 4*64, func(a *narrowArgs) {
 		for u := range 4 {
-			w := zmm(16 + u)
-			VMOVDQU32(Mem{Base: a.w, Disp: 64 * u}, w)
+			w := 16 + u
+			VMOVDQU32(Mem{Base: a.w, Disp: 64 * u}, zmm[w])
 			for r := range rows {
-				x := zmm(20 + (u*rows+r)%8)
-				VPBROADCASTD(Mem{Base: a.x, Disp: 4 * (u*rows + r)}, x)
-				vdpbf16ps(x, w, acc(r, u%phases))
+				x := 20 + (u*rows+r)%8
+				VPBROADCASTD(Mem{Base: a.x, Disp: 4 * (u*rows + r)}, zmm[x])
+				dotPairs.emit(acc(r, u%phases), w, x)
 			}
 		}
 		ADDQ(U32(4*64), a.w)
@@ -265,38 +264,13 @@ func narrowBF16(rows int) {
 	}, func(r int) []vector {
 		for p := phases / 2; p > 0; p /= 2 {
 			for i := range p {
-				VADDPS(acc(r, i+p), acc(r, i), acc(r, i))
+				VADDPS(zmm[acc(r, i+p)], zmm[acc(r, i)], zmm[acc(r, i)])
 			}
 		}
 		out := ZMM()
-		VMOVAPS(acc(r, 0), out)
+		VMOVAPS(zmm[acc(r, 0)], out)
 		return []vector{out}
 	})
-}
-
-func zmm(i int) reg.VecPhysical {
-	return []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
-		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27}[i]
-}
-
-// vdpbf16ps adds to each lane of sum the products of the two bfloat16s of w with those of x: EVEX.512.F3.0F38.W0 52 /r.
-func vdpbf16ps(x, w, sum reg.VecPhysical) {
-	bit := func(r reg.VecPhysical, i uint8) uint8 { return numberOf(r) >> i & 1 }
-	n := func(b uint8, at uint8) uint8 { return (b ^ 1) << at }
-	p0 := n(bit(sum, 3), 7) | n(bit(x, 4), 6) | n(bit(x, 3), 5) | n(bit(sum, 4), 4) | 2
-	p1 := (^numberOf(w)&15)<<3 | 1<<2 | 2
-	p2 := 2<<5 | n(bit(w, 4), 3)
-	modrm := 0xc0 | numberOf(sum)&7<<3 | numberOf(x)&7
-	Comment(fmt.Sprintf("VDPBF16PS Z%d, Z%d, Z%d", numberOf(x), numberOf(w), numberOf(sum)))
-	directive("LONG", U32(uint32(p2)<<24|uint32(p1)<<16|uint32(p0)<<8|0x62))
-	directive("WORD", U16(uint16(modrm)<<8|0x52))
-}
-
-// numberOf is 5 for Z5.
-func numberOf(r reg.VecPhysical) uint8 { return uint8(reg.ToPhysical(r).PhysicalIndex()) }
-
-func directive(opcode string, value Op) {
-	Instruction(&ir.Instruction{Opcode: opcode, Operands: []Op{value}})
 }
 
 // narrowBF16 is the same product without the instruction: both columns of a pair become floats.
@@ -549,11 +523,11 @@ func (v isa) foldInts(x vector, fold func(a, b reg.Register)) reg.VecVirtual {
 	return out
 }
 
-// roundBF16 writes quant.BF16.
-func (v isa) roundBF16() {
-	TEXT("roundBF16"+v.suffix, NOSPLIT, "func(dst *uint16, src *float32, n int)")
+// toBF16 writes quant.BF16.
+func (v isa) toBF16() {
+	TEXT("toBF16"+v.suffix, NOSPLIT, "func(dst *uint16, src *float32, n int)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("roundBF16%s rounds n numbers, a multiple of 16, to bfloat16.", v.suffix))
+	Doc(fmt.Sprintf("toBF16%s writes n numbers, a multiple of 16, in bfloat16.", v.suffix))
 	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
 	bias, one, quiet := v.load(bitsOf(0x7fff)), v.load(bitsOf(1)), v.load(bitsOf(1<<22))
 	round := func(at int) vector {

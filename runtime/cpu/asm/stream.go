@@ -81,35 +81,3 @@ func (v isa) stream(rows int) {
 	VZEROUPPER()
 	RET()
 }
-
-// read writes what measures how fast memory is read: it does no more with it than it must.
-func (v isa) read() {
-	TEXT("read"+v.suffix, NOSPLIT, "func(n int, src *byte) uint32")
-	Doc(fmt.Sprintf("read%s reads n bytes, a multiple of 512.", v.suffix))
-	n, src := Load(Param("n"), GP64()), Load(Param("src"), GP64())
-	sums := make([]vector, 4)
-	for i := range sums {
-		sums[i] = v.vec()
-		clear(sums[i])
-	}
-	SHRQ(Imm(9), n)
-	loop("some", n, 1, func() {
-		for i := range 512 / (v.lanes * 4) {
-			s := sums[i%len(sums)]
-			if v.lanes == 16 {
-				VPORD(Mem{Base: src, Disp: i * 64}, s, s)
-			} else {
-				VPOR(Mem{Base: src, Disp: i * 32}, s, s)
-			}
-		}
-		ADDQ(U32(512), src)
-	})
-	for _, s := range sums[1:] {
-		VORPS(s, sums[0], sums[0])
-	}
-	out := GP32()
-	VMOVD(sums[0].AsX(), out)
-	Store(out, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
-}
