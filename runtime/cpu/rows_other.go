@@ -23,10 +23,7 @@ func maxVector([]float32) (float32, int)                                        
 func columnSumsVector([]float32, Mat) int                                                   { return 0 }
 func roundBF16Vector([]float32) int                                                         { return 0 }
 
-const (
-	rowStep    = 16
-	readFloats = 64
-)
+const readFloats = 64
 
 func readVector(x, sum []float32) { readPlain(x, sum) }
 
