@@ -33,11 +33,20 @@ type Slice struct {
 	Begin, Time time.Duration
 }
 
-// recorder is what a pool notes while it records.
+// recorder is what a pool notes while it records. Names and places are worked out at the end: while they were, the workers would fall
+// asleep between two kernels.
 type recorder struct {
 	begin   time.Time
-	kernels []Kernel
+	kernels []noted
 	slices  [][]Slice // by worker
+}
+
+// noted is a kernel as note leaves it.
+type noted struct {
+	Kernel
+	product [3]int
+	callers [16]uintptr
+	depth   int
 }
 
 // cost is what a kernel takes at least. Only kernels with products have FLOPs worth counting: all others are bound by bytes.
@@ -50,14 +59,28 @@ type cost struct {
 // Record makes the pool note what runs on it from now on. Until then, and after Recorded, a kernel pays for it with the product of its
 // sizes and a comparison: some nanoseconds.
 func (p *Pool) Record() {
-	p.recorder = &recorder{begin: time.Now(), slices: make([][]Slice, len(p.scratch))}
+	const room = 1 << 10 // kernels
+	r := &recorder{kernels: make([]noted, 0, room), slices: make([][]Slice, len(p.scratch))}
+	for w := range r.slices {
+		r.slices[w] = make([]Slice, 0, room)
+	}
+	r.begin = time.Now()
+	p.recorder = r
 }
 
 // Recorded ends what Record began.
 func (p *Pool) Recorded() Profile {
 	r := p.recorder
 	p.recorder = nil
-	return Profile{r.kernels, r.slices}
+	kernels := make([]Kernel, len(r.kernels))
+	for i, k := range r.kernels {
+		if d := k.product; d != [3]int{} {
+			k.Name = fmt.Sprintf("%s %d×%d×%d", k.Name, d[0], d[1], d[2])
+		}
+		k.Where = place(k.callers[:k.depth])
+		kernels[i] = k.Kernel
+	}
+	return Profile{kernels, r.slices}
 }
 
 // note says which kernel the coming runs belong to.
@@ -68,16 +91,18 @@ func (p *Pool) note(name string, c cost) {
 }
 
 func (r *recorder) note(name string, c cost) {
-	if d := c.product; d != [3]int{} {
-		name = fmt.Sprintf("%s %d×%d×%d", name, d[0], d[1], d[2])
-	}
-	r.kernels = append(r.kernels, Kernel{Name: name, Where: caller(), Type: c.in, Bytes: c.bytes, FLOPs: c.flops, Begin: time.Since(r.begin)})
+	r.kernels = append(r.kernels, noted{Kernel: Kernel{Name: name, Type: c.in, Bytes: c.bytes, FLOPs: c.flops}, product: c.product})
+	k := &r.kernels[len(r.kernels)-1]
+	k.depth = runtime.Callers(3, k.callers[:])
+	k.Begin = time.Since(r.begin)
 }
 
-// caller names the line of the program that called into this package.
-func caller() string {
-	var pcs [16]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(4, pcs[:])])
+// place names the line of the program that called into this package.
+func place(callers []uintptr) string {
+	if len(callers) == 0 {
+		return ""
+	}
+	frames := runtime.CallersFrames(callers)
 	for {
 		f, more := frames.Next()
 		if slash := strings.LastIndexByte(f.File, '/'); !strings.Contains(f.Function, "/runtime/cpu.") || strings.HasSuffix(f.File, "_test.go") {
@@ -105,18 +130,16 @@ type recordedTask struct {
 	r *recorder
 }
 
+// part looks at the clock once, but for a worker's first part of a kernel: parts of few microseconds are many.
 func (t *recordedTask) part(i int, s *scratch) {
-	begin := time.Since(t.r.begin)
-	t.task.part(i, s)
-	end := time.Since(t.r.begin)
 	list, kernel := &t.r.slices[s.worker], len(t.r.kernels)-1
-	if n := len(*list); n > 0 && (*list)[n-1].Kernel == kernel {
-		last := &(*list)[n-1]
-		last.Parts++
-		last.Time = end - last.Begin
-		return
+	if n := len(*list); n == 0 || (*list)[n-1].Kernel != kernel {
+		*list = append(*list, Slice{Kernel: kernel, Begin: time.Since(t.r.begin)})
 	}
-	*list = append(*list, Slice{Kernel: kernel, Parts: 1, Begin: begin, Time: end - begin})
+	t.task.part(i, s)
+	last := &(*list)[len(*list)-1]
+	last.Parts++
+	last.Time = time.Since(t.r.begin) - last.Begin
 }
 
 // Median returns the last of profiles of one program with the median times of all: kernel by kernel.
