@@ -10,7 +10,7 @@ import (
 // it; the rule of the longest folder counts.
 var rules = map[string]string{
 	"spec":       "",
-	"ir":         "spec runtime/rng",
+	"ir":         "spec runtime/rng runtime/quant",
 	"parser":     "spec ir github.com/alecthomas/participle/... gopkg.in/yaml.v3",
 	"passes":     "spec ir",
 	"codegen/go": "spec ir github.com/dave/jennifer/jen",

@@ -19,14 +19,14 @@ type Memory struct {
 	Arena     int `json:"arena"`     // what is computed on the way: the highest end of a buffer
 	Total     int `json:"total"`
 
-	Beside []Held `json:"beside,omitempty"` // what else a GPU holds
+	Beside []Held `json:"beside,omitempty"` // what else a GPU holds, or the weights of generation in fewer bits
 
 	Categories []Category `json:"categories"` // of the arena
 	Buffers    []Buffer   `json:"buffers"`    // of the arena, largest first
 	Times      int        `json:"times"`      // ops of the function, loops counted once: the clock of First and Last
 }
 
-// Held is memory that a program holds on a GPU.
+// Held is memory that a program holds beside.
 type Held struct {
 	Name  string `json:"name"`
 	Bytes int    `json:"bytes"`
@@ -75,6 +75,10 @@ func memoryOf(s *spec.Spec, f *ir.Func) Memory {
 	}
 	m.Arena = f.Plan.Bytes
 	m.Total = m.Weights + m.Gradients + m.Moments + m.Cache + m.Arena
+	if t, n := ir.NarrowWeights(f); n > 0 {
+		m.Beside = append(m.Beside, Held{"weights in " + t, n})
+		m.Total += n
+	}
 	for _, w := range ir.Times(f) {
 		m.Times = max(m.Times, w[1]+1)
 	}

@@ -78,7 +78,7 @@ func Eval(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, 
 }
 
 // EvalRounded is Eval with the results of every op rounded to their types, and the weights of products to that of their
-// operand, or both operands to TF32: what a program gives that computes op by op in those types, as an eager framework does.
+// operand, or their operands to TF32 or bf16: what a program gives that computes op by op in those types, as an eager framework does.
 // It is the measure of what kernels in 16 bits, and in TF32, may be off.
 func EvalRounded(f *Func, inputs map[string]*Tensor, state *State) (results []*Tensor, err error) {
 	e := newEvaluator(f, state)
@@ -86,14 +86,25 @@ func EvalRounded(f *Func, inputs map[string]*Tensor, state *State) (results []*T
 	return e.run(inputs)
 }
 
-// round rounds the operands of a product in TF32, or the weights that one in 16 bits reads, and hands on the rest.
+// round rounds the operands of a product in TF32 or bf16, or the weights that one in 16 bits reads, and hands on the rest.
 func (e *evaluator) round(op *Op, in []*Tensor) {
-	if op.Bool("tf32") {
-		for i := range in[:2] {
+	operands := 2
+	switch op.Kind { // the products of attention have three, and those of its gradient one more
+	case "attention":
+		operands = 3
+	case "attention_grad":
+		operands = 4
+	}
+	for i := range operands {
+		switch {
+		case op.Bool("tf32"):
 			in[i] = in[i].clone()
 			for k, x := range in[i].Data {
 				in[i].Data[k] = RoundTF32(x)
 			}
+		case op.Bool("bf16"):
+			in[i] = in[i].clone()
+			roundTo(in[i], BF16)
 		}
 	}
 	for i, a := range op.Args {
@@ -103,6 +114,14 @@ func (e *evaluator) round(op *Op, in []*Tensor) {
 		in[i] = in[i].clone()
 		roundTo(in[i], op.Args[0].Type.DType)
 	}
+}
+
+// factor rounds what op computes and multiplies on with, where its products are in bf16.
+func (e *evaluator) factor(op *Op, x float64) float64 {
+	if e.plain && op.Bool("bf16") {
+		return Round(x, BF16)
+	}
+	return x
 }
 
 func roundTo(t *Tensor, d DType) {

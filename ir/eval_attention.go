@@ -98,7 +98,7 @@ func evalAttention(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 			oi := a.at(o, i, a.h)
 			for j := range p {
 				for c, v := range a.at(a.v, j, a.g) {
-					oi[c] += p[j] * drop[j] * v
+					oi[c] += e.factor(op, p[j]*drop[j]) * v
 				}
 			}
 		}
@@ -118,12 +118,18 @@ func evalAttentionGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 			for j := range p {
 				for c, vj := range a.at(v, j, a.g) {
 					dp[j] += doi[c] * vj * drop[j]
-					a.at(dv, j, a.g)[c] += p[j] * drop[j] * doi[c]
+					a.at(dv, j, a.g)[c] += e.factor(op, p[j]*drop[j]) * doi[c]
 				}
 				sum += p[j] * dp[j]
 			}
+			if e.plain && op.Bool("bf16") { // the same sum from o, as kernels take it (Dao et al. 2022), with what rounding did to o
+				sum = 0
+				for c, x := range a.at(in[4], i, a.h) {
+					sum += doi[c] * x
+				}
+			}
 			for j := range p {
-				ds := p[j] * (dp[j] - sum) * slopes[j] * op.Float("scale")
+				ds := e.factor(op, p[j]*(dp[j]-sum)*slopes[j]) * op.Float("scale")
 				for c := range doi {
 					a.at(dq, i, a.h)[c] += ds * a.at(k, j, a.g)[c]
 					a.at(dk, j, a.g)[c] += ds * a.at(q, i, a.h)[c]
@@ -134,7 +140,7 @@ func evalAttentionGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	return []*Tensor{dq, dk, dv}
 }
 
-// evalAttentionCached works on caches of shape [slots, positions, kv_heads*head_dim].
+// evalAttentionCached works on caches of shape [slots, positions, kv_heads*head_dim], which hold numbers of their type.
 func evalAttentionCached(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	q, positions, slots := in[0], in[5].Data, in[6].Data
 	kc, vc := in[3], in[4]
@@ -143,8 +149,12 @@ func evalAttentionCached(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	seen := map[int]int{} // the positions a slot has, as far as this call knows
 	for n := range positions {
 		s, p := int(slots[n]), int(positions[n])
-		copy(row(kc, s, p), in[1].row(n))
-		copy(row(vc, s, p), in[2].row(n))
+		for i, cache := range []*Tensor{kc, vc} {
+			to := row(cache, s, p)
+			for c, x := range in[1+i].row(n) {
+				to[c] = Round(x, op.Args[3+i].Type.DType)
+			}
+		}
 		seen[s] = max(seen[s], p+1)
 	}
 	o := q.like()

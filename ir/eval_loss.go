@@ -89,8 +89,12 @@ func evalHeadLossGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	for i := range d.Data {
 		d.Data[i] *= slopes.Data[i]
 	}
-	dx := linearDX(d, in[1], nil)
-	evalLinearDW(e, op, []*Tensor{d, in[0]})
+	multiplied := d.clone()
+	for i, x := range d.Data {
+		multiplied.Data[i] = e.factor(op, x)
+	}
+	dx := linearDX(multiplied, in[1], nil)
+	evalLinearDW(e, op, []*Tensor{multiplied, in[0]})
 	if op.Into[1] != nil {
 		e.addGrad(op.Into[1], columnSums(d))
 	}

@@ -19,9 +19,10 @@ func each(x *Tensor, fn func(v float64, i int) float64) *Tensor {
 
 func evalEmbed(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	tokens, table := in[0], in[1]
+	weights := op.Str("weights")
 	y := NewTensor(append(append([]int(nil), tokens.Shape...), table.cols())...)
 	for n, tok := range tokens.Data {
-		for c, w := range table.row(int(tok)) {
+		for c, w := range narrowed(weights, table.row(int(tok)), true) {
 			y.row(n)[c] = op.Float("scale") * w
 		}
 	}
@@ -186,7 +187,7 @@ func product(x, w *Tensor) *Tensor {
 }
 
 func evalLinear(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	pre := product(in[0], in[1])
+	pre := product(narrowedRows(op, in[0], false), narrowedRows(op, in[1], true))
 	if in[2] != nil {
 		pre = each(pre, func(v float64, i int) float64 { return v + in[2].Data[i%pre.cols()] })
 	}

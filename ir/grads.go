@@ -61,10 +61,7 @@ func gradLinear(g *Gradient, op *Op, d []*Value) []*Value {
 	if bias != nil {
 		g.Op("bias_grad", nil, []*Value{dy}, nil, bias)
 	}
-	as := Attrs{}
-	if op.Bool("tf32") {
-		as["tf32"] = true
-	}
+	as := copyAttrs(op, "tf32", "bf16")
 	g.Op("linear_dw", nil, []*Value{dy, x}, maps.Clone(as), w)
 	dx := g.Op("linear_dx", []string{dName(x)}, []*Value{dy, w, nil, nil}, as).Result()
 	return []*Value{dx, nil, nil, residual}

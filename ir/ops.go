@@ -56,7 +56,7 @@ func Bytes(op *Op) float64 {
 	}
 	for _, v := range op.Args {
 		if v != nil {
-			n += float64(v.Type.Elems() * v.Type.DType.Bytes())
+			n += operandBytes(op, v)
 		}
 	}
 	for _, v := range op.Results {
@@ -68,6 +68,14 @@ func Bytes(op *Op) float64 {
 		}
 	}
 	return n
+}
+
+// operandBytes is the size of an operand as op reads it.
+func operandBytes(op *Op, v *Value) float64 {
+	if t := op.Str("weights"); t != "" && v == op.Args[1] {
+		return float64(WeightBytes(t, v.Type.Rows(), v.Type.Cols()))
+	}
+	return float64(v.Type.Elems() * v.Type.DType.Bytes())
 }
 
 func need(kind string, names ...string) []Attr {
@@ -86,8 +94,9 @@ func attrs(groups ...[]Attr) []Attr {
 	return all
 }
 
-// inTF32 is the attribute of products whose two operands, in f32, may be rounded to TF32.
-var inTF32 = need("bool", "tf32?")
+// rounds are the attributes of products whose operands, in f32, are rounded: they may be, to TF32, or are to bf16, by kernels that
+// round what they multiply and keep all else in f32.
+var rounds = need("bool", "tf32?", "bf16?")
 
 // perElement counts n operations for each element of the first result.
 func perElement(n float64) func(*Op) float64 {
@@ -231,8 +240,11 @@ func forwardOps() []*OpDef {
 	return []*OpDef{
 		{
 			Kind: "embed", Doc: "rows of a table by token, scaled: y[n] = scale * table[tokens[n]]",
-			Args: []string{"tokens", "table"}, Results: []string{"y"}, Attrs: need("float", "scale"),
+			Args: []string{"tokens", "table"}, Results: []string{"y"}, Attrs: attrs(need("float", "scale"), narrowWeights),
 			Shape: func(op *Op) ([]Type, error) {
+				if err := wantWeights(op); err != nil {
+					return nil, err
+				}
 				if op.Args[0].Type.DType != I32 {
 					return nil, fmt.Errorf("tokens %v are %v, want i32", op.Args[0], op.Args[0].Type)
 				}
@@ -276,9 +288,12 @@ func forwardOps() []*OpDef {
 		{
 			Kind: "linear", Doc: "y = act(x·wᵀ + bias) + residual; pre is the value before the activation",
 			Args: []string{"x", "w", "bias?", "residual?"}, Results: []string{"y", "pre..."}, InPlace: []int{3},
-			Attrs: attrs(need("string", "act?"), inTF32),
+			Attrs: attrs(need("string", "act?"), rounds, narrowWeights),
 			Shape: func(op *Op) ([]Type, error) {
 				x, w := op.Args[0], op.Args[1]
+				if err := wantWeights(op); err != nil {
+					return nil, err
+				}
 				if err := wantMatrix(w, 0, x.Type.Cols()); err != nil {
 					return nil, err
 				}

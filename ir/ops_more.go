@@ -61,7 +61,7 @@ func attentionFLOPs(products float64) func(*Op) float64 {
 func attentionOps() []*OpDef {
 	common := attrs(need("int", "heads", "kv_heads", "head_dim"), need("float", "scale", "softcap?"), need("bool", "alibi?"),
 		need("patterns", "mask"))
-	train := attrs(common, need("float", "dropout?"), need("int", "stream?"))
+	train := attrs(common, need("float", "dropout?"), need("int", "stream?"), need("bool", "bf16?"))
 	return []*OpDef{
 		{
 			Kind: "attention", Doc: "scaled dot-product attention over [B,T] sequences under a mask, grouped-query where kv_heads < heads; " +
@@ -110,23 +110,27 @@ func attentionOps() []*OpDef {
 // rowType is one f32 for each row of x: the losses that a loss sums.
 func rowType(x *Value) Type { return Type{F32, x.Type.Dims[:len(x.Type.Dims)-1]} }
 
-// headTile is how many logits the head loss holds at once, beyond minHeadRows rows of them: few enough for a cache of
-// some megabytes, enough rows for its products to run at speed.
+// headTile is how many logits the head loss holds at once, beyond headRows rows of them: few enough for a cache of
+// some megabytes. Each tile reads the weights twice and adds to their gradients, so with fewer rows than that it would wait for
+// memory: the logits of a row are moved five times, the weights and gradients of a tile four times, and a row of weights is as long as
+// the model is wide.
 const (
-	headTile    = 1 << 22
-	minHeadRows = 64
+	headTile = 1 << 22
+	headRows = 512
 )
+
+// minHeadRows is the fewest rows of a tile that a target chose.
+const minHeadRows = 64
 
 // tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x. The attribute
 // tile is the number of logits that a target wants, where that is another.
 func tileType(op *Op) Type {
 	x, w := op.Args[0], op.Args[1]
 	n, v := x.Type.Rows(), w.Type.Dims[0]
-	tile := headTile
+	most := max(headRows, headTile/max(v.Size, 1))
 	if t := op.Int("tile"); t > 0 {
-		tile = t
+		most = max(minHeadRows, t/max(v.Size, 1))
 	}
-	most := max(minHeadRows, tile/max(v.Size, 1))
 	tiles := max(1, (n+most-1)/most)
 	r := (n + tiles - 1) / tiles
 	return Type{F32, []Dim{{fmt.Sprint(r), r}, v}}
@@ -169,7 +173,7 @@ func lossOps() []*OpDef {
 		},
 		{
 			Kind: "head_loss", Doc: "cross_entropy of softcap(scale * (x·wᵀ + bias)), the logits of a tile of rows at a time",
-			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
+			Args: []string{"x", "w", "bias?", "targets", "n?"}, Results: []string{"loss", "rows!", "tile!"}, Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), rounds),
 			Shape: headShape, FLOPs: headFLOPs(1), Eval: evalHeadLoss,
 			Grad: func(g *Gradient, op *Op, d []*Value) []*Value {
 				// The loss is the root, its gradient 1: loss and gradient come from one pass over the logits.
@@ -196,7 +200,7 @@ func lossOps() []*OpDef {
 		{
 			Kind: "head_loss_grad", Doc: "head_loss with the gradient of x, adding those of w and bias, in one pass over the logits",
 			Args: []string{"x", "w", "bias?", "targets", "n?"}, Into: []string{"w", "bias?"}, Results: []string{"loss", "d_x", "rows!", "tile!"},
-			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), inTF32),
+			Attrs: attrs(need("float", "scale?", "softcap?"), need("int", "tile?"), rounds),
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := headShape(op)
 				if op.Into[0] != op.Args[1] || op.Into[1] != op.Args[2] {
@@ -283,7 +287,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dx", Doc: "gradient of linear's x: d_x = d_y·w + residual; or where x = act(pre), of pre: that times act'(pre); adds the sum of d_x over rows to a bias's gradient",
-			Args: []string{"d_y", "w", "residual?", "pre?"}, Into: []string{"b?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), inTF32), InPlace: []int{2},
+			Args: []string{"d_y", "w", "residual?", "pre?"}, Into: []string{"b?"}, Results: []string{"d_x"}, Attrs: attrs(need("string", "act?"), rounds), InPlace: []int{2},
 			Shape: func(op *Op) ([]Type, error) {
 				dy, w := op.Args[0], op.Args[1]
 				t := dy.Type.WithLast(w.Type.Last())
@@ -314,7 +318,7 @@ func backwardOps() []*OpDef {
 		},
 		{
 			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
-			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: inTF32,
+			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: rounds,
 			Shape: func(op *Op) ([]Type, error) {
 				dy, x := op.Args[0], op.Args[1]
 				if dy.Type.Rows() != x.Type.Rows() {

@@ -6,18 +6,19 @@ import "slices"
 type Target struct {
 	Name      string
 	CUDA      bool
-	Types     []DType // element types its products take
-	FLOPs     float64 // of products in f32, a second: what plans are estimated by
-	Bandwidth float64 // bytes a second
-	Launch    float64 // seconds one kernel costs beside its work
-	HeadTile  int     // logits that the output head holds at once; 0: as many as a CPU's cache has room for
+	Types     []DType  // element types its products take
+	Weights   []string // types of weights that its products in generation read, beside f32 and those of Types
+	FLOPs     float64  // of products in f32, a second: what plans are estimated by
+	Bandwidth float64  // bytes a second
+	Launch    float64  // seconds one kernel costs beside its work
+	HeadTile  int      // logits that the output head holds at once; 0: as many as a CPU's cache has room for
 	Features  []string
 }
 
 // Targets is the table of machines. Rates are those of two cores with AVX-512, and of the published boards (A100,
 // RTX 3090, L40S, H100), rounded: they order the choices of the checkpoint pass, nothing else.
 var Targets = []Target{
-	{Name: "cpu", Types: []DType{F32}, FLOPs: 150e9, Bandwidth: 40e9, Launch: 2e-6},
+	{Name: "cpu", Types: []DType{F32}, Weights: []string{"bf16", "int8", "int4"}, FLOPs: 150e9, Bandwidth: 40e9, Launch: 2e-6},
 	{Name: "sm_80", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 280e12, Bandwidth: 1.5e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
 	{Name: "sm_86", CUDA: true, Types: []DType{BF16, F16, F32}, FLOPs: 70e12, Bandwidth: 0.9e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},
 	{Name: "sm_89", CUDA: true, Types: []DType{BF16, F16, F32, E4M3, E5M2}, FLOPs: 180e12, Bandwidth: 0.8e12, Launch: 2e-6, HeadTile: 1 << 27, Features: []string{"mma"}},

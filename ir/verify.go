@@ -330,8 +330,10 @@ func checkAttrs(def *OpDef, op *Op) error {
 			return fmt.Errorf("takes no attribute %s", name)
 		}
 	}
-	if op.Bool("tf32") && op.Args[0] != nil && op.Args[0].Type.DType != F32 {
-		return fmt.Errorf("multiplies %v in tf32, which is for f32", op.Args[0].Type.DType)
+	for _, in := range []string{"tf32", "bf16"} {
+		if op.Bool(in) && op.Args[0] != nil && op.Args[0].Type.DType != F32 {
+			return fmt.Errorf("multiplies %v in %s, which is for f32", op.Args[0].Type.DType, in)
+		}
 	}
 	return nil
 }

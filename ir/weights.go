@@ -1,6 +1,10 @@
 package ir
 
-import "github.com/tfc-dev/tfc/spec"
+import (
+	"strings"
+
+	"github.com/tfc-dev/tfc/spec"
+)
 
 // Weight says where one weight lives: in the contiguous float32 buffer of a program, and in a Hugging Face file.
 type Weight struct {
@@ -81,6 +85,42 @@ func SpansWithout(f *Func, without map[*Param]bool) []Span {
 		}
 	})
 	return spans
+}
+
+// Overwritten returns the parameters whose gradient one product of the step gives alone, and so need not be zero before it: where
+// there is one micro-batch, those that only one op adds to, a linear_dw that runs once for each of their members.
+func Overwritten(f *Func) map[*Param]bool {
+	zeroed, ops := false, map[*Param][]*Op{}
+	f.Walk(func(op *Op) {
+		zeroed = zeroed || op.Kind == "zero_grads"
+		if op.Loop != nil {
+			return
+		}
+		for _, v := range op.Into {
+			if v != nil {
+				ops[v.Param] = append(ops[v.Param], op)
+			}
+		}
+	})
+	found := map[*Param]bool{}
+	for p, list := range ops {
+		if zeroed && len(list) == 1 && strings.HasPrefix(list[0].Kind, "linear_dw") && runs(list[0]) == p.Members() {
+			found[p] = true
+		}
+	}
+	return found
+}
+
+// runs is how often an op runs.
+func runs(op *Op) int {
+	n := 1
+	for b := op.Block; b != nil && b.Loop != nil; b = b.Loop.Block {
+		if b.Loop.Loop.Within != "" {
+			return 0 // it is not known so simply
+		}
+		n *= len(b.Loop.Loop.Indices(0))
+	}
+	return n
 }
 
 // eachMember calls visit for every parameter of the weight buffer and each of its members, in order, with where it begins.

@@ -71,7 +71,7 @@ func TestDefaults(t *testing.T) {
 			Schedule:  spec.Schedule{{Kind: "warmup", Steps: spec.Count{Share: 0.05}}, {Kind: "cosine", To: 0.1}}, Clip: 1,
 			Checkpointing: spec.Checkpointing{Kind: "none"}, Save: spec.Save{Every: 500, Keep: 3, Best: "eval_loss"},
 			Eval: spec.Every{Every: 100, Batches: 20}, LogEvery: 10, Seed: 1},
-		Generate: spec.Generate{MaxNewTokens: 200, Temperature: 0.8, TopP: 1, Seed: 1, Batch: 1},
+		Generate: spec.Generate{MaxNewTokens: 200, Temperature: 0.8, TopP: 1, Seed: 1, Batch: 1, Weights: "auto"},
 		Target:   spec.Target{Devices: []string{"cpu", "cuda"}, Arch: []string{"sm_80", "sm_90a"}},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {

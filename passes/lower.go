@@ -40,6 +40,9 @@ func lower(f *ir.Func, o Options) (int, error) {
 		if !ok && err == nil {
 			err = fmt.Errorf("%s (%v): no kernel for it on %s", op.Kind, op.Pos, o.Target.Name)
 		}
+		if op.Str("weights") != "" {
+			k += "Narrow"
+		}
 		if k != "" && op.Str("kernel") == "" {
 			op.Attrs["kernel"] = k
 			n++

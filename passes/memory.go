@@ -15,12 +15,13 @@ type Holding struct {
 	Align int        // of the arena's size
 }
 
-// weightElems counts the elements of f's weights, each once however they are packed, and of its key-value caches.
+// weightElems counts the elements of f's weights, each once however they are packed, and of its key-value caches; those of
+// caches that have 16 bits whatever activations have count half.
 func weightElems(f *ir.Func) (weights, caches int) {
 	for _, p := range f.Params {
 		switch n := p.Type.Elems() * p.Members(); {
 		case p.Cache:
-			caches += n
+			caches += n * p.Type.DType.Bytes() / 4
 		case len(p.Parts) == 0:
 			weights += n
 		}
@@ -29,8 +30,8 @@ func weightElems(f *ir.Func) (weights, caches int) {
 }
 
 // fixed returns what f holds whatever its plan: weights and, in training, their gradients and AdamW's two moments, all in
-// f32; where activations have 16 bits, copies of the weights for products; in generation the key-value caches, in the
-// type of activations.
+// f32; where activations have 16 bits, copies of the weights for products; in generation the weights it reads in fewer
+// bits, and the key-value caches, in the type of activations or in bf16.
 func fixed(f *ir.Func) []Category {
 	weights, caches := weightElems(f)
 	element := 4
@@ -43,6 +44,9 @@ func fixed(f *ir.Func) []Category {
 	}
 	if f.Name == "train" {
 		list = append(list, Category{"gradients", 4 * weights}, Category{"moments", 8 * weights})
+	}
+	if t, n := ir.NarrowWeights(f); n > 0 {
+		list = append(list, Category{"weights in " + t, n})
 	}
 	if caches > 0 {
 		list = append(list, Category{"caches", element * caches})

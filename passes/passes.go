@@ -13,6 +13,7 @@ import (
 type Options struct {
 	Target        *ir.Target
 	Precision     string // f32, tf32, bf16, fp16 or fp8, where the target has it
+	Weights       string // of generation: f32, bf16, int8 or int4, where the target has it
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing
@@ -22,7 +23,7 @@ type Options struct {
 
 // OptionsFor returns the options that s asks for on a target.
 func OptionsFor(s *spec.Spec, target *ir.Target) Options {
-	return Options{Target: target, Precision: s.Train.Precision, Optimizer: s.Train.Optimizer, Clip: s.Train.Clip, Checkpointing: s.Train.Checkpointing}
+	return Options{Target: target, Precision: s.Train.Precision, Weights: s.GenerationWeights(), Optimizer: s.Train.Optimizer, Clip: s.Train.Clip, Checkpointing: s.Train.Checkpointing}
 }
 
 // Pass is one rewrite of a function.
@@ -44,6 +45,8 @@ var Pipeline = []Pass{
 	{Name: "fuse-loss", Doc: "Merge the output head with the cross-entropy, so that logits are never stored.", Run: fuseLoss, After: []string{"canonicalize"}},
 	// Types are given to what the fusions left, once.
 	{Name: "precision", Doc: "Give activations the element type the spec asks for, where the target has it.", Run: precision, After: []string{"fuse-qkv", "fuse-gate-up", "fuse-norm", "fuse-loss"}},
+	// Which products are left, and the element types that they read, is known now.
+	{Name: "quantize", Doc: "Let generation read its weights in the type the spec asks for, where the target has it.", Run: quantize, After: []string{"fuse-qkv", "fuse-gate-up", "precision"}},
 	// Which kernels there are depends on the element type.
 	{Name: "select-attention", Doc: "Choose the attention kernel by pattern, shape, element type and target.", Run: selectAttention, After: []string{"precision"}},
 	// grad must see packed weights, or it writes three weight gradients that no later pass merges; and the fused loss,

@@ -4,11 +4,15 @@ import "github.com/tfc-dev/tfc/ir"
 
 // precision gives activations the type that the spec asks for. Weights stay f32 masters; statistics of norms and
 // attention, scalars and losses stay f32, since they are few and sums. A target without the type keeps f32. With tf32 all is
-// f32, and the products may round their operands, where the target has units for that: all GPUs have. With fp8 all is as with
-// bf16: the pass fp8 comes later.
+// f32, and the products may round their operands, where the target has units for that: all GPUs have. On the CPU bf16 is such a
+// rounding, too, in training: its caches hold a layer's activations, and it has no faster units for what is not a product. With
+// fp8 all is as with bf16: the pass fp8 comes later.
 func precision(f *ir.Func, o Options) (int, error) {
-	if o.Precision == "tf32" {
-		return productsInTF32(f, o.Target), nil
+	switch {
+	case o.Precision == "tf32" && o.Target.CUDA:
+		return roundProducts(f, "tf32", "linear", "head_loss"), nil
+	case (o.Precision == "bf16" || o.Precision == "fp8") && !o.Target.CUDA && (f.Name == "train" || f.Name == "eval"):
+		return roundProducts(f, "bf16", "linear", "head_loss", "attention"), nil
 	}
 	want := map[string]ir.DType{"f32": ir.F32, "bf16": ir.BF16, "fp16": ir.F16, "fp8": ir.BF16}[o.Precision]
 	has := false
@@ -40,14 +44,12 @@ func precision(f *ir.Func, o Options) (int, error) {
 	return n, nil
 }
 
-func productsInTF32(f *ir.Func, t *ir.Target) int {
-	if !t.CUDA {
-		return 0
-	}
+// roundProducts has the products of ops of some kinds round their operands to a type.
+func roundProducts(f *ir.Func, to string, kinds ...string) int {
 	n := 0
-	for _, op := range opsOf(f, "linear", "head_loss") {
-		if !op.Bool("tf32") {
-			op.Attrs["tf32"] = true
+	for _, op := range opsOf(f, kinds...) {
+		if !op.Bool(to) {
+			op.Attrs[to] = true
 			n++
 		}
 	}

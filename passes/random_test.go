@@ -19,7 +19,8 @@ var (
 )
 
 // TestPassesKeepMeaning takes random specs through the pipeline: after every pass, with a pass switched off, and with
-// all optional ones off, a function computes what it did as built; and its printed form is read back.
+// all optional ones off, a function computes what it did as built; and its printed form is read back. From quantize on, which
+// means to change numbers, it computes what it does after that pass alone.
 func TestPassesKeepMeaning(t *testing.T) {
 	for n := range *randomSpecs {
 		seed := *firstSpec + uint64(n)
@@ -107,8 +108,17 @@ func keepsMeaning(s *spec.Spec, job string, seed uint64) error {
 	if err := irtest.Near(want.results, built.results, tolerance); err != nil {
 		return fmt.Errorf("required passes alone: %w", err)
 	}
+	exact := want
+	plain.Off["quantize"] = false
+	f = ir.Build(s, job)
+	if err := passes.Run(f, plain, "", nil); err != nil {
+		return err
+	}
+	if want, err = run(f, seed); err != nil {
+		return err
+	}
 
-	differentiated := job != "train"
+	differentiated, quantized := job != "train", false
 	var failed error
 	f = ir.Build(s, job)
 	err = passes.Run(f, options, "", func(p *passes.Pass, f *ir.Func, rewrites int) {
@@ -116,12 +126,16 @@ func keepsMeaning(s *spec.Spec, job string, seed uint64) error {
 		if failed != nil || rewrites == 0 {
 			return
 		}
+		quantized = quantized || p.Name == "quantize"
 		got, err := run(f, seed)
-		if err == nil {
-			err = irtest.Near(got.results, built.results, tolerance)
-		}
-		if err == nil && differentiated {
+		switch {
+		case err != nil:
+		case quantized:
 			err = same(got, want)
+		case differentiated:
+			err = same(got, exact)
+		default:
+			err = irtest.Near(got.results, built.results, tolerance)
 		}
 		if err != nil {
 			failed = fmt.Errorf("after %s: %w\n%s", p.Name, err, ir.Print(f))
@@ -150,6 +164,9 @@ func keepsMeaning(s *spec.Spec, job string, seed uint64) error {
 	f = ir.Build(s, job)
 	if err := passes.Run(f, options, "", nil); err != nil {
 		return fmt.Errorf("without %s: %w", off, err)
+	}
+	if off == "quantize" {
+		want = exact
 	}
 	got, err := run(f, seed)
 	if err == nil {

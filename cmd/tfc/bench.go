@@ -27,9 +27,9 @@ func benchCommand() *cobra.Command {
 		Use:   "bench [SPEC...]",
 		Short: "Build the packages of specs, and measure how fast they train and decode",
 		Long: `Build the packages of specs, and run bench train and bench decode of each: how long a step takes, how many tokens that is a
-second and, on a GPU, how close the step comes to its floor (the time that its kernels' bytes and FLOPs take at the rates
-of this GPU, measured now) and to the rate of its matrix products (MFU). bench train of a package itself says it kernel by
-kernel.
+second and how close the step comes to its floor (the time that its kernels' bytes and FLOPs take at the rates of this
+machine, measured now) and to the rate of its matrix products (MFU). bench train of a package itself says it kernel by
+kernel, and bench cpu what the processor reaches, too.
 
 Without specs: those of examples/specs whose training fits the memory that there is. The packages lie in .tfc, as those of
 tfc run. With --json the result is a list with an entry a spec, of times in milliseconds and in microseconds.`,

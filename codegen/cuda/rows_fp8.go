@@ -108,7 +108,7 @@ var fp8Rows = map[string]lowering{
 		p.LDA, p.LDB, p.LDD = e.stride(dy), e.stride(x), x.Type.Rows()
 		p.A, p.B, p.D = dy.Type.DType, x.Type.DType, ir.F32
 		args := operands{d: e.grad(op, 0, "dw"), a: e.in(op, 0, "dy"), b: e.in(op, 1, "x"), scales: []param{e.in(op, 2, "dy_scale"), e.in(op, 3, "x_scale")}}
-		if !e.overwritten()[op.Into[0].Param] {
+		if !ir.Overwritten(e.f)[op.Into[0].Param] {
 			p.C, p.LDC, p.Beta, args.c = ir.F32, p.LDD, 1, args.d
 		}
 		e.product(op, p, args)

@@ -1,10 +1,6 @@
 package cudagen
 
-import (
-	"strings"
-
-	"github.com/tfc-dev/tfc/ir"
-)
+import "github.com/tfc-dev/tfc/ir"
 
 // Dynamic loss scaling of f16 (Micikevicius et al., arXiv 1710.03740): the scale doubles after so many updates in a row, and
 // halves where overflows outlast the hysteresis, down to the least.
@@ -14,46 +10,10 @@ const (
 	leastScale      = 1
 )
 
-// overwritten are the parameters whose gradient one product of the step gives alone, and so need not be zero before it: where
-// there is one micro-batch, those that only one op adds to, a linear_dw that runs once for each of their members.
-func (e *emitter) overwritten() map[*ir.Param]bool {
-	zeroed, ops := false, map[*ir.Param][]*ir.Op{}
-	e.f.Walk(func(op *ir.Op) {
-		zeroed = zeroed || op.Kind == "zero_grads"
-		if op.Loop != nil {
-			return
-		}
-		for _, v := range op.Into {
-			if v != nil {
-				ops[v.Param] = append(ops[v.Param], op)
-			}
-		}
-	})
-	found := map[*ir.Param]bool{}
-	for p, list := range ops {
-		if zeroed && len(list) == 1 && strings.HasPrefix(list[0].Kind, "linear_dw") && runs(list[0]) == p.Members() {
-			found[p] = true
-		}
-	}
-	return found
-}
-
-// runs is how often an op runs.
-func runs(op *ir.Op) int {
-	n := 1
-	for b := op.Block; b != nil && b.Loop != nil; b = b.Loop.Block {
-		if b.Loop.Loop.Within != "" {
-			return 0 // it is not known so simply
-		}
-		n *= len(b.Loop.Loop.Indices(0))
-	}
-	return n
-}
-
 // optimizerRows work on the whole buffers of weights, gradients and moments.
 var optimizerRows = map[string]lowering{
 	"zero_grads": func(e *emitter, op *ir.Op) {
-		for _, s := range ir.SpansWithout(e.f, e.overwritten()) {
+		for _, s := range ir.SpansWithout(e.f, ir.Overwritten(e.f)) {
 			n := 4 * (s.To - s.From)
 			e.clear(op, e.buffer(ir.F32, "g", "gradients").moving(moved{bytes: n}).at(4*s.From), n)
 		}

@@ -142,10 +142,10 @@ func (g *generator) trainer(f *jen.File) {
 	)
 	f.Line()
 	f.Func().Id("newTrainer").Params(raw("weight []float32"), raw("workers int")).Qual(lmPath, "Trainer").Block(
-		raw("memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))"),
+		jen.Id("memory").Op(":=").Add(cpu("Floats")).Call(raw("3*WeightFloats+max(trainFloats, evalFloats)")),
 		raw("arena := memory[3*WeightFloats:]"),
 		jen.Id("t").Op(":=").Op("&").Id("trainer").Values(jen.Dict{
-			jen.Id("pool"):        cpu("NewPool").Call(raw("workers")),
+			jen.Id("pool"):        g.trainingPool(),
 			jen.Id("weight"):      raw("weight"),
 			jen.Id("gradient"):    raw("memory[:WeightFloats]"),
 			jen.Id("first"):       raw("memory[WeightFloats:][:WeightFloats]"),
@@ -170,6 +170,7 @@ func (g *generator) trainer(f *jen.File) {
 	f.Line()
 	method("Loss gives the summed loss of one micro-batch and the number of targets it counts.", "Loss(tokens, targets []int32) (sum float64, targetCount int, err error)",
 		raw("s, n := t.eval(tokens, targets)"), jen.Return(raw("float64(s), int(n), nil")))
+	method("Pool is where the kernels run, for bench to watch them.", "Pool() *cpu.Pool", jen.Return(raw("t.pool")))
 	method("Weights is the live weight buffer.", "Weights() []float32", jen.Return(raw("t.weight")))
 	method("Gradients is the live gradient buffer: that of the last step, before clipping.", "Gradients() []float32", jen.Return(raw("t.gradient")))
 	method("Moments are the optimizer's live moments.", "Moments() (first, second []float32)", jen.Return(raw("t.first, t.second")))
@@ -178,11 +179,30 @@ func (g *generator) trainer(f *jen.File) {
 	method("Close ends the workers.", "Close()", raw("t.pool.Close()"))
 }
 
+// when is code under a condition, otherwise nothing.
+func when(yes bool, code jen.Code) jen.Code {
+	if yes {
+		return code
+	}
+	return jen.Null()
+}
+
+// trainingPool makes the pool of a trainer, all of whose products round their operands, or none (passes/precision.go).
+func (g *generator) trainingPool() *jen.Statement {
+	pool, bf16 := cpu("NewPool").Call(raw("workers")), false
+	g.Funcs["train"].Walk(func(op *ir.Op) { bf16 = bf16 || op.Bool("bf16") })
+	if bf16 {
+		pool.Dot("InBF16").Call()
+	}
+	return pool
+}
+
 func (g *generator) generator(f *jen.File) {
 	f.Comment("generator is the generation code with its memory: the key-value cache, and one arena for whichever job runs.")
 	f.Type().Id("generator").Struct(
 		jen.Id("pool").Op("*").Add(cpu("Pool")),
 		jen.Id("weights").Id("views"),
+		when(g.narrowType() != "", jen.Id("narrow").Id("narrow")),
 		jen.Id("arena").Index().Float32(),
 		jen.Id("cache").Index(raw("NumLayers")).Add(cpu("Cache")),
 		jen.Id("slots").Int(),
@@ -195,13 +215,9 @@ func (g *generator) generator(f *jen.File) {
 		if !p.Cache || !strings.HasSuffix(p.Name, "k_cache") {
 			continue
 		}
-		width := expr(p.Type.Last().Expr)
+		heads := expr(strings.TrimSuffix(p.Type.Last().Expr, "*E"))
 		caches = append(caches, g.layers(p).Block(
-			raw("width := %s", width),
-			jen.Id("g.cache[l]").Op("=").Add(cpu("Cache")).Values(jen.Dict{
-				jen.Id("K"): raw("make([]float32, slots*MaxPositions*width)"), jen.Id("V"): raw("make([]float32, slots*MaxPositions*width)"),
-				jen.Id("Slots"): raw("slots"), jen.Id("MaxT"): raw("MaxPositions"), jen.Id("Width"): raw("width"),
-			})))
+			jen.Id("g.cache[l]").Op("=").Add(cpu("NewCache")).Call(raw("slots"), raw("MaxPositions"), raw("%s", heads), raw("HeadDim"), jen.Lit(p.Type.DType == ir.BF16))))
 	}
 	body := []jen.Code{
 		jen.Id("g").Op(":=").Op("&").Id("generator").Values(jen.Dict{
@@ -211,6 +227,7 @@ func (g *generator) generator(f *jen.File) {
 			jen.Id("slot"):      raw("make([]int32, MaxPrefill)"),
 			jen.Id("decoded"):   raw("make([]float32, slots*VocabSize)"),
 		}),
+		when(g.narrowType() != "", raw("g.narrow = newNarrow(g.pool, &g.weights)")),
 		jen.For(raw("i := range g.positions")).Block(raw("g.positions[i] = int32(i)")),
 	}
 	f.Func().Id("newGenerator").Params(raw("weight []float32"), raw("slots, workers int")).Qual(lmPath, "Generator").Block(
@@ -230,6 +247,10 @@ func (g *generator) generator(f *jen.File) {
 			raw("j := min(i+MaxDecode, len(tokens))"),
 			raw("copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))")),
 		jen.Return(raw("g.decoded[:len(tokens)*VocabSize], nil")))
+	f.Comment("ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.")
+	f.Func().Params(raw("g *generator")).Id("ProfileDecode").Params(raw("tokens, positions, slots []int32"), raw("times int")).Params(jen.Op("*").Qual(lmPath, "Profile"), jen.Error()).Block(
+		jen.Return(jen.Qual(lmPath, "ProfileKernels").Call(raw("g.pool"), raw("times"), raw("func() { g.Decode(tokens, positions, slots) }"))))
+	f.Line()
 	method("Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.", "Logits(tokens []int32) ([]float32, error)",
 		jen.If(raw("len(g.arena) < logitsFloats")).Block(raw("g.arena = make([]float32, logitsFloats)")),
 		jen.Return(raw("g.logits(tokens), nil")))

@@ -17,7 +17,7 @@ var emitters map[string]func(e *emitter, b *jen.Group, op *ir.Op)
 func init() { // not a literal: emitters write loops, which look up emitters
 	emitters = map[string]func(e *emitter, b *jen.Group, op *ir.Op){
 		"embed": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("Embed", op, e.out(op, 0), e.weight(op, 1), e.arg(op, 0), num(op.Float("scale"))))
+			b.Add(e.kernel("Embed", op, e.out(op, 0), e.table(op, 1), e.arg(op, 0), num(op.Float("scale"))))
 		},
 		"embed_grad": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("EmbedGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1), num(op.Float("scale"))))
@@ -60,7 +60,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			if op.Args[3] != nil {
 				fields = append(fields, jen.Id("Residual").Op(":").Add(e.arg(op, 3)))
 			}
-			b.Add(e.kernel("Linear", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1), cpu("Epilogue").Values(fields...)))
+			b.Add(e.kernel("Linear", op, e.out(op, 0), e.arg(op, 0), e.table(op, 1), cpu("Epilogue").Values(fields...)))
 		},
 		"linear_dx": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("LinearInputGrad", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1), e.mat(op, 2)))
@@ -69,7 +69,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			}
 		},
 		"linear_dw": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("LinearWeightGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1)))
+			b.Add(e.kernel("LinearWeightGrad", op, e.into(op, 0), e.arg(op, 0), e.arg(op, 1), jen.Lit(!ir.Overwritten(e.f)[op.Into[0].Param])))
 		},
 		"bias": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Add(e.kernel("AddBias", op, e.out(op, 0), e.arg(op, 0), e.weight(op, 1)))
@@ -138,7 +138,7 @@ func init() { // not a literal: emitters write loops, which look up emitters
 				e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), e.arg(op, 3), e.arg(op, 4), e.arg(op, 5), e.attention(op)))
 		},
 		"attention_cached": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(e.kernel("AttentionCached", op, e.out(op, 0), e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), raw("g.cache[l]"), e.arg(op, 5), e.arg(op, 6), e.attention(op)))
+			b.Add(e.kernel("AttentionCached", op, e.out(op, 0), e.arg(op, 0), e.arg(op, 1), e.arg(op, 2), raw("&g.cache[l]"), e.arg(op, 5), e.arg(op, 6), e.attention(op)))
 		},
 		"count": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Id(e.scalar(op.Result())).Op(":=").Add(cpu("Count").Call(e.arg(op, 0)))
@@ -160,7 +160,9 @@ func init() { // not a literal: emitters write loops, which look up emitters
 			e.loss(b, op, 2, op.Args[4])
 		},
 		"zero_grads": func(e *emitter, b *jen.Group, op *ir.Op) {
-			b.Add(cpu("Zero").Call(raw("pool"), raw("t.gradient")))
+			for _, s := range ir.SpansWithout(e.f, ir.Overwritten(e.f)) {
+				b.Add(cpu("Zero").Call(raw("pool"), raw("t.gradient[%d:%d]", s.From, s.To)))
+			}
 		},
 		"grad_norm": func(e *emitter, b *jen.Group, op *ir.Op) {
 			b.Id(e.scalar(op.Result())).Op(":=").Add(cpu("GradNorm").Call(raw("pool"), raw("t.gradient")))
@@ -187,6 +189,9 @@ func init() { // not a literal: emitters write loops, which look up emitters
 
 // kernel is a call of a CPU kernel.
 func (e *emitter) kernel(name string, op *ir.Op, args ...jen.Code) *jen.Statement {
+	if op.Str("weights") != "" {
+		name += "Narrow"
+	}
 	return cpu(name).Call(append([]jen.Code{jen.Id("pool")}, args...)...)
 }
 

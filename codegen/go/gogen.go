@@ -241,6 +241,9 @@ func (g *generator) dims() *jen.File {
 	f.Const().DefsFunc(func(defs *jen.Group) {
 		defs.Id("WeightFloats").Op("=").Lit(g.floats).Comment("all weights, and as many gradients and moments of either order")
 		defs.Id("DecayedFloats").Op("=").Lit(g.decayed).Comment("of these, the first so many are subject to weight decay")
+		if t := g.narrowType(); t != "" {
+			defs.Id("NarrowBytes").Op("=").Lit(g.narrowBytes()).Comment("the weights of generation in " + t)
+		}
 		for _, job := range ir.Jobs {
 			defs.Id(job + "Floats").Op("=").Lit(g.Funcs[job].Plan.Bytes / 4).Comment("what " + job + " computes on the way")
 		}

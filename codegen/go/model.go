@@ -151,13 +151,20 @@ func (g *generator) config(lm func(string) *jen.Statement) jen.Code {
 	gen := &fields{}
 	gen.add("Options", lm("GenerateOptions").Values(o.list()...))
 	gen.add("Batch", raw("MaxDecode"))
+	if t := g.narrowType(); t != "" {
+		gen.add("Weights", jen.Lit(t))
+	}
 	if len(s.Generate.Prompts) > 0 {
 		gen.add("Prompts", texts(s.Generate.Prompts))
 	}
 	lines.add("Generate", lm("Generate").Values(gen.list()...))
+	narrow := ""
+	if g.narrowType() != "" {
+		narrow = " + NarrowBytes"
+	}
 	lines.add("Memory", lm("Memory").Values(
 		jen.Id("Train").Op(":").Add(raw("4 * (4*WeightFloats + max(trainFloats, evalFloats))")),
-		jen.Id("Generate").Op(":").Add(raw("4 * (WeightFloats + max(prefillFloats, decodeFloats) + %d)", g.cacheFloats()))))
+		jen.Id("Generate").Op(":").Add(raw("4 * (WeightFloats + max(prefillFloats, decodeFloats) + %d)%s", g.cacheFloats(), narrow))))
 	var rows []jen.Code
 	for _, st := range Settings(s) {
 		rows = append(rows, jen.Line(), jen.Values(jen.Id("Path").Op(":").Lit(st[0]), jen.Id("Value").Op(":").Lit(st[1])), jen.Op(","))
@@ -177,7 +184,7 @@ func (g *generator) cacheFloats() int {
 	n := 0
 	for _, p := range g.Funcs["decode"].Params {
 		if p.Cache {
-			n += p.Type.Elems() * p.Members()
+			n += p.Type.Elems() * p.Members() * p.Type.DType.Bytes() / 4
 		}
 	}
 	return n

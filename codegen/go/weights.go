@@ -97,6 +97,7 @@ func (g *generator) weights() *jen.File {
 		}
 		b.Return(raw("v"))
 	})
+	g.narrow(f)
 	return f
 }
 

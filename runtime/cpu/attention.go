@@ -3,7 +3,6 @@ package cpu
 import (
 	"math"
 	"math/bits"
-	"slices"
 
 	"github.com/tfc-dev/tfc/runtime/mask"
 	"github.com/tfc-dev/tfc/runtime/rng"
@@ -24,10 +23,12 @@ type AttentionParams struct {
 	Mask                    mask.Mask // mask.And() for every key
 	Dropout                 float32   // in [0, 1)
 	Key                     rng.Key   // of dropout: probability (b, h, i, j) is element ((b*Heads+h)*T+i)*T+j
+
+	tiling *tiling // of its products
 }
 
 const (
-	queryTile = 84        // queries in a tile: whole tiles of the product kernels, 14 or 6 rows each
+	queryTile = 64        // queries in a tile at most: with tiles of as many keys, causal attention computes little that it masks
 	keyTile   = 64        // keys in a tile: the length of a mask word
 	spanTiles = 4         // tiles side by side that share one product
 	spanLine  = 4*64 + 16 // floats from one row of a span to the next; no power of two, so rows do not compete for cache sets
@@ -37,8 +38,27 @@ const (
 // an allowed key is 0, its lse +Inf. It works tile by tile with a running softmax (Dao et al., "FlashAttention", 2022;
 // Milakov, Gimelshein 2018), so memory does not grow with T². o may not be an operand.
 func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
-	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: (a.T + queryTile - 1) / queryTile}
+	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: ceil(a.T, queryTile)}
+	if p.recorder != nil {
+		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.Factors()})
+	}
+	p.attention.tiling = p.tiling()
 	p.run(&p.attention, a.Batch*a.Heads*p.attention.tiles)
+}
+
+// pairs is the number of multiply-adds of one product of queries and keys: the head size for each pair that Mask allows.
+func (a *AttentionParams) pairs() float64 {
+	n := 0
+	for i := range a.T {
+		for j := 0; j < a.T; j += keyTile {
+			word := a.Mask.Word(i, j)
+			if a.T-j < keyTile {
+				word &= 1<<(a.T-j) - 1
+			}
+			n += bits.OnesCount64(word)
+		}
+	}
+	return float64(n) * float64(a.Batch*a.Heads*a.HeadDim)
 }
 
 type attention struct {
@@ -49,9 +69,10 @@ type attention struct {
 }
 
 func (k *attention) part(i int, s *scratch) {
-	bh, first := i/k.tiles, i%k.tiles*queryTile
+	each := ceil(k.T, k.tiles)
+	bh, first := i/k.tiles, i%k.tiles*each
 	b, h := bh/k.Heads, bh%k.Heads
-	n := min(queryTile, k.T-first)
+	n := min(each, k.T-first)
 	rows := queries{n: n, head: h, position: first, step: 1, dropAt: uint64(bh) * uint64(k.T) * uint64(k.T)}
 	k.attend(rows, s, k.lse[bh*k.T+first:][:n],
 		k.head(k.o, h).RowRange(b*k.T+first, b*k.T+first+n),
@@ -99,7 +120,7 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 			continue
 		}
 		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: spanLine}
-		gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 1, 0, s)
+		a.tiling.gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 0, s)
 		for r := range rows.n {
 			row := probs.Row(r)
 			a.score(row, rows, r, j, &covers, nil)
@@ -109,7 +130,10 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 				continue
 			}
 			if high > top[r] {
-				old := exp32(top[r] - high)
+				old := float32(0) // of nothing
+				if beta != 0 {
+					old = exp32(top[r] - high)
+				}
 				top[r] = high
 				sum[r] *= old
 				if beta != 0 {
@@ -123,7 +147,7 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 				mulTo(row, row, keep)
 			}
 		}
-		gemm(o, probs, values.RowRange(j, j+n), false, false, 1, beta, s)
+		a.tiling.gemm(o, probs, values.RowRange(j, j+n), false, false, beta, s)
 		beta = 1
 		j += n
 	}
@@ -143,8 +167,8 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 	}
 }
 
-// span returns the number of keys, from the given one on, in tiles that the mask does not empty, up to spanTiles of them,
-// and their covers.
+// span returns the number of keys, from the given one on and below the given bound, in tiles that the mask does not empty, up
+// to spanTiles of them, and their covers.
 func (a *AttentionParams) span(covers *[spanTiles]mask.Cover, rows queries, key, keys int) (n int) {
 	for t := range covers {
 		if key+n >= keys {
@@ -207,12 +231,7 @@ func (a *AttentionParams) keep(factors []float32, rows queries, r, key int) {
 
 // maxOf returns the largest element, -Inf only where all are: a NaN counts for more.
 func maxOf(x []float32) float32 {
-	var tops [sumLanes]float32
-	for i := range tops {
-		tops[i] = -inf
-	}
-	done := maxVector(x, &tops)
-	m := slices.Max(tops[:])
+	m, done := maxVector(x)
 	for _, v := range x[done:] {
 		m = max(m, v)
 	}

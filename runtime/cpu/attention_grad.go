@@ -7,6 +7,10 @@ import "github.com/tfc-dev/tfc/runtime/mask"
 // operands. Probabilities are computed again from lse, tile by tile (Dao et al. 2022).
 func AttentionGrad(p *Pool, dq, dk, dv, do, q, k, v, o Mat, lse []float32, a *AttentionParams) {
 	p.attentionGrad = attentionGrad{AttentionParams: *a, dq: dq, dk: dk, dv: dv, do: do, q: q, k: k, v: v, o: o, lse: lse}
+	if p.recorder != nil {
+		p.note("AttentionGrad", cost{bytes: moved(dq, dk, dv, do, q, k, v, o), flops: 10 * a.pairs(), in: p.Factors()})
+	}
+	p.attentionGrad.tiling = p.tiling()
 	p.run(&p.attentionGrad, a.Batch*a.KVHeads)
 }
 
@@ -24,10 +28,10 @@ type headGrad struct {
 	dropAt                  uint64
 }
 
-// gradTiles is the working memory of one tile of keys.
+// gradTiles is the working memory of one span of keys.
 type gradTiles struct {
-	probs, dprobs []float32 // [queryTile][keyTile]
-	capped, keep  []float32 // [keyTile]
+	probs, dprobs []float32 // [queryTile][spanLine]
+	capped, keep  []float32 // [spanTiles*keyTile]
 	keys          Mat       // times Scale
 }
 
@@ -35,10 +39,11 @@ func (k *attentionGrad) part(i int, s *scratch) {
 	b, kv := i/k.KVHeads, i%k.KVHeads
 	group := k.Heads / k.KVHeads
 
-	const area = queryTile * keyTile
-	buf := s.floats(2*area + 2*keyTile + keyTile*k.HeadDim + group*k.T)
-	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:keyTile], keep: buf[2*area+keyTile:][:keyTile]}
-	scaled, delta := buf[2*area+2*keyTile:][:keyTile*k.HeadDim], buf[2*area+2*keyTile+keyTile*k.HeadDim:]
+	const area, span = queryTile * spanLine, spanTiles * keyTile
+	buf := s.floats(2*area + 2*span + span*k.HeadDim + group*k.T + k.HeadDim)
+	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:span], keep: buf[2*area+span:][:span]}
+	buf, rounded := buf[2*area+2*span:], buf[len(buf)-k.HeadDim:]
+	scaled, delta := buf[:span*k.HeadDim], buf[span*k.HeadDim:]
 
 	zero(k.sequence(k.dk, b, kv))
 	zero(k.sequence(k.dv, b, kv))
@@ -47,11 +52,17 @@ func (k *attentionGrad) part(i int, s *scratch) {
 		zero(h.dq)
 		o := k.sequence(k.o, b, h.head)
 		for r := range h.delta {
-			h.delta[r] = dot(h.do.Row(r), o.Row(r))
+			do := h.do.Row(r)
+			if k.tiling.converts() { // as do·vᵀ does, or what rounding moves would stay in the difference
+				do = rounded[:copy(rounded, do)]
+				roundBF16(do)
+			}
+			h.delta[r] = dot(do, o.Row(r))
 		}
 	}
-	for j := 0; j < k.T; j += keyTile {
-		n := min(keyTile, k.T-j)
+	each := ceil(k.T, ceil(k.T, queryTile))
+	for j := 0; j < k.T; j += span {
+		n := min(span, k.T-j)
 		keys, dk := k.sequence(k.k, b, kv).RowRange(j, j+n), k.sequence(k.dk, b, kv).RowRange(j, j+n)
 		t.keys = NewMat(scaled, n, k.HeadDim)
 		for r := range n {
@@ -59,8 +70,8 @@ func (k *attentionGrad) part(i int, s *scratch) {
 		}
 		for g := range group {
 			h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
-			for i := 0; i < k.T; i += queryTile {
-				k.backward(&h, i, min(i+queryTile, k.T), j, j+n, &t, s)
+			for i := 0; i < k.T; i += each {
+				k.backward(&h, i, min(i+each, k.T), j, j+n, &t, s)
 			}
 		}
 		for r := range n { // dSᵀ·q lacks the scale that dS·k takes from the scaled keys
@@ -82,24 +93,33 @@ func (k *attentionGrad) headOf(b, h int, delta []float32) headGrad {
 		lse: k.lse[at*k.T:][:k.T], delta: delta, head: h, dropAt: uint64(at) * uint64(k.T) * uint64(k.T)}
 }
 
-// backward adds what queries i0 to i1 and keys j0 to j1 of a head contribute. With probabilities P, dropout factors M and
+// backward adds what queries i0 to i1 and keys j0 to j1 of a head contribute, at most a span of them. With probabilities P, dropout factors M and
 // dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·Scale·k, dk += dSᵀ·q.
 func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, s *scratch) {
 	rows := queries{n: i1 - i0, head: h.head, position: i0, step: 1, dropAt: h.dropAt}
-	covers := [spanTiles]mask.Cover{k.cover(rows, j0, j1-j0)}
-	if covers[0] == mask.Empty {
-		return
+	var covers [spanTiles]mask.Cover
+	for j := j0; j < j1; {
+		n := k.span(&covers, rows, j, j1)
+		if n == 0 {
+			j += keyTile
+			continue
+		}
+		k.backwardSpan(h, rows, i0, j, j+n, t.keys.RowRange(j-j0, j-j0+n), &covers, t, s)
+		j += n
 	}
-	n := j1 - j0
-	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: keyTile}
-	dprobs := Mat{Data: t.dprobs, Rows: rows.n, Cols: n, Stride: keyTile}
+}
+
+func (k *attentionGrad) backwardSpan(h *headGrad, rows queries, i0, j0, j1 int, keys Mat, covers *[spanTiles]mask.Cover, t *gradTiles, s *scratch) {
+	n, i1 := j1-j0, i0+rows.n
+	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: spanLine}
+	dprobs := Mat{Data: t.dprobs, Rows: rows.n, Cols: n, Stride: spanLine}
 	q, do := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1)
-	gemm(probs, q, t.keys, false, true, 1, 0, s)
-	gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 1, 0, s)
+	k.tiling.gemm(probs, q, keys, false, true, 0, s)
+	k.tiling.gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 0, s)
 	capped, keep := t.capped[:n], t.keep[:n]
 	for r := range rows.n {
 		p, dp := probs.Row(r), dprobs.Row(r)[:n]
-		k.score(p, rows, r, j0, &covers, capped)
+		k.score(p, rows, r, j0, covers, capped)
 		expRow(p, p, h.lse[i0+r])
 		delta := h.delta[i0+r]
 		if k.Dropout > 0 {
@@ -117,9 +137,9 @@ func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, 
 			}
 		}
 	}
-	gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, 1, s)
-	gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, 1, s)
-	gemm(h.dq.RowRange(i0, i1), dprobs, t.keys, false, false, 1, 1, s)
+	k.tiling.gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, s)
+	k.tiling.gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, s)
+	k.tiling.gemm(h.dq.RowRange(i0, i1), dprobs, keys, false, false, 1, s)
 }
 
 func zero(m Mat) {

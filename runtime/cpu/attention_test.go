@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tfc-dev/tfc/runtime/mask"
+	"github.com/tfc-dev/tfc/runtime/quant"
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
 
@@ -166,6 +167,14 @@ func TestAttentionKeepsNaN(t *testing.T) {
 type cachedRow struct{ slot, position int }
 
 func TestAttentionCached(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for _, bf16 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("bf16=%v", bf16), func(t *testing.T) { attentionCachedCases(t, bf16) })
+		}
+	})
+}
+
+func attentionCachedCases(t *testing.T, bf16 bool) {
 	span := func(slot, from, to int) (rows []cachedRow) {
 		for at := from; at < to; at++ {
 			rows = append(rows, cachedRow{slot, at})
@@ -209,9 +218,13 @@ func TestAttentionCached(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			width := a.KVHeads * a.HeadDim
 			keys, values := make([]float64, slots*maxT*width), make([]float64, slots*maxT*width)
-			cache := Cache{K: make([]float32, slots*maxT*width), V: make([]float32, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
-			fill(cache.K, nan)
-			fill(cache.V, nan)
+			cache := NewCache(slots, maxT, a.KVHeads, a.HeadDim, bf16)
+			for i := range cache.k {
+				cache.k[i] = 0xff // NaN in either type
+			}
+			for i := range cache.v {
+				cache.v[i] = 0xff
+			}
 			kept := NewPool(2) // sees all calls, as in a server
 			defer kept.Close()
 			for c, rows := range calls {
@@ -225,15 +238,15 @@ func TestAttentionCached(t *testing.T) {
 				b.Batch, b.T = 1, len(rows)
 				_, q, k, v := projected(r, &b)
 				o := poisoned(q.Rows, q.Cols)
-				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, cache, positions, at, &a) }, o.Data)
+				sameOnAnyPool(t, func(p *Pool) { AttentionCached(p, o, q, k, v, &cache, positions, at, &a) }, o.Data)
 				again := poisoned(o.Rows, o.Cols)
-				AttentionCached(kept, again, q, k, v, cache, positions, at, &a)
+				AttentionCached(kept, again, q, k, v, &cache, positions, at, &a)
 				near(t, "o on a used pool", dense(again), dense(o), 0)
 
 				for n, row := range rows {
 					to := (row.slot*maxT + row.position) * width
-					copy(keys[to:to+width], wide(k.Row(n)))
-					copy(values[to:to+width], wide(v.Row(n)))
+					copy(keys[to:to+width], wide(held(k.Row(n), bf16)))
+					copy(values[to:to+width], wide(held(v.Row(n), bf16)))
 				}
 				for n, row := range rows {
 					for h := range a.Heads {
@@ -252,56 +265,76 @@ func TestAttentionCached(t *testing.T) {
 	})
 }
 
+// held is a row as the cache holds it.
+func held(x []float32, bf16 bool) []float32 {
+	y := append([]float32(nil), x...)
+	for i := range y {
+		if bf16 {
+			y[i] = quant.FromBF16(quant.BF16(y[i]))
+		}
+	}
+	return y
+}
+
 // A token's output must not depend on what else is in the call.
 func TestAttentionCachedIgnoresOtherSlots(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	a := AttentionParams{Heads: 4, KVHeads: 2, HeadDim: 16, Scale: 0.25, Mask: mask.Causal()}
 	const slots, maxT, width = 5, 70, 32
-	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	cache := randomCache(r, slots, maxT, 2, 16)
 	q, k, v := normal(r, slots, 64), normal(r, slots, width), normal(r, slots, width)
 	positions, at := []int32{69, 3, 66, 0, 30}, []int32{0, 1, 2, 3, 4}
 	p := NewPool(2)
 	defer p.Close()
 	all := poisoned(slots, 64)
-	AttentionCached(p, all, q, k, v, cache, positions, at, &a)
+	AttentionCached(p, all, q, k, v, &cache, positions, at, &a)
 	for n := range slots {
 		one := poisoned(1, 64)
-		AttentionCached(p, one, q.RowRange(n, n+1), k.RowRange(n, n+1), v.RowRange(n, n+1), cache, positions[n:n+1], at[n:n+1], &a)
+		AttentionCached(p, one, q.RowRange(n, n+1), k.RowRange(n, n+1), v.RowRange(n, n+1), &cache, positions[n:n+1], at[n:n+1], &a)
 		near(t, "row", dense(one), dense(all.RowRange(n, n+1)), 0)
 	}
+}
+
+// randomCache returns a full cache.
+func randomCache(r *rand.Rand, slots, maxT, heads, headDim int) Cache {
+	c, s := NewCache(slots, maxT, heads, headDim, false), newScratch(0)
+	for slot := range slots {
+		for position := range maxT {
+			for head := range heads {
+				c.store(slot, head, position, randoms(r, headDim), randoms(r, headDim), s)
+			}
+		}
+	}
+	return c
 }
 
 func benchmarkParams(T int) AttentionParams {
 	return AttentionParams{Batch: 1, T: T, Heads: 8, KVHeads: 8, HeadDim: 64, Scale: 0.125, Mask: mask.Causal()}
 }
 
+// BenchmarkAttention measures causal attention at the shapes of the bench specs, 4 sequences of 256 tokens, and of a longer one,
+// with the head's columns side by side as qkv has them. FLOPs are those of allowed pairs.
 func BenchmarkAttention(b *testing.B) {
-	for _, T := range []int{256, 1024} {
-		for _, backward := range []bool{false, true} {
-			b.Run(fmt.Sprintf("T%d/backward=%v", T, backward), func(b *testing.B) {
-				a := benchmarkParams(T)
-				r := rand.New(rand.NewPCG(1, 1))
-				_, q, k, v := projected(r, &a)
-				dall, _, _, _ := projected(r, &a)
-				dq, dk, dv := dall.Columns(0, 512), dall.Columns(512, 1024), dall.Columns(1024, 1536)
-				o, do, lse := poisoned(T, 512), normal(r, T, 512), make([]float32, T*8)
-				p := NewPool(0)
-				defer p.Close()
-				Attention(p, o, lse, q, k, v, &a)
-				flops := float64(8*T*T*64) * 2 // half of two products
-				b.ReportAllocs()
-				for b.Loop() {
-					if backward {
-						AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, &a)
-					} else {
-						Attention(p, o, lse, q, k, v, &a)
-					}
-				}
-				if backward {
-					flops *= 2.5
-				}
-				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+	for _, in := range []string{"f32", "bf16"} {
+		for _, d := range []struct{ batch, t, heads, width int }{{4, 256, 8, 64}, {1, 1024, 12, 64}, {1, 2048, 4, 128}} {
+			a := &AttentionParams{Batch: d.batch, T: d.t, Heads: d.heads, KVHeads: d.heads, HeadDim: d.width, Scale: 0.125, Mask: mask.Causal()}
+			rows, cols := d.batch*d.t, d.heads*d.width
+			qkv, o, do, dqkv := benchMat(rows, 3*cols), benchMat(rows, cols), benchMat(rows, cols), benchMat(rows, 3*cols)
+			q, k, v := qkv.Columns(0, cols), qkv.Columns(cols, 2*cols), qkv.Columns(2*cols, 3*cols)
+			dq, dk, dv := dqkv.Columns(0, cols), dqkv.Columns(cols, 2*cols), dqkv.Columns(2*cols, 3*cols)
+			lse := make([]float32, d.batch*d.heads*d.t)
+			p := NewPool(0)
+			if in == "bf16" {
+				p.InBF16()
+			}
+			name := fmt.Sprintf("/%dx%dx%dx%d/%s", d.batch, d.t, d.heads, d.width, in)
+			b.Run("forward"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, int(4*a.pairs()), func() { Attention(p, o, lse, q, k, v, a) })
 			})
+			b.Run("backward"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, int(10*a.pairs()), func() { AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, a) })
+			})
+			p.Close()
 		}
 	}
 }
@@ -310,13 +343,13 @@ func BenchmarkAttentionDecode(b *testing.B) {
 	const slots, maxT, width = 4, 1024, 512
 	a := benchmarkParams(1)
 	r := rand.New(rand.NewPCG(1, 1))
-	cache := Cache{K: randoms(r, slots*maxT*width), V: randoms(r, slots*maxT*width), Slots: slots, MaxT: maxT, Width: width}
+	cache := randomCache(r, slots, maxT, 8, 64)
 	q, k, v, o := normal(r, slots, width), normal(r, slots, width), normal(r, slots, width), poisoned(slots, width)
 	p := NewPool(0)
 	defer p.Close()
 	b.SetBytes(slots * maxT * width * 2 * 4)
 	b.ReportAllocs()
 	for b.Loop() {
-		AttentionCached(p, o, q, k, v, cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
+		AttentionCached(p, o, q, k, v, &cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
 	}
 }

@@ -5,6 +5,7 @@ import "github.com/tfc-dev/tfc/runtime/rng"
 // Dropout computes y = x/(1-prob) where key keeps element row*Cols+col and 0 elsewhere (Srivastava et al. 2014).
 // The gradient is the same call on dy. y may be x. prob is in [0, 1).
 func Dropout(p *Pool, y, x Mat, prob float32, key rng.Key) {
+	p.note("Dropout", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowDropout, y: y, a: x, scale: prob, key: key})
 }
 

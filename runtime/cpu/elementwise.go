@@ -3,7 +3,10 @@ package cpu
 // Matrices of one call have one shape. A result may be one of the operands; it may not overlap one in part.
 
 // Add computes y = a + b.
-func Add(p *Pool, y, a, b Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: rowAdd, y: y, a: a, b: b}) }
+func Add(p *Pool, y, a, b Mat) {
+	p.note("Add", cost{bytes: moved(y, a, b)})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowAdd, y: y, a: a, b: b})
+}
 
 func rowAdd(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k.b.Row(r)) }
 
@@ -16,6 +19,7 @@ func addTo(y, a, b []float32) {
 
 // AddScaled computes y = a + s*b.
 func AddScaled(p *Pool, y, a, b Mat, s float32) {
+	p.note("AddScaled", cost{bytes: moved(y, a, b)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddScaled, y: y, a: a, b: b, scale: s})
 }
 
@@ -24,6 +28,10 @@ func rowAddScaled(k *rowwise, r int, _ *scratch) {
 }
 
 func addScaledTo(y, a, b []float32, s float32) {
+	if s == 1 {
+		addTo(y, a, b)
+		return
+	}
 	a, b = a[:len(y)], b[:len(y)]
 	for i := range y {
 		y[i] = a[i] + s*b[i]
@@ -32,6 +40,7 @@ func addScaledTo(y, a, b []float32, s float32) {
 
 // Scale computes y = s*x.
 func Scale(p *Pool, y, x Mat, s float32) {
+	p.note("Scale", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowScale, y: y, a: x, scale: s})
 }
 
@@ -45,12 +54,16 @@ func scaleTo(y, x []float32, s float32) {
 }
 
 // Copy computes y = x.
-func Copy(p *Pool, y, x Mat) { p.runRows(y.Rows, y.Cols, rowwise{row: rowCopy, y: y, a: x}) }
+func Copy(p *Pool, y, x Mat) {
+	p.note("Copy", cost{bytes: moved(y, x)})
+	p.runRows(y.Rows, y.Cols, rowwise{row: rowCopy, y: y, a: x})
+}
 
 func rowCopy(k *rowwise, r int, _ *scratch) { copy(k.y.Row(r), k.a.Row(r)) }
 
 // AddBias computes y = x + bias for every row.
 func AddBias(p *Pool, y, x Mat, bias []float32) {
+	p.note("AddBias", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddBias, y: y, a: x, vector: bias})
 }
 
@@ -58,6 +71,7 @@ func rowAddBias(k *rowwise, r int, _ *scratch) { addTo(k.y.Row(r), k.a.Row(r), k
 
 // Activate computes y = act(x).
 func Activate(p *Pool, y, x Mat, act Activation) {
+	p.note("Activate", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowActivate, y: y, a: x, act: act})
 }
 
@@ -69,6 +83,7 @@ func rowActivate(k *rowwise, r int, _ *scratch) {
 
 // ActivateGrad computes dx = dy*act'(x).
 func ActivateGrad(p *Pool, dx, dy, x Mat, act Activation) {
+	p.note("ActivateGrad", cost{bytes: moved(dx, dy, x)})
 	p.runRows(dx.Rows, dx.Cols, rowwise{row: rowActivateGrad, y: dx, a: dy, b: x, act: act})
 }
 
@@ -78,6 +93,7 @@ func rowActivateGrad(k *rowwise, r int, _ *scratch) {
 
 // GLU computes y = act(gate)*up, the gated linear unit (Shazeer, "GLU Variants Improve Transformer", 2020).
 func GLU(p *Pool, y, gate, up Mat, act Activation) {
+	p.note("GLU", cost{bytes: moved(y, gate, up)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowGlu, y: y, a: gate, b: up, act: act})
 }
 
@@ -106,6 +122,7 @@ func mulLessTo(y, a, b []float32, shift float32) {
 
 // GLUGrad computes the gradients of GLU: dgate = dy*up*act'(gate) and dup = dy*act(gate).
 func GLUGrad(p *Pool, dgate, dup, dy, gate, up Mat, act Activation) {
+	p.note("GLUGrad", cost{bytes: moved(dgate, dup, dy, gate, up)})
 	p.runRows(dy.Rows, dy.Cols, rowwise{row: rowGluGrad, y: dgate, y2: dup, a: dy, b: gate, c: up, act: act})
 }
 
@@ -124,6 +141,7 @@ func rowGluGrad(k *rowwise, r int, s *scratch) {
 
 // Softcap computes y = cap*tanh(x/cap), which keeps y within ±cap (Gemma 2, 2024).
 func Softcap(p *Pool, y, x Mat, cap float32) {
+	p.note("Softcap", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowSoftcap, y: y, a: x, scale: cap})
 }
 
@@ -133,6 +151,7 @@ func rowSoftcap(k *rowwise, r int, _ *scratch) {
 
 // SoftcapGrad computes dx = dy*(1 - tanh²(x/cap)).
 func SoftcapGrad(p *Pool, dx, dy, x Mat, cap float32) {
+	p.note("SoftcapGrad", cost{bytes: moved(dx, dy, x)})
 	p.runRows(dx.Rows, dx.Cols, rowwise{row: rowSoftcapGrad, y: dx, a: dy, b: x, scale: cap})
 }
 

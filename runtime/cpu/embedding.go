@@ -2,6 +2,7 @@ package cpu
 
 // Embed writes row r of y as scale times row ids[r] of table. Every id must be a row of table.
 func Embed(p *Pool, y, table Mat, ids []int32, scale float32) {
+	p.note("Embed", cost{bytes: 2 * moved(y)}) // as many rows of the table
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowEmbed, y: y, a: table, ids: ids, scale: scale})
 }
 
@@ -9,6 +10,7 @@ func rowEmbed(k *rowwise, r int, _ *scratch) { scaleTo(k.y.Row(r), k.a.Row(int(k
 
 // AddPositions writes row r of y as row r of x plus row positions[r] of table. y may be x.
 func AddPositions(p *Pool, y, x, table Mat, positions []int32) {
+	p.note("AddPositions", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowAddPositions, y: y, a: x, b: table, ids: positions})
 }
 
@@ -18,6 +20,7 @@ func rowAddPositions(k *rowwise, r int, _ *scratch) {
 
 // EmbedGrad adds scale times row r of dy to row ids[r] of dtable, in the order of r.
 func EmbedGrad(p *Pool, dtable, dy Mat, ids []int32, scale float32) {
+	p.note("EmbedGrad", cost{bytes: moved(dy)})
 	p.embedGrad = embedGrad{dtable: dtable, dy: dy, ids: ids, scale: scale}
 	p.run(&p.embedGrad, (dy.Cols+embedColumns-1)/embedColumns)
 }

@@ -6,24 +6,23 @@ package cpu
 // blocks of k in rising order, and each block is summed step by step: the order depends on k alone.
 
 const (
-	blockK = 384 // steps of the sum in a block: a panel of B stays in the first-level cache
+	blockK = 512 // steps of a panel in a block: a panel of B stays close
 	blockN = 512 // columns of B that gemm packs at once
 	fewM   = 8   // up to this many rows B is read once and not packed
 )
 
-// blockOf returns the size of the block of the sum that starts at l: k cut in equal blocks of at most blockK.
-func blockOf(l, k int) int {
-	blocks := (k + blockK - 1) / blockK
-	size := ((k+blocks-1)/blocks + 15) &^ 15
+// blockOf returns the size of the block of the sum that starts at l: k cut in equal blocks of at most blockK steps of a panel.
+func (t *tiling) blockOf(l, k int) int {
+	blocks := ceil(k, blockK*t.pair)
+	size := (ceil(k, blocks) + 15) &^ 15
 	return min(size, k-l)
 }
 
 // rowsPerBlock is the number of rows of A packed at once: a few tiles, so that a product has many parts.
-func (v *variant) rowsPerBlock() int { return (64 + v.mr - 1) / v.mr * v.mr }
+func (t *tiling) rowsPerBlock() int { return ceil(64, t.mr) * t.mr }
 
-// gemm computes C = alpha*op(A)*op(B) + beta*C on the calling goroutine, where op transposes where asked.
-// With beta 0, C is not read.
-func gemm(c, a, b Mat, transA, transB bool, alpha, beta float32, s *scratch) {
+// gemm computes C = op(A)*op(B) + beta*C on the calling goroutine, where op transposes where asked. With beta 0, C is not read.
+func (t *tiling) gemm(c, a, b Mat, transA, transB bool, beta float32, s *scratch) {
 	k := a.Cols
 	if transA {
 		k = a.Rows
@@ -37,32 +36,34 @@ func gemm(c, a, b Mat, transA, transB bool, alpha, beta float32, s *scratch) {
 	if k == 0 {
 		return
 	}
-	v := active
-	if c.Rows <= fewM && !transA && transB && v.dotLanes > 0 {
-		v.dotProduct(c, a, b, alpha, beta != 0, s.tile)
+	if c.Rows <= fewM && !transA && transB && active.dotLanes > 0 {
+		active.dotProduct(c, a, b, beta != 0, s.tile)
 		return
 	}
 	ao, bo := operand{a, !transA}, operand{b, transB}
 	for l := 0; l < k; {
-		kc := blockOf(l, k)
+		kc := t.blockOf(l, k)
 		add := beta != 0 || l > 0
 		for j := 0; j < c.Cols; j += blockN {
 			nc := min(blockN, c.Cols-j)
 			var panels panelsOfB
-			if c.Rows <= fewM && !transB {
-				panels = v.directB(bo, j, nc, l, kc, s.packB)
+			if c.Rows <= fewM && !transB && !t.converts() {
+				panels = t.directB(bo, j, nc, l, kc, s.packB)
 			} else {
-				panels = v.packedB(bo, j, nc, l, kc, s.packB)
+				panels = t.packedB(bo, j, nc, l, kc, s.packB)
 			}
-			for i := 0; i < c.Rows; i += v.rowsPerBlock() {
-				mc := min(v.rowsPerBlock(), c.Rows-i)
-				v.packRows(s.packA, ao, i, mc, l, kc, alpha)
-				v.block(c.RowRange(i, i+mc).Columns(j, j+nc), s.packA, panels, kc, add, s.tile)
+			for i := 0; i < c.Rows; i += t.rowsPerBlock() {
+				mc := min(t.rowsPerBlock(), c.Rows-i)
+				t.packA.panels(s.packA, ao, i, mc, l, kc)
+				t.block(c.RowRange(i, i+mc).Columns(j, j+nc), s.packA, panels, t.steps(kc), add, s.tile)
 			}
 		}
 		l += kc
 	}
 }
+
+// converts says whether packing changes elements, so that factors cannot be read where they lie.
+func (t *tiling) converts() bool { return t.pair > 1 || t.packB.round }
 
 // scale multiplies c by beta; 0 clears it whatever it holds.
 func scale(c Mat, beta float32) {
@@ -78,17 +79,6 @@ func scale(c Mat, beta float32) {
 	}
 }
 
-// packRows packs rows i to i+m of alpha*op(A).
-func (v *variant) packRows(dst []float32, a operand, i, m, l, k int, alpha float32) {
-	v.packA.panels(dst, a, i, m, l, k)
-	if alpha != 1 {
-		dst = dst[:panelFloats(m, k, v.mr)]
-		for i := range dst {
-			dst[i] *= alpha
-		}
-	}
-}
-
 // panelsOfB is where a block finds its panels of B: full ones where they lie, at most one packed.
 type panelsOfB struct {
 	data  []float32
@@ -97,50 +87,50 @@ type panelsOfB struct {
 	edge  []float32 // the last panel, packed, where it is not as wide as the others
 }
 
-func (v *variant) packedB(b operand, j, n, l, k int, buf []float32) panelsOfB {
-	v.packB.panels(buf, b, j, n, l, k)
-	return panelsOfB{data: buf, width: v.nr * k, ld: v.nr * 4}
+func (t *tiling) packedB(b operand, j, n, l, k int, buf []float32) panelsOfB {
+	t.packB.panels(buf, b, j, n, l, k)
+	return panelsOfB{data: buf, width: t.nr * t.steps(k), ld: t.nr * 4}
 }
 
 // directB reads full panels from B itself, whose rows run along C's columns, and packs the edge alone.
-func (v *variant) directB(b operand, j, n, l, k int, buf []float32) panelsOfB {
-	p := panelsOfB{data: b.mat.Data[b.at(j, l):], width: v.nr, ld: b.mat.Stride * 4}
-	if edge := n % v.nr; edge != 0 {
-		v.packB.panel(buf, b, j+n-edge, edge, l, k)
+func (t *tiling) directB(b operand, j, n, l, k int, buf []float32) panelsOfB {
+	p := panelsOfB{data: b.mat.Data[b.at(j, l):], width: t.nr, ld: b.mat.Stride * 4}
+	if edge := n % t.nr; edge != 0 {
+		t.packB.panel(buf, b, j+n-edge, edge, l, k)
 		p.edge = buf
 	}
 	return p
 }
 
-// block computes c from packed rows of A and panels of B, over k steps. tile is room for one tile.
-func (v *variant) block(c Mat, a []float32, b panelsOfB, k int, add bool, tile []float32) {
+// block computes c from packed rows of A and panels of B, over k steps of the panels. tile is room for one tile.
+func (t *tiling) block(c Mat, a []float32, b panelsOfB, k int, add bool, tile []float32) {
 	ldc := c.Stride * 4
-	for j := 0; j < c.Cols; j += v.nr {
-		n := min(v.nr, c.Cols-j)
+	for j := 0; j < c.Cols; j += t.nr {
+		n := min(t.nr, c.Cols-j)
 		var panel *float32
 		ldb := b.ld
-		if n < v.nr && b.edge != nil {
-			panel, ldb = &b.edge[0], v.nr*4
+		if n < t.nr && b.edge != nil {
+			panel, ldb = &b.edge[0], t.nr*4
 		} else {
-			panel = &b.data[j/v.nr*b.width]
+			panel = &b.data[j/t.nr*b.width]
 		}
-		for i := 0; i < c.Rows; i += v.mr {
-			m := min(v.mr, c.Rows-i)
-			rows, kernel := v.tileFor(m)
+		for i := 0; i < c.Rows; i += t.mr {
+			m := min(t.mr, c.Rows-i)
+			rows, kernel := t.tileFor(m)
 			at := i*c.Stride + j
-			if rows == m && n == v.nr {
+			if rows == m && n == t.nr {
 				kernel(k, &a[i*k], panel, ldb, &c.Data[at], ldc, add)
 				continue
 			}
-			kernel(k, &a[i*k], panel, ldb, &tile[0], v.nr*4, false)
+			kernel(k, &a[i*k], panel, ldb, &tile[0], t.nr*4, false)
 			for r := range m {
-				row, t := c.Data[at+r*c.Stride:][:n], tile[r*v.nr:][:n]
+				row, from := c.Data[at+r*c.Stride:][:n], tile[r*t.nr:][:n]
 				if !add {
-					copy(row, t)
+					copy(row, from)
 					continue
 				}
 				for x := range row {
-					row[x] += t[x]
+					row[x] += from[x]
 				}
 			}
 		}
@@ -148,17 +138,17 @@ func (v *variant) block(c Mat, a []float32, b panelsOfB, k int, add bool, tile [
 }
 
 // tileFor returns the smallest kernel with at least m rows.
-func (v *variant) tileFor(m int) (rows int, kernel tileKernel) {
+func (t *tiling) tileFor(m int) (rows int, kernel tileKernel) {
 	i := 0
-	for i+1 < len(v.tileRows) && v.tileRows[i+1] >= m {
+	for i+1 < len(t.tileRows) && t.tileRows[i+1] >= m {
 		i++
 	}
-	return v.tileRows[i], v.tiles[i]
+	return t.tileRows[i], t.tiles[i]
 }
 
-// dotProduct computes C = alpha*A*Bᵀ, plus C with add, for few rows of A: B is read once, as it lies. out is room for a
+// dotProduct computes C = A*Bᵀ, plus C with add, for few rows of A: B is read once, as it lies. out is room for a
 // kernel's sums.
-func (v *variant) dotProduct(c, a, b Mat, alpha float32, add bool, out []float32) {
+func (v *variant) dotProduct(c, a, b Mat, add bool, out []float32) {
 	k := a.Cols
 	whole := k / v.dotLanes * v.dotLanes
 	for j := 0; j < c.Cols; {
@@ -187,9 +177,9 @@ func (v *variant) dotProduct(c, a, b Mat, alpha float32, add bool, out []float32
 					}
 					at := (i+r)*c.Stride + j + q
 					if add {
-						c.Data[at] += alpha * sum
+						c.Data[at] += sum
 					} else {
-						c.Data[at] = alpha * sum
+						c.Data[at] = sum
 					}
 				}
 			}

@@ -48,7 +48,7 @@ func HeadLossGrad(p *Pool, losses []float32, tile, dx, dw Mat, dbias []float32, 
 		Linear(p, logits, rows, w, Epilogue{Bias: bias})
 		t := headRows{losses: losses[from:to], logits: logits, grad: logits, targets: targets[from:to], head: h, raw: true, gradScale: gradScale}
 		t.run(p)
-		LinearWeightGrad(p, dw, logits, rows)
+		LinearWeightGrad(p, dw, logits, rows, true)
 		if dbias != nil {
 			BiasGrad(p, dbias, logits)
 		}
@@ -70,6 +70,11 @@ func CrossEntropyGrad(p *Pool, losses []float32, dlogits, logits Mat, targets []
 }
 
 func (t *headRows) run(p *Pool) {
+	name := "CrossEntropy"
+	if t.grad.Data != nil {
+		name = "CrossEntropyGrad"
+	}
+	p.note(name, cost{bytes: moved(t.logits, t.grad)})
 	t.each = max(1, partElements/max(1, t.logits.Cols))
 	p.headRows = *t
 	p.run(&p.headRows, ceil(t.logits.Rows, t.each))
@@ -122,9 +127,7 @@ func (t *headRows) row(r int, s *scratch) {
 		}
 		return
 	}
-	for i, v := range e {
-		d[i] = v * f
-	}
+	scaleTo(d, e, f)
 }
 
 // logits turns raw products into logits in place and returns the derivative of one by the other, but for the cap.

@@ -9,7 +9,6 @@ type kernels struct {
 	attention       attention
 	attentionGrad   attentionGrad
 	attentionCached attentionCached
-	cacheWrite      cacheWrite
 	product         product
 	sums            []float32 // of Linear, where y cannot hold them
 	biasGrad        biasGrad
@@ -17,4 +16,7 @@ type kernels struct {
 	gradNorm        gradNorm
 	adamw           adamw
 	headRows        headRows
+	narrow          narrowProduct
+	narrowing       narrowing
+	narrowRows      narrowRows
 }

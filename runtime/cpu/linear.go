@@ -62,6 +62,7 @@ func Linear(p *Pool, y, x, w Mat, e Epilogue) {
 			c = NewMat(p.sums, y.Rows, y.Cols)
 		}
 	}
+	p.note("Linear", p.productCost(y, x.Cols, x, w, e.Pre, e.Residual))
 	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = c, x, w, false, true, false, e, y
 	t.run(p)
 }
@@ -70,15 +71,26 @@ func Linear(p *Pool, y, x, w Mat, e Epilogue) {
 // dx may share memory with residual, element for element.
 func LinearInputGrad(p *Pool, dx, dy, w Mat, residual Mat) {
 	t := &p.product
+	p.note("LinearInputGrad", p.productCost(dx, dy.Cols, dy, w, residual))
 	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = dx, dy, w, false, false, false, Epilogue{Residual: residual}, dx
 	t.run(p)
 }
 
-// LinearWeightGrad computes dw += dyᵀ·x for dy [rows, out], x [rows, in], dw [out, in].
-func LinearWeightGrad(p *Pool, dw, dy, x Mat) {
+// LinearWeightGrad computes dw = dyᵀ·x, with add dw += dyᵀ·x, for dy [rows, out], x [rows, in], dw [out, in].
+func LinearWeightGrad(p *Pool, dw, dy, x Mat, add bool) {
 	t := &p.product
-	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = dw, dy, x, true, false, true, Epilogue{}, dw
+	old := Mat{}
+	if add {
+		old = dw
+	}
+	p.note("LinearWeightGrad", p.productCost(dw, dy.Rows, dy, x, old))
+	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = dw, dy, x, true, false, add, Epilogue{}, dw
 	t.run(p)
+}
+
+// productCost is that of a product with k steps of the sum whose result has the shape of c; more is what it moves besides.
+func (p *Pool) productCost(c Mat, k int, more ...Mat) cost {
+	return cost{bytes: moved(c) + moved(more...), flops: 2 * float64(c.Rows) * float64(c.Cols) * float64(k), product: [3]int{c.Rows, c.Cols, k}, in: p.Factors()}
 }
 
 // biasGrad holds the operands of BiasGrad.
@@ -91,6 +103,7 @@ const biasCols = 128 // columns that one part of BiasGrad sums
 
 // BiasGrad computes db += the column sums of dy, row by row.
 func BiasGrad(p *Pool, db []float32, dy Mat) {
+	p.note("BiasGrad", cost{bytes: moved(dy)})
 	p.biasGrad = biasGrad{db, dy}
 	p.run(&p.biasGrad, ceil(dy.Cols, biasCols))
 }
@@ -98,8 +111,10 @@ func BiasGrad(p *Pool, db []float32, dy Mat) {
 func (t *biasGrad) part(i int, _ *scratch) {
 	from := i * biasCols
 	to := min(from+biasCols, t.dy.Cols)
-	for r := range t.dy.Rows {
-		db := t.db[from:to]
-		addTo(db, db, t.dy.Row(r)[from:])
+	db, dy := t.db[from:to], t.dy.Columns(from, to)
+	if done := columnSumsVector(db, dy); done < len(db) {
+		for r := range dy.Rows {
+			addTo(db[done:], db[done:], dy.Row(r)[done:])
+		}
 	}
 }

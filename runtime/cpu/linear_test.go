@@ -151,8 +151,11 @@ func TestLinearGradients(t *testing.T) {
 				}, 4e-6*math.Sqrt(float64(out)))
 			}
 			gotW, gotB := copyOf(dw), append([]float32(nil), db...)
-			LinearWeightGrad(p, gotW, dy, x)
+			LinearWeightGrad(p, gotW, dy, x, true)
 			nearRows(t, fmt.Sprint(d, "dw"), gotW, func(i, j int) float64 { return wantW[i][j] + float64(dw.Row(i)[j]) }, 4e-6*math.Sqrt(float64(rows)))
+			written := poisoned(out, in)
+			LinearWeightGrad(p, written, dy, x, false)
+			nearRows(t, fmt.Sprint(d, "dw, written"), written, func(i, j int) float64 { return wantW[i][j] }, 4e-6*math.Sqrt(float64(rows)))
 			BiasGrad(p, gotB, dy)
 			nearRows(t, fmt.Sprint(d, "db"), NewMat(gotB, 1, out), func(_, j int) float64 {
 				v := float64(db[j])
@@ -181,7 +184,7 @@ func TestLinearPools(t *testing.T) {
 				Linear(p, y2, x, w, Epilogue{Bias: bias, Act: SiLU, Residual: residual})
 				LinearInputGrad(p, dx, dy, w, Mat{})
 				clear(dw.Data)
-				LinearWeightGrad(p, dw, dy, x)
+				LinearWeightGrad(p, dw, dy, x, true)
 				clear(db)
 				BiasGrad(p, db, dy)
 			}, y.Data, pre.Data, y2.Data, dx.Data, dw.Data, db)
@@ -226,23 +229,27 @@ func sameOnPools(t *testing.T, kernel func(p *Pool), outputs ...[]float32) {
 	}
 }
 
+// BenchmarkLinear measures products at the shapes of the bench specs, 4 sequences of 256 tokens, and at smaller ones.
 func BenchmarkLinear(b *testing.B) {
-	for _, workers := range []int{1, 2} {
-		for _, d := range [][3]int{{1, 2048, 512}, {4, 2048, 512}, {64, 512, 512}, {512, 512, 128}, {2048, 512, 512}, {2048, 2048, 512}, {2048, 512, 2048}, {1024, 4000, 256}} {
-			rows, out, in := d[0], d[1], d[2]
-			x, w, y, dw := benchMat(rows, in), benchMat(out, in), benchMat(rows, out), benchMat(out, in)
-			dx := benchMat(rows, in)
-			p := NewPool(workers)
-			name := fmt.Sprintf("%dx%dx%d/workers=%d", rows, out, in, workers)
-			b.Run("forward/"+name, func(b *testing.B) {
-				benchmarkGFLOPS(b, 2*rows*out*in, func() { Linear(p, y, x, w, Epilogue{}) })
+	for _, in := range []string{"f32", "bf16"} {
+		for _, d := range [][3]int{{64, 512, 512}, {1024, 1536, 512}, {1024, 512, 512}, {1024, 2048, 512}, {1024, 512, 2048}, {410, 10000, 512}, {1024, 2304, 768}, {1024, 3072, 768}, {81, 50304, 768}} {
+			rows, out, k := d[0], d[1], d[2]
+			x, w, y, dw := benchMat(rows, k), benchMat(out, k), benchMat(rows, out), benchMat(out, k)
+			dx := benchMat(rows, k)
+			p := NewPool(0)
+			if in == "bf16" {
+				p.InBF16()
+			}
+			name := fmt.Sprintf("/%dx%dx%d/", rows, out, k) + in
+			b.Run("forward"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, 2*rows*out*k, func() { Linear(p, y, x, w, Epilogue{}) })
 			})
-			b.Run("inputGrad/"+name, func(b *testing.B) {
-				benchmarkGFLOPS(b, 2*rows*out*in, func() { LinearInputGrad(p, dx, y, w, Mat{}) })
+			b.Run("inputGrad"+name, func(b *testing.B) {
+				benchmarkGFLOPS(b, 2*rows*out*k, func() { LinearInputGrad(p, dx, y, w, Mat{}) })
 			})
-			b.Run("weightGrad/"+name, func(b *testing.B) {
+			b.Run("weightGrad"+name, func(b *testing.B) {
 				clear(dw.Data)
-				benchmarkGFLOPS(b, 2*rows*out*in, func() { LinearWeightGrad(p, dw, y, x) })
+				benchmarkGFLOPS(b, 2*rows*out*k, func() { LinearWeightGrad(p, dw, y, x, true) })
 			})
 			p.Close()
 		}

@@ -145,17 +145,8 @@ func foldLanes64(l *[sumLanes]float64) float64 {
 
 // rowMax returns the largest element of x, -Inf where there is none. A NaN may or may not count.
 func rowMax(x []float32) float32 {
-	var lanes [sumLanes]float32
-	for i := range lanes {
-		lanes[i] = -inf
-	}
-	top := -inf
-	for i := maxVector(x, &lanes); i < len(x); i++ {
-		if x[i] > top {
-			top = x[i]
-		}
-	}
-	for _, v := range lanes {
+	top, done := maxVector(x)
+	for _, v := range x[done:] {
 		if v > top {
 			top = v
 		}

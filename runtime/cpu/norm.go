@@ -29,14 +29,24 @@ func RMSNorm(p *Pool, y Mat, stats []float32, x Mat, w []float32, n RMS) {
 
 // AddLayerNorm computes sum = a + b and y = LayerNorm(sum) in one pass. sum may be a or b.
 func AddLayerNorm(p *Pool, sum, y Mat, stats []float32, a, b Mat, w, bias []float32, n LN) {
+	p.note(addOr(sum, "AddLayerNorm", "LayerNorm"), cost{bytes: moved(sum, y, a, b)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowNorm, y: y, y2: sum, a: a, b: b,
 		norm: norm{centred: true, eps: n.Eps, group: groupOr(n.Group, y.Cols), w: w, bias: bias, stats: stats}})
 }
 
 // AddRMSNorm computes sum = a + b and y = RMSNorm(sum) in one pass. sum may be a or b.
 func AddRMSNorm(p *Pool, sum, y Mat, stats []float32, a, b Mat, w []float32, n RMS) {
+	p.note(addOr(sum, "AddRMSNorm", "RMSNorm"), cost{bytes: moved(sum, y, a, b)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowNorm, y: y, y2: sum, a: a, b: b,
 		norm: norm{eps: n.Eps, offset: n.Offset, group: groupOr(n.Group, y.Cols), w: w, stats: stats}})
+}
+
+// addOr names a kernel by whether it adds first.
+func addOr(sum Mat, add, only string) string {
+	if sum.Data != nil {
+		return add
+	}
+	return only
 }
 
 // norm is either kind: RMSNorm is LayerNorm about 0 instead of the mean, without a bias.

@@ -3,12 +3,14 @@ package cpu
 // LayerNormGrad computes dx = residual + the gradient of LayerNorm and adds the gradients of w and b to dw and db.
 // stats are those that LayerNorm stored. db may be nil, and residual.Data, for 0. dx may be dy, x or residual.
 func LayerNormGrad(p *Pool, dx Mat, dw, db []float32, dy, x Mat, w, stats []float32, residual Mat, n LN) {
+	p.note("LayerNormGrad", cost{bytes: moved(dx, dy, x, residual)})
 	p.normGradients(dx, dw, db, dy, x, residual, norm{centred: true, group: groupOr(n.Group, dx.Cols), w: w, stats: stats})
 }
 
 // RMSNormGrad computes dx = residual + the gradient of RMSNorm and adds the gradient of w to dw. stats are those that
 // RMSNorm stored. residual.Data may be nil, for 0. dx may be dy, x or residual.
 func RMSNormGrad(p *Pool, dx Mat, dw []float32, dy, x Mat, w, stats []float32, residual Mat, n RMS) {
+	p.note("RMSNormGrad", cost{bytes: moved(dx, dy, x, residual)})
 	p.normGradients(dx, dw, nil, dy, x, residual, norm{offset: n.Offset, group: groupOr(n.Group, dx.Cols), w: w, stats: stats})
 }
 

@@ -10,6 +10,7 @@ type zeroing struct{ x []float32 }
 
 // Zero sets x to 0.
 func Zero(p *Pool, x []float32) {
+	p.note("Zero", cost{bytes: floats(x)})
 	p.zeroing = zeroing{x}
 	p.run(&p.zeroing, ceil(len(x), optimChunk))
 }
@@ -24,6 +25,7 @@ type gradNorm struct {
 
 // GradNorm returns the L2 norm of g. Squares are summed in float64, in chunks of a fixed size.
 func GradNorm(p *Pool, g []float32) float32 {
+	p.note("GradNorm", cost{bytes: floats(g)})
 	n := ceil(len(g), optimChunk)
 	t := &p.gradNorm
 	t.g = g
@@ -73,6 +75,7 @@ type adamw struct {
 // torch.optim.AdamW: the weights decay first, and eps is added to the corrected root. w are the weights, g their
 // gradients, m and v the first and second moments, all of one length; g is not changed.
 func AdamW(p *Pool, w, g, m, v []float32, o AdamWStep) {
+	p.note("AdamW", cost{bytes: floats(w, w, g, m, m, v, v)}) // g is only read
 	p.adamw = adamw{w, g[:len(w)], m[:len(w)], v[:len(w)], o.factors()}
 	p.run(&p.adamw, ceil(len(w), optimChunk))
 }

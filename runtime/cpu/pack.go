@@ -1,5 +1,7 @@
 package cpu
 
+import "math"
+
 // An operand is one factor of a product seen along the sum: element (i, l) has index i in C and step l of the sum.
 type operand struct {
 	mat    Mat
@@ -14,55 +16,115 @@ func (o operand) at(i, l int) int {
 	return l*o.mat.Stride + i
 }
 
-// panelFloats returns the size of n elements by k steps packed in panels of the given width.
-func panelFloats(n, k, width int) int { return (n + width - 1) / width * width * k }
+// steps is how many steps of a panel k steps of the sum take.
+func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
 
-// panels packs elements i0 to i0+n, steps l0 to l0+k, into panels: width elements wide, the last one filled up with
-// zeros, each panel step after step.
+// copySteps is how many steps copy is given at once: their lines, one below the other, fit a set of the first-level cache.
+const copySteps = 8
+
+// panels packs elements i0 to i0+n, steps l0 to l0+k of the sum, into panels: width elements wide, each panel step after step. The
+// last one is filled up with whatever is at hand: a tile's rows and columns do not mix, and those beyond n are not kept.
 func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
+	steps := (k + p.pair - 1) / p.pair
+	if whole := k / p.pair / copySteps * copySteps; !o.alongK && p.copy != nil && whole > 0 {
+		// Rows that run across the panels are taken a few at a time through all full panels, so that a line is read once.
+		full := n / p.width * p.width
+		for step := 0; step < whole; step += copySteps {
+			for at := 0; at < full; at += p.width {
+				p.copy(copySteps, &o.mat.Data[o.at(i0+at, l0+step*p.pair)], o.mat.Stride*4, &dst[at*steps+step*p.width])
+			}
+		}
+		for at := 0; at < full; at += p.width {
+			p.panel(dst[at*steps+whole*p.width:(at+p.width)*steps], o, i0+at, p.width, l0+whole*p.pair, k-whole*p.pair)
+			if p.round {
+				roundBF16(dst[at*steps:][:whole*p.width])
+			}
+		}
+		dst, i0, n = dst[full*steps:], i0+full, n-full
+	}
 	for done := 0; done < n; done += p.width {
-		p.panel(dst[done*k:(done+p.width)*k], o, i0+done, min(p.width, n-done), l0, k)
+		p.panel(dst[done*steps:(done+p.width)*steps], o, i0+done, min(p.width, n-done), l0, k)
 	}
 }
 
-// panel packs up to width elements.
+// panel packs up to width elements. In pairs, an element of a step has two steps of the sum in bf16, the earlier one in its low half;
+// after an odd last step comes a zero.
 func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
-	if !o.alongK {
-		if p.copy != nil && n == p.width {
-			p.copy(k, &o.mat.Data[o.at(i0, l0)], o.mat.Stride*4, &dst[0])
-			return
+	whole := k / p.pair // steps of the panel that vector kernels may pack
+	switch {
+	case !o.alongK && p.copy != nil && (n == p.width || o.at(i0, l0+k-1)+p.width <= len(o.mat.Data)):
+		if whole > 0 {
+			p.copy(whole, &o.mat.Data[o.at(i0, l0)], o.mat.Stride*4, &dst[0])
 		}
+		p.scalar(dst, o, i0, 0, n, l0, whole, k)
+	case !o.alongK && p.pair == 1:
 		for l := range k {
 			row := dst[l*p.width : (l+1)*p.width]
 			from := o.at(i0, l0+l)
 			copy(row, o.mat.Data[from:from+n])
 			clear(row[n:])
 		}
-		return
-	}
-	i := 0
-	if p.transpose != nil && k >= p.block {
-		groups := k / p.block
-		for ; i+p.lanes <= n; i += p.lanes {
-			p.transpose(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, &dst[i], p.width*4)
-			packScalar(dst, o, i0, i, i+p.lanes, l0, groups*p.block, k, p.width)
+	default:
+		step := 0
+		if groups := whole / max(1, p.block); o.alongK && p.transpose != nil && groups > 0 {
+			for i := 0; i < n; i += p.lanes {
+				p.transpose(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, min(p.lanes, n-i), &dst[i], p.width*4)
+			}
+			step = groups * p.block
+		}
+		p.scalar(dst, o, i0, 0, n, l0, step, k)
+		for at := step * p.width; at < len(dst) && n < p.width; at += p.width {
+			clear(dst[at+n : at+p.width])
 		}
 	}
-	packScalar(dst, o, i0, i, n, l0, 0, k, p.width)
-	if n < p.width {
-		for l := range k {
-			clear(dst[l*p.width+n : (l+1)*p.width])
+	if p.round {
+		roundBF16(dst)
+	}
+}
+
+// scalar packs elements from to to, of the panel's steps those from one on.
+func (p *packer) scalar(dst []float32, o operand, i0, from, to, l0, step, k int) {
+	if step*p.pair >= k {
+		return
+	}
+	along := 1 // from one step of the sum to the next
+	if !o.alongK {
+		along = o.mat.Stride
+	}
+	for i := from; i < to; i++ {
+		src := o.mat.Data[o.at(i0+i, l0):]
+		if p.pair == 1 {
+			for l := step; l < k; l++ {
+				dst[l*p.width+i] = src[l*along]
+			}
+			continue
+		}
+		for l := 2 * step; l < k; l += 2 {
+			pair := bf16Bits(src[l*along]) >> 16
+			if l+1 < k {
+				pair |= bf16Bits(src[(l+1)*along])
+			}
+			dst[l/2*p.width+i] = math.Float32frombits(pair)
 		}
 	}
 }
 
-// packScalar packs elements from to to, steps fromL to k, of a panel whose source runs along k.
-func packScalar(dst []float32, o operand, i0, from, to, l0, fromL, k, width int) {
-	for i := from; i < to; i++ {
-		at := o.at(i0+i, l0)
-		src := o.mat.Data[at : at+k]
-		for l := fromL; l < k; l++ {
-			dst[l*width+i] = src[l]
-		}
+// bf16Bits rounds x to bf16, to nearest and ties to even, and returns it in the high half. Subnormal numbers become 0, as the
+// instructions that multiply bf16 have it.
+func bf16Bits(x float32) uint32 {
+	b := math.Float32bits(x)
+	switch {
+	case b&0x7f800000 == 0:
+		return b & 0x80000000
+	case x != x:
+		return b&0xffff0000 | 0x400000
+	}
+	return (b + 0x7fff + b>>16&1) & 0xffff0000
+}
+
+// roundBF16 rounds every element to bf16.
+func roundBF16(x []float32) {
+	for i := roundBF16Vector(x); i < len(x); i++ {
+		x[i] = math.Float32frombits(bf16Bits(x[i]))
 	}
 }

@@ -63,3 +63,30 @@ func store4(c *float32, add bool, c0, c1, c2, c3 float32) {
 	}
 	row[0], row[1], row[2], row[3] = c0, c1, c2, c3
 }
+
+// plainMultiplyAdd is a loop of multiply-adds in plain Go.
+var plainMultiplyAdd = multiplyAdd{Rate{Type: "f32", Width: 32}, func(n int, x *float32) {
+	y := unsafe.Slice(x, 4)
+	a, b, c, d, e, f := y[0], y[1], y[2], y[3], y[0], y[1]
+	for range n {
+		a += y[2] * y[3]
+		b += y[2] * y[3]
+		c += y[2] * y[3]
+		d += y[2] * y[3]
+		e += y[2] * y[3]
+		f += y[2] * y[3]
+	}
+	y[0] = a + b + c + d + e + f
+}, 6 * 2}
+
+// readPlain reads x.
+func readPlain(x, sum []float32) {
+	var a, b, c, d float32
+	for ; len(x) >= 4; x = x[4:] {
+		a += x[0]
+		b += x[1]
+		c += x[2]
+		d += x[3]
+	}
+	sum[0] = a + b + c + d
+}

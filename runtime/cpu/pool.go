@@ -22,8 +22,12 @@ type Pool struct {
 	spins   int
 	closed  atomic.Bool
 
+	bf16 bool // products round their factors to bf16
+
 	task  task
 	parts int
+
+	recorder *recorder // nil unless a profile is taken
 
 	_ [64]byte // the counters below change often; keep them off the lines of what is only read
 	// todo counts the parts not yet taken in its low half, and runs in its high half, so that a worker which was held up
@@ -41,6 +45,7 @@ const spinsBeforeSleep = 4000
 
 // NewPool starts a pool of the given number of workers, the caller counted as one; 0 means GOMAXPROCS.
 func NewPool(workers int) *Pool {
+	choose()
 	cores := runtime.GOMAXPROCS(0)
 	if workers <= 0 {
 		workers = cores
@@ -50,14 +55,36 @@ func NewPool(workers int) *Pool {
 		p.spins = spinsBeforeSleep // with fewer cores, who looks out keeps another from working
 	}
 	p.caller.init()
-	for range workers {
-		p.scratch = append(p.scratch, newScratch())
+	for i := range workers {
+		p.scratch = append(p.scratch, newScratch(i))
 	}
 	for i := range p.sleep {
 		p.sleep[i].init()
 		go p.work(&p.sleep[i], p.scratch[i+1])
 	}
 	return p
+}
+
+// InBF16 makes products, those of attention too, round their factors to bf16; sums stay f32, as do all numbers in memory. A
+// product of at most eight rows may keep its factors as they are. It returns p.
+func (p *Pool) InBF16() *Pool {
+	p.bf16 = true
+	return p
+}
+
+func (p *Pool) tiling() *tiling {
+	if p.bf16 {
+		return active.bf16
+	}
+	return active.f32
+}
+
+// Factors names the type that products round their factors to: bf16, or f32 where they do not round.
+func (p *Pool) Factors() string {
+	if p.bf16 {
+		return "bf16"
+	}
+	return "f32"
 }
 
 // Close ends the workers. The pool must not be used afterwards; a second Close does nothing.
@@ -73,6 +100,14 @@ func (p *Pool) Workers() int { return len(p.scratch) }
 
 // run computes parts 0..n-1 of t and returns when all are done.
 func (p *Pool) run(t task, n int) {
+	if p.recorder != nil {
+		p.recorder.run(p, t, n)
+		return
+	}
+	p.start(t, n)
+}
+
+func (p *Pool) start(t task, n int) {
 	if n <= 1 || len(p.sleep) == 0 {
 		for i := range n {
 			t.part(i, p.scratch[0])

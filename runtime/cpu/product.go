@@ -8,7 +8,7 @@ type product struct {
 	add            bool // C holds a summand
 	epilogue       Epilogue
 	y              Mat // where the epilogue writes; C itself unless the epilogue needs both
-	v              *variant
+	t              *tiling
 
 	// The piece under way: steps l to l+kc of the sum, blocks of size block, and columns j to j+nc.
 	l, kc, block, j, nc int
@@ -39,8 +39,8 @@ func (t *product) run(p *Pool) {
 	if m == 0 || n == 0 {
 		return
 	}
-	v := active
-	t.v = v
+	v := p.tiling()
+	t.t = v
 	if m <= fewM || k == 0 || m*n*k <= smallWork {
 		t.partCols = max(v.nr, ceil(smallWork, m*max(k, 1)*v.nr)*v.nr)
 		p.run((*fewParts)(t), ceil(n, t.partCols))
@@ -48,17 +48,17 @@ func (t *product) run(p *Pool) {
 	}
 	t.partRows = min(v.rowsPerBlock(), ceil(m, wantParts*v.mr)*v.mr)
 	rowParts := ceil(m, t.partRows)
-	t.block = blockOf(0, k)
-	t.packPanels = ceil(packFloats, v.nr*t.block)
+	t.block = v.blockOf(0, k)
+	t.packPanels = ceil(packFloats, v.nr*v.steps(t.block))
 	nc := min(productN, n)
-	kc := max(1, pieceFloats/(nc*t.block)) * t.block
+	kc := max(1, pieceFloats/(nc*v.steps(t.block))) * t.block
 	for t.l = 0; t.l < k; t.l += t.kc {
 		t.kc = min(kc, k-t.l)
 		for t.j = 0; t.j < n; t.j += nc {
 			t.nc = min(nc, n-t.j)
 			panels := ceil(t.nc, v.nr)
-			if need := panels * v.nr * t.kc; len(t.packed) < need {
-				t.packed = make([]float32, need)
+			if need := panels * v.nr * v.steps(t.kc); len(t.packed) < need {
+				t.packed = Floats(need)
 			}
 			p.run((*packParts)(t), ceil(t.kc, t.block)*ceil(panels, t.packPanels))
 			t.partCols = max(minPanels, ceil(panels, ceil(wantParts, rowParts))) * v.nr
@@ -69,7 +69,7 @@ func (t *product) run(p *Pool) {
 
 // blockAt returns the size of the block of the sum at l in the piece under way, and its panels.
 func (t *product) blockAt(l int) (size int, panels []float32) {
-	return min(t.block, t.l+t.kc-l), t.packed[ceil(t.nc, t.v.nr)*t.v.nr*(l-t.l):]
+	return min(t.block, t.l+t.kc-l), t.packed[ceil(t.nc, t.t.nr)*t.t.nr*t.t.steps(l-t.l):]
 }
 
 // steps returns the length of the sum.
@@ -81,15 +81,15 @@ func (t *product) steps() int {
 }
 
 func (t *packParts) part(i int, _ *scratch) {
-	width := t.packPanels * t.v.nr
+	width := t.packPanels * t.t.nr
 	groups := ceil(t.nc, width)
 	l, from := t.l+i/groups*t.block, i%groups*width
 	size, panels := (*product)(t).blockAt(l)
-	t.v.packB.panels(panels[from*size:], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), l, size)
+	t.t.packB.panels(panels[from*t.t.steps(size):], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), l, size)
 }
 
 func (t *blockParts) part(i int, s *scratch) {
-	v := t.v
+	v := t.t
 	colParts := ceil(t.nc, t.partCols)
 	row, col := i/colParts*t.partRows, i%colParts*t.partCols
 	m, n := min(t.partRows, t.c.Rows-row), min(t.partCols, t.nc-col)
@@ -100,8 +100,9 @@ func (t *blockParts) part(i int, s *scratch) {
 	}
 	for l := t.l; l < t.l+t.kc; l += t.block {
 		size, panels := (*product)(t).blockAt(l)
-		v.packRows(s.packA, operand{t.a, !t.transA}, row, m, l, size, 1)
-		v.block(c, s.packA, panelsOfB{data: panels[col*size:], width: v.nr * size, ld: v.nr * 4}, size, add, s.tile)
+		steps := v.steps(size)
+		v.packA.panels(s.packA, operand{t.a, !t.transA}, row, m, l, size)
+		v.block(c, s.packA, panelsOfB{data: panels[col*steps:], width: v.nr * steps, ld: v.nr * 4}, steps, add, s.tile)
 		add = true
 	}
 	if t.l+t.kc == (*product)(t).steps() {
@@ -121,7 +122,11 @@ func (t *fewParts) part(i int, s *scratch) {
 	if t.epilogue.start(c, 0, from) || t.add {
 		beta = 1
 	}
-	gemm(c, t.a, b(from, to), t.transA, t.transB, 1, beta, s)
+	if !t.transA && t.transB && active.stream != nil && (c.Rows <= fewM || !t.t.converts()) {
+		active.streamProduct(c, t.a, b(from, to), beta != 0, s.tile)
+	} else {
+		t.t.gemm(c, t.a, b(from, to), t.transA, t.transB, beta, s)
+	}
 	t.epilogue.finish(t.y, c, 0, from, s)
 }
 

@@ -30,6 +30,7 @@ func NewRopeTable(freqs []float32, mscale float32, maxPositions int, interleaved
 // 2*len(freqs) entries of a head turn, the rest is copied. With inverse it multiplies by the transposed rotation instead,
 // which takes dy to dx. y may be x. Every position must be in the table, and headDim at least 2*len(freqs).
 func RoPE(p *Pool, y, x Mat, t *RopeTable, positions []int32, heads, headDim int, inverse bool) {
+	p.note("RoPE", cost{bytes: moved(y, x)})
 	p.runRows(y.Rows, y.Cols, rowwise{row: rowRope, y: y, a: x, rope: t, ids: positions, heads: heads, width: headDim, inverse: inverse})
 }
 

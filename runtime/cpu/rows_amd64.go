@@ -4,8 +4,6 @@ package cpu
 // all of the row: a tail shorter than a register goes through a full one, so that what an element becomes does not
 // depend on where in the row it is. The switches, unlike tables, let the compiler keep the tails on the stack.
 
-const rowStep = 16 // elements; whole registers of every variant
-
 func expVector(dst, x []float32, shift float32, sums *[sumLanes]float32) bool {
 	if active.rows == rowsPlain {
 		return false
@@ -292,15 +290,79 @@ func adamwVector(w, g, m, v []float32, f *[9]float32) int {
 	return n
 }
 
-func maxVector(x []float32, tops *[sumLanes]float32) int {
+func maxVector(x []float32) (top float32, done int) {
+	n := len(x) &^ (rowStep - 1)
+	switch {
+	case active.rows == rowsPlain || n == 0:
+		return -inf, 0
+	case active.rows == rowsAVX512:
+		top = maxAVX512(&x[0], n)
+	default:
+		top = maxAVX2(&x[0], n)
+	}
+	return top, n
+}
+
+func roundBF16Vector(x []float32) int {
 	n := len(x) &^ (rowStep - 1)
 	switch {
 	case active.rows == rowsPlain || n == 0:
 		return 0
 	case active.rows == rowsAVX512:
-		maxAVX512(&x[0], n, tops)
+		roundBF16AVX512(&x[0], n)
 	default:
-		maxAVX2(&x[0], n, tops)
+		roundBF16AVX2(&x[0], n)
 	}
 	return n
+}
+
+// readFloats is what the kernels that read take in a step.
+const readFloats = 64
+
+// readVector reads all of x, a multiple of readFloats.
+func readVector(x, sum []float32) {
+	switch {
+	case len(x) == 0:
+	case active.rows == rowsAVX512:
+		readAVX512(&x[0], len(x), &sum[0])
+	case active.rows == rowsAVX2:
+		readAVX2(&x[0], len(x), &sum[0])
+	default:
+		readPlain(x, sum)
+	}
+}
+
+// multiplyAdds lists the kinds of multiply-adds that this machine has.
+func multiplyAdds() []multiplyAdd {
+	var list []multiplyAdd
+	for _, v := range variants() {
+		switch v {
+		case avx512bf16:
+			list = append(list, multiplyAdd{Rate{Type: "bf16", Width: 512}, multiplyAddsBF16, 12 * 32 * 2})
+		case avx512:
+			list = append(list, multiplyAdd{Rate{Type: "f32", Width: 512}, multiplyAddsAVX512, 12 * 16 * 2})
+		case avx2:
+			list = append(list, multiplyAdd{Rate{Type: "f32", Width: 256}, multiplyAddsAVX2, 12 * 8 * 2})
+		}
+	}
+	if len(list) == 0 {
+		list = append(list, plainMultiplyAdd)
+	}
+	return list
+}
+
+// columnSumsVector adds the rows of x to sum and returns how many leading columns it has done.
+func columnSumsVector(sum []float32, x Mat) int {
+	each, kernel := 128, columnSumsAVX512
+	switch {
+	case active.rows == rowsPlain || x.Rows == 0:
+		return 0
+	case active.rows == rowsAVX2:
+		each, kernel = 64, columnSumsAVX2
+	}
+	at := 0
+	for ; at+each <= len(sum); at += each {
+		kernel(&sum[at], &x.Data[at], x.Rows, x.Stride*4)
+	}
+	return at
 }

@@ -19,4 +19,12 @@ func normGradVector(_, _, _, _ []float32, _, _, _, _, _ float32) int            
 func squaresVector([]float32, float64, *[sumLanes]float64) int                              { return 0 }
 func dot64Vector(_, _ []float32, _ *[sumLanes]float64) int                                  { return 0 }
 func adamwVector(_, _, _, _ []float32, _ *[9]float32) int                                   { return 0 }
-func maxVector([]float32, *[sumLanes]float32) int                                           { return 0 }
+func maxVector([]float32) (float32, int)                                                    { return -inf, 0 }
+func columnSumsVector([]float32, Mat) int                                                   { return 0 }
+func roundBF16Vector([]float32) int                                                         { return 0 }
+
+const readFloats = 64
+
+func readVector(x, sum []float32) { readPlain(x, sum) }
+
+func multiplyAdds() []multiplyAdd { return []multiplyAdd{plainMultiplyAdd} }

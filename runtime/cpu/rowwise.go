@@ -21,6 +21,9 @@ type rowwise struct {
 	inverse bool // rotate back
 }
 
+// rowStep is the elements that vector kernels take at a time: whole registers of every variant.
+const rowStep = 16
+
 // partElements is the number of matrix elements that one part of a light kernel handles: about what a core gets through
 // while another wakes up.
 const partElements = 8192

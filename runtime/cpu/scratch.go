@@ -2,6 +2,7 @@ package cpu
 
 // scratch is the working memory of one worker. A part finds garbage in it, so its result cannot depend on the worker.
 type scratch struct {
+	worker       int
 	packA, packB []float32 // gemm: packed rows of A, packed columns of B
 	tile         []float32 // gemm: one tile of C
 
@@ -14,11 +15,12 @@ const (
 	maxBlockM = 70
 )
 
-func newScratch() *scratch {
+func newScratch(worker int) *scratch {
 	return &scratch{
-		packA: make([]float32, maxBlockM*blockK),
-		packB: make([]float32, blockN*blockK),
-		tile:  make([]float32, maxTile),
+		worker: worker,
+		packA:  make([]float32, maxBlockM*blockK),
+		packB:  make([]float32, blockN*blockK),
+		tile:   make([]float32, maxTile),
 	}
 }
 

@@ -12,26 +12,54 @@ func variants() []*variant {
 	}
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		all = append([]*variant{avx512}, all...)
+		if cpu.X86.HasAVX512BF16 && cpu.X86.HasAVX512BW {
+			all = append([]*variant{avx512bf16}, all...)
+		}
 	}
 	return all
 }
 
+var avx512bf16 = func() *variant {
+	v := *avx512
+	v.name, v.bf16 = "avx512bf16", tilingBF16
+	return &v
+}()
+
 var avx512 = &variant{
-	name: "avx512", mr: 14, nr: 32,
-	tileRows: []int{14, 8, 4, 2, 1},
-	tiles:    []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
-	packA:    packer{14, transposeAAVX512, 14, 16, copyAAVX512},
-	packB:    packer{32, transposeBAVX512, 16, 16, copyBAVX512},
+	name: "avx512", f32: tilingAVX512, bf16: tilingAVX512.rounded(),
 	dotLanes: 16, dotRows: []int{4, 2, 1}, dots: []dotKernel{dot4AVX512, dot2AVX512, dot1AVX512},
-	rows: rowsAVX512,
+	rows: rowsAVX512, attend: avx512Attend,
+	stream: []streamKernel{stream4AVX512, stream2AVX512, stream1AVX512},
 }
 
 var avx2 = &variant{
-	name: "avx2", mr: 6, nr: 16,
+	name: "avx2", f32: tilingAVX2, bf16: tilingAVX2.rounded(),
+	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
+	rows: rowsAVX2, attend: avx2Attend,
+	stream: []streamKernel{stream4AVX2, stream2AVX2, stream1AVX2},
+}
+
+var tilingAVX512 = &tiling{
+	mr: 14, nr: 32, pair: 1,
+	tileRows: []int{14, 8, 4, 2, 1},
+	tiles:    []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
+	packA:    packer{width: 14, pair: 1, transpose: transposeAAVX512, lanes: 14, block: 16, copy: copyAAVX512},
+	packB:    packer{width: 32, pair: 1, transpose: transposeBAVX512, lanes: 16, block: 16, copy: copyBAVX512},
+}
+
+// tilingBF16 is for the instructions of AVX512-BF16.
+var tilingBF16 = &tiling{
+	mr: 14, nr: 32, pair: 2,
+	tileRows: []int{14, 8, 4, 2, 1},
+	tiles:    []tileKernel{tileBF1614x32, tileBF168x32, tileBF164x32, tileBF162x32, tileBF161x32},
+	packA:    packer{width: 14, pair: 2, transpose: transposeABF16, lanes: 14, block: 16, copy: copyABF16},
+	packB:    packer{width: 32, pair: 2, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
+}
+
+var tilingAVX2 = &tiling{
+	mr: 6, nr: 16, pair: 1,
 	tileRows: []int{6, 4, 2, 1},
 	tiles:    []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
-	packA:    packer{6, transposeAAVX2, 6, 8, copyAAVX2},
-	packB:    packer{16, transposeBAVX2, 8, 8, copyBAVX2},
-	dotLanes: 8, dotRows: []int{2, 1}, dots: []dotKernel{dot2AVX2, dot1AVX2},
-	rows: rowsAVX2,
+	packA:    packer{width: 6, pair: 1, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2},
+	packB:    packer{width: 16, pair: 1, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2},
 }

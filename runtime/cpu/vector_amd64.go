@@ -149,10 +149,10 @@ func squaresAVX512(x *float32, n int, mean float64, sums *[16]float64)
 //go:noescape
 func dot64AVX512(x *float32, y *float32, n int, sums *[16]float64)
 
-// maxAVX512 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+// maxAVX512 returns the largest of n elements, a multiple of 16 above 0. A NaN may be lost.
 //
 //go:noescape
-func maxAVX512(x *float32, n int, tops *[16]float32)
+func maxAVX512(x *float32, n int) float32
 
 // keepAVX512 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
 // counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
@@ -165,6 +165,20 @@ func keepAVX512(dst *float32, n int, c *[8]uint32)
 //
 //go:noescape
 func normalAVX512(dst *float32, n int, c *[6]uint32, scale float64)
+
+// roundBF16AVX512 rounds n floats, a multiple of 16, to bf16.
+func roundBF16AVX512(x *float32, n int)
+
+// columnSumsAVX512 adds rows of x, ld bytes apart, to 128 sums, row by row.
+//
+//go:noescape
+func columnSumsAVX512(sum *float32, x *float32, rows int, ld int)
+
+// multiplyAddsAVX512 does n times 12 multiply-adds of 16 floats, of numbers that start at x.
+func multiplyAddsAVX512(n int, x *float32)
+
+// readAVX512 reads n floats, a multiple of 64, and adds them up in sum, 16 floats.
+func readAVX512(x *float32, n int, sum *float32)
 
 // tile6x16AVX2 computes 6 rows of a product tile; ldb and ldc count bytes.
 func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -307,10 +321,10 @@ func squaresAVX2(x *float32, n int, mean float64, sums *[16]float64)
 //go:noescape
 func dot64AVX2(x *float32, y *float32, n int, sums *[16]float64)
 
-// maxAVX2 raises tops[i%16] to x[i] over n elements, a multiple of 16.
+// maxAVX2 returns the largest of n elements, a multiple of 16 above 0. A NaN may be lost.
 //
 //go:noescape
-func maxAVX2(x *float32, n int, tops *[16]float32)
+func maxAVX2(x *float32, n int) float32
 
 // keepAVX2 writes n dropout factors, a multiple of 32. c holds the first block, the other three words of the
 // counter, the two words of the key, the largest 24-bit number that drops, and the bits of the factor of what is kept.
@@ -324,14 +338,223 @@ func keepAVX2(dst *float32, n int, c *[8]uint32)
 //go:noescape
 func normalAVX2(dst *float32, n int, c *[6]uint32, scale float64)
 
-// transposeAAVX512 transposes 14 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// roundBF16AVX2 rounds n floats, a multiple of 16, to bf16.
+func roundBF16AVX2(x *float32, n int)
 
-// transposeBAVX512 transposes 16 rows by groups*16 columns of src into dst; ld and dstStride count bytes.
-func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
+// columnSumsAVX2 adds rows of x, ld bytes apart, to 64 sums, row by row.
+//
+//go:noescape
+func columnSumsAVX2(sum *float32, x *float32, rows int, ld int)
 
-// transposeAAVX2 transposes 6 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// multiplyAddsAVX2 does n times 12 multiply-adds of 8 floats, of numbers that start at x.
+func multiplyAddsAVX2(n int, x *float32)
 
-// transposeBAVX2 transposes 8 rows by groups*8 columns of src into dst; ld and dstStride count bytes.
-func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
+// readAVX2 reads n floats, a multiple of 64, and adds them up in sum, 8 floats.
+func readAVX2(x *float32, n int, sum *float32)
+
+// tileBF1614x32 computes 14 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF1614x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF168x32 computes 8 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF168x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF164x32 computes 4 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF164x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF162x32 computes 2 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF162x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tileBF161x32 computes 1 rows of a product tile from pairs in bf16; ldb and ldc count bytes.
+func tileBF161x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// transposeABF16 rounds up to 14 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeABF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// transposeBBF16 rounds up to 16 rows by groups*32 columns of src to bf16 and transposes them, in pairs, into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBBF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// copyABF16 rounds 14 floats of two rows to bf16 and stores them as pairs, for k pairs of rows, into dst; ld counts bytes.
+func copyABF16(k int, src *float32, ld int, dst *float32)
+
+// copyBBF16 rounds 32 floats of two rows to bf16 and stores them as pairs, for k pairs of rows, into dst; ld counts bytes.
+func copyBBF16(k int, src *float32, ld int, dst *float32)
+
+// multiplyAddsBF16 does n times 12 multiply-adds of 32 numbers in bf16, of numbers that start at x.
+func multiplyAddsBF16(n int, x *float32)
+
+// transposeAAVX512 transposes up to 14 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// transposeBAVX512 transposes up to 16 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// transposeAAVX2 transposes up to 6 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// transposeBAVX2 transposes up to 8 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
+func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// narrowInt8x8AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x8AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x8AVX512 computes x·wᵀ in bfloat16 for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x4AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x4AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX512 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX512 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX512 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX512 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 4; ldo counts bytes.
+func narrowBF16x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x2AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x2AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt8x1AVX2 computes x·wᵀ of 8-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt8x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowInt4x1AVX2 computes x·wᵀ of 4-bit weights and 8-bit activations for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowInt4x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x4AVX2 computes x·wᵀ in bfloat16 for 4 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x4AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x2AVX2 computes x·wᵀ in bfloat16 for 2 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
+func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// encodeAVX512 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+
+// toBF16AVX512 writes n numbers, a multiple of 16, in bfloat16.
+//
+//go:noescape
+func toBF16AVX512(dst *uint16, src *float32, n int)
+
+// quantiseAVX2 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
+// times the sum of its codes.
+func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+
+// encodeAVX2 codes groups of 32 weights, by scales that are the largest of a group, its magnitude or signed, over divisor.
+// Codes lie between low and high. Where a weight is not finite the scale is NaN, and the codes are anything.
+func encodeAVX2(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+
+// toBF16AVX2 writes n numbers, a multiple of 16, in bfloat16.
+//
+//go:noescape
+func toBF16AVX2(dst *uint16, src *float32, n int)
+
+// attendF32x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x8AVX512 computes, for 8 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x4AVX512 computes, for 4 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x2AVX512 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x1AVX512 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x4AVX2 computes, for 4 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendF32x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 16 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x2AVX2 computes, for 2 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// attendBF16x1AVX2 computes, for 1 rows of x, the sums over steps of x[step] times the 32 numbers of a block at w, ldw bytes from
+// step to step; blocks lie side by side. ldx and ldo count bytes, too.
+func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX512 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream4AVX2 computes out[r][j] = x[r]·w[j] for 4 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream4AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX512 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream2AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream2AVX2 computes out[r][j] = x[r]·w[j] for 2 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream2AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX512 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 16; ldw, ldx and ldo count bytes.
+func stream1AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// stream1AVX2 computes out[r][j] = x[r]·w[j] for 1 rows of x and n of w, over k, a multiple of 8; ldw, ldx and ldo count bytes.
+func stream1AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+
+// exp64AVX512 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX512(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+
+// exp64AVX2 writes dst = e^((x-highest)/temperature) and adds dst[i] to sums[i%16], over n elements, a multiple of 16; x is at most
+// highest. Below 2^-1021, dst is 0.
+//
+//go:noescape
+func exp64AVX2(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)

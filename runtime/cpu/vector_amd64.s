@@ -5,42 +5,85 @@
 // func tile14x32AVX512(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tile14x32AVX512(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
-	VXORPS Z24, Z24, Z24
-	VXORPS Z25, Z25, Z25
-	VXORPS Z26, Z26, Z26
-	VXORPS Z27, Z27, Z27
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	VXORPS     Z2, Z2, Z2
+	VXORPS     Z3, Z3, Z3
+	VXORPS     Z4, Z4, Z4
+	VXORPS     Z5, Z5, Z5
+	VXORPS     Z6, Z6, Z6
+	VXORPS     Z7, Z7, Z7
+	VXORPS     Z8, Z8, Z8
+	VXORPS     Z9, Z9, Z9
+	VXORPS     Z10, Z10, Z10
+	VXORPS     Z11, Z11, Z11
+	VXORPS     Z12, Z12, Z12
+	VXORPS     Z13, Z13, Z13
+	VXORPS     Z14, Z14, Z14
+	VXORPS     Z15, Z15, Z15
+	VXORPS     Z16, Z16, Z16
+	VXORPS     Z17, Z17, Z17
+	VXORPS     Z18, Z18, Z18
+	VXORPS     Z19, Z19, Z19
+	VXORPS     Z20, Z20, Z20
+	VXORPS     Z21, Z21, Z21
+	VXORPS     Z22, Z22, Z22
+	VXORPS     Z23, Z23, Z23
+	VXORPS     Z24, Z24, Z24
+	VXORPS     Z25, Z25, Z25
+	VXORPS     Z26, Z26, Z26
+	VXORPS     Z27, Z27, Z27
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	PREFETCHT0   576(CX)
@@ -381,30 +424,55 @@ store:
 // func tile8x32AVX512(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tile8x32AVX512(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	VXORPS     Z2, Z2, Z2
+	VXORPS     Z3, Z3, Z3
+	VXORPS     Z4, Z4, Z4
+	VXORPS     Z5, Z5, Z5
+	VXORPS     Z6, Z6, Z6
+	VXORPS     Z7, Z7, Z7
+	VXORPS     Z8, Z8, Z8
+	VXORPS     Z9, Z9, Z9
+	VXORPS     Z10, Z10, Z10
+	VXORPS     Z11, Z11, Z11
+	VXORPS     Z12, Z12, Z12
+	VXORPS     Z13, Z13, Z13
+	VXORPS     Z14, Z14, Z14
+	VXORPS     Z15, Z15, Z15
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	PREFETCHT0   576(CX)
@@ -619,22 +687,35 @@ store:
 // func tile4x32AVX512(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tile4x32AVX512(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	VXORPS     Z2, Z2, Z2
+	VXORPS     Z3, Z3, Z3
+	VXORPS     Z4, Z4, Z4
+	VXORPS     Z5, Z5, Z5
+	VXORPS     Z6, Z6, Z6
+	VXORPS     Z7, Z7, Z7
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	PREFETCHT0   576(CX)
@@ -765,18 +846,25 @@ store:
 // func tile2x32AVX512(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tile2x32AVX512(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	VXORPS     Z2, Z2, Z2
+	VXORPS     Z3, Z3, Z3
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	PREFETCHT0   576(CX)
@@ -865,16 +953,20 @@ store:
 // func tile1x32AVX512(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·tile1x32AVX512(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Z0, Z0, Z0
+	VXORPS     Z1, Z1, Z1
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	PREFETCHT0   576(CX)
@@ -1397,30 +1489,22 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      Z2, (AX)
-	VADDPS       Z2, Z1, Z1
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      Z3, (AX)
+	VADDPS       Z3, Z1, Z1
 	ADDQ         $0x40, CX
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, DX
@@ -1718,9 +1802,9 @@ step:
 	VMOVUPS      (DX), Z2
 	VMULPS       Z0, Z2, Z2
 	VADDPS       Z2, Z2, Z2
-	VMOVUPS      constants<>+768(SB), Z3
+	VMOVUPS      constants<>+704(SB), Z3
 	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+832(SB), Z3
+	VMOVUPS      constants<>+768(SB), Z3
 	VMINPS       Z2, Z3, Z2
 	VMULPS       constants<>+128(SB), Z2, Z3
 	VCVTPS2DQ    Z3, Z3
@@ -1735,7 +1819,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z2, Z4
 	VMULPS       Z2, Z2, Z5
 	VFMADD213PS  Z2, Z4, Z5
-	VPADDD       constants<>+704(SB), Z3, Z2
+	VPADDD       constants<>+832(SB), Z3, Z2
 	VPSLLD       $0x17, Z2, Z2
 	VSUBPS       constants<>+640(SB), Z2, Z3
 	VFMADD213PS  Z3, Z2, Z5
@@ -1770,43 +1854,35 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+640(SB), Z3
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z2
 	VMULPS       constants<>+1088(SB), Z1, Z4
 	VADDPS       constants<>+640(SB), Z4, Z4
-	VDIVPS       Z4, Z3, Z3
+	VDIVPS       Z4, Z2, Z2
 	VMOVUPS      constants<>+1152(SB), Z4
-	VFMADD213PS  constants<>+1216(SB), Z3, Z4
-	VFMADD213PS  constants<>+1280(SB), Z3, Z4
-	VFMADD213PS  constants<>+1344(SB), Z3, Z4
-	VFMADD213PS  constants<>+1408(SB), Z3, Z4
-	VFMADD213PS  constants<>+1472(SB), Z3, Z4
-	VFMADD213PS  constants<>+1536(SB), Z3, Z4
-	VFMADD213PS  constants<>+1600(SB), Z3, Z4
-	VFMADD213PS  constants<>+1664(SB), Z3, Z4
-	VMULPS       Z3, Z4, Z3
-	VMULPS       Z2, Z3, Z2
+	VFMADD213PS  constants<>+1216(SB), Z2, Z4
+	VFMADD213PS  constants<>+1280(SB), Z2, Z4
+	VFMADD213PS  constants<>+1344(SB), Z2, Z4
+	VFMADD213PS  constants<>+1408(SB), Z2, Z4
+	VFMADD213PS  constants<>+1472(SB), Z2, Z4
+	VFMADD213PS  constants<>+1536(SB), Z2, Z4
+	VFMADD213PS  constants<>+1600(SB), Z2, Z4
+	VFMADD213PS  constants<>+1664(SB), Z2, Z4
+	VMULPS       Z2, Z4, Z2
+	VMULPS       Z3, Z2, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z1, Z2, Z0
@@ -1840,50 +1916,42 @@ step:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      constants<>+64(SB), Z4
 	VMINPS       Z3, Z4, Z3
-	VMULPS       constants<>+128(SB), Z3, Z4
-	VCVTPS2DQ    Z4, Z4
-	VCVTDQ2PS    Z4, Z5
-	VMOVUPS      Z3, Z3
-	VFNMADD231PS constants<>+192(SB), Z5, Z3
-	VFNMADD231PS constants<>+256(SB), Z5, Z3
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VMULPS       Z3, Z3, Z6
-	VFMADD213PS  Z3, Z5, Z6
-	VPSRAD       $0x01, Z4, Z3
-	VPSUBD       Z3, Z4, Z4
-	VADDPS       constants<>+640(SB), Z6, Z5
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z5, Z3
-	VPADDD       constants<>+704(SB), Z4, Z4
-	VPSLLD       $0x17, Z4, Z4
-	VMULPS       Z4, Z3, Z3
-	VMOVUPS      constants<>+640(SB), Z4
+	VMOVUPS      Z3, Z4
+	VMULPS       constants<>+128(SB), Z3, Z3
+	VRNDSCALEPS  $0x08, Z3, Z3
+	VFNMADD231PS constants<>+192(SB), Z3, Z4
+	VFNMADD231PS constants<>+256(SB), Z3, Z4
+	VMULPS       Z4, Z4, Z5
+	VMOVUPS      constants<>+320(SB), Z6
+	VFMADD213PS  constants<>+384(SB), Z4, Z6
+	VFMADD213PS  constants<>+448(SB), Z4, Z6
+	VFMADD213PS  constants<>+512(SB), Z4, Z6
+	VFMADD213PS  constants<>+576(SB), Z4, Z6
+	VFMADD213PS  Z4, Z6, Z5
+	VADDPS       constants<>+640(SB), Z5, Z4
+	VSCALEFPS    Z3, Z4, Z4
+	VMOVUPS      constants<>+640(SB), Z3
 	VMULPS       constants<>+1088(SB), Z2, Z2
 	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z4, Z2
-	VMOVUPS      constants<>+1152(SB), Z4
-	VFMADD213PS  constants<>+1216(SB), Z2, Z4
-	VFMADD213PS  constants<>+1280(SB), Z2, Z4
-	VFMADD213PS  constants<>+1344(SB), Z2, Z4
-	VFMADD213PS  constants<>+1408(SB), Z2, Z4
-	VFMADD213PS  constants<>+1472(SB), Z2, Z4
-	VFMADD213PS  constants<>+1536(SB), Z2, Z4
-	VFMADD213PS  constants<>+1600(SB), Z2, Z4
-	VFMADD213PS  constants<>+1664(SB), Z2, Z4
-	VMULPS       Z2, Z4, Z2
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+1728(SB), Z4
-	VSUBPS       Z2, Z4, Z2
+	VDIVPS       Z2, Z3, Z2
+	VMOVUPS      constants<>+1152(SB), Z3
+	VFMADD213PS  constants<>+1216(SB), Z2, Z3
+	VFMADD213PS  constants<>+1280(SB), Z2, Z3
+	VFMADD213PS  constants<>+1344(SB), Z2, Z3
+	VFMADD213PS  constants<>+1408(SB), Z2, Z3
+	VFMADD213PS  constants<>+1472(SB), Z2, Z3
+	VFMADD213PS  constants<>+1536(SB), Z2, Z3
+	VFMADD213PS  constants<>+1600(SB), Z2, Z3
+	VFMADD213PS  constants<>+1664(SB), Z2, Z3
+	VMULPS       Z2, Z3, Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVUPS      constants<>+1728(SB), Z3
+	VSUBPS       Z2, Z3, Z2
 	VANDPS       constants<>+1792(SB), Z1, Z5
 	VORPS        Z5, Z2, Z2
-	VADDPS       Z4, Z2, Z2
+	VADDPS       Z3, Z2, Z2
 	VMULPS       constants<>+1856(SB), Z1, Z1
-	VFMADD231PS  Z1, Z3, Z2
+	VFMADD231PS  Z1, Z4, Z2
 	VMULPS       Z0, Z2, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -1916,31 +1984,23 @@ step:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
 	VMINPS       Z1, Z2, Z1
-	VMULPS       constants<>+128(SB), Z1, Z2
-	VCVTPS2DQ    Z2, Z2
-	VCVTDQ2PS    Z2, Z3
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+256(SB), Z3, Z1
-	VMOVUPS      constants<>+320(SB), Z3
-	VFMADD213PS  constants<>+384(SB), Z1, Z3
-	VFMADD213PS  constants<>+448(SB), Z1, Z3
-	VFMADD213PS  constants<>+512(SB), Z1, Z3
-	VFMADD213PS  constants<>+576(SB), Z1, Z3
-	VMULPS       Z1, Z1, Z4
-	VFMADD213PS  Z1, Z3, Z4
-	VPSRAD       $0x01, Z2, Z1
-	VPSUBD       Z1, Z2, Z2
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z3, Z1
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z2
-	VADDPS       constants<>+640(SB), Z1, Z1
-	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      Z1, Z2
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z2
+	VFNMADD231PS constants<>+256(SB), Z1, Z2
+	VMULPS       Z2, Z2, Z3
+	VMOVUPS      constants<>+320(SB), Z4
+	VFMADD213PS  constants<>+384(SB), Z2, Z4
+	VFMADD213PS  constants<>+448(SB), Z2, Z4
+	VFMADD213PS  constants<>+512(SB), Z2, Z4
+	VFMADD213PS  constants<>+576(SB), Z2, Z4
+	VFMADD213PS  Z2, Z4, Z3
+	VADDPS       constants<>+640(SB), Z3, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z2, Z2
+	VDIVPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -1980,35 +2040,27 @@ step:
 	VMAXPS       Z1, Z3, Z1
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z1, Z3, Z1
-	VMULPS       constants<>+128(SB), Z1, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z4, Z1
-	VFNMADD231PS constants<>+256(SB), Z4, Z1
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z1, Z4
-	VFMADD213PS  constants<>+448(SB), Z1, Z4
-	VFMADD213PS  constants<>+512(SB), Z1, Z4
-	VFMADD213PS  constants<>+576(SB), Z1, Z4
-	VMULPS       Z1, Z1, Z5
-	VFMADD213PS  Z1, Z4, Z5
-	VPSRAD       $0x01, Z3, Z1
-	VPSUBD       Z1, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z4, Z1
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z1, Z4
-	VDIVPS       Z4, Z3, Z3
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z2, Z1, Z1
-	VADDPS       Z3, Z1, Z1
+	VMOVUPS      Z1, Z3
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z3
+	VFNMADD231PS constants<>+256(SB), Z1, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z1, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z3, Z4
+	VDIVPS       Z4, Z1, Z1
+	VMULPS       Z1, Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VMULPS       Z2, Z3, Z2
+	VADDPS       Z1, Z2, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2037,31 +2089,23 @@ step:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
 	VMINPS       Z1, Z2, Z1
-	VMULPS       constants<>+128(SB), Z1, Z2
-	VCVTPS2DQ    Z2, Z2
-	VCVTDQ2PS    Z2, Z3
-	VMOVUPS      Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z3, Z1
-	VFNMADD231PS constants<>+256(SB), Z3, Z1
-	VMOVUPS      constants<>+320(SB), Z3
-	VFMADD213PS  constants<>+384(SB), Z1, Z3
-	VFMADD213PS  constants<>+448(SB), Z1, Z3
-	VFMADD213PS  constants<>+512(SB), Z1, Z3
-	VFMADD213PS  constants<>+576(SB), Z1, Z3
-	VMULPS       Z1, Z1, Z4
-	VFMADD213PS  Z1, Z3, Z4
-	VPSRAD       $0x01, Z2, Z1
-	VPSUBD       Z1, Z2, Z2
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VPADDD       constants<>+704(SB), Z1, Z1
-	VPSLLD       $0x17, Z1, Z1
-	VMULPS       Z1, Z3, Z1
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      constants<>+640(SB), Z2
-	VADDPS       constants<>+640(SB), Z1, Z1
-	VDIVPS       Z1, Z2, Z1
+	VMOVUPS      Z1, Z2
+	VMULPS       constants<>+128(SB), Z1, Z1
+	VRNDSCALEPS  $0x08, Z1, Z1
+	VFNMADD231PS constants<>+192(SB), Z1, Z2
+	VFNMADD231PS constants<>+256(SB), Z1, Z2
+	VMULPS       Z2, Z2, Z3
+	VMOVUPS      constants<>+320(SB), Z4
+	VFMADD213PS  constants<>+384(SB), Z2, Z4
+	VFMADD213PS  constants<>+448(SB), Z2, Z4
+	VFMADD213PS  constants<>+512(SB), Z2, Z4
+	VFMADD213PS  constants<>+576(SB), Z2, Z4
+	VFMADD213PS  Z2, Z4, Z3
+	VADDPS       constants<>+640(SB), Z3, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VMOVUPS      constants<>+640(SB), Z1
+	VADDPS       constants<>+640(SB), Z2, Z2
+	VDIVPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2093,35 +2137,27 @@ step:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
 	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPSRAD       $0x01, Z3, Z2
-	VPSUBD       Z2, Z3, Z3
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VPADDD       constants<>+704(SB), Z2, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VMULPS       Z2, Z4, Z2
-	VPADDD       constants<>+704(SB), Z3, Z3
-	VPSLLD       $0x17, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMOVUPS      constants<>+640(SB), Z3
-	VADDPS       constants<>+640(SB), Z2, Z4
-	VDIVPS       Z4, Z3, Z3
-	VMULPS       Z3, Z2, Z2
-	VMULPS       Z3, Z2, Z2
-	VMULPS       Z1, Z2, Z1
-	VADDPS       Z3, Z1, Z1
+	VMOVUPS      Z2, Z3
+	VMULPS       constants<>+128(SB), Z2, Z2
+	VRNDSCALEPS  $0x08, Z2, Z2
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VFNMADD231PS constants<>+256(SB), Z2, Z3
+	VMULPS       Z3, Z3, Z4
+	VMOVUPS      constants<>+320(SB), Z5
+	VFMADD213PS  constants<>+384(SB), Z3, Z5
+	VFMADD213PS  constants<>+448(SB), Z3, Z5
+	VFMADD213PS  constants<>+512(SB), Z3, Z5
+	VFMADD213PS  constants<>+576(SB), Z3, Z5
+	VFMADD213PS  Z3, Z5, Z4
+	VADDPS       constants<>+640(SB), Z4, Z3
+	VSCALEFPS    Z2, Z3, Z3
+	VMOVUPS      constants<>+640(SB), Z2
+	VADDPS       constants<>+640(SB), Z3, Z4
+	VDIVPS       Z4, Z2, Z2
+	VMULPS       Z2, Z3, Z3
+	VMULPS       Z2, Z3, Z3
+	VMULPS       Z1, Z3, Z1
+	VADDPS       Z2, Z1, Z1
 	VMULPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, DX
@@ -2349,13 +2385,12 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func maxAVX512(x *float32, n int, tops *[16]float32)
-// Requires: AVX, AVX512F
-TEXT ·maxAVX512(SB), NOSPLIT, $0-24
+// func maxAVX512(x *float32, n int) float32
+// Requires: AVX, AVX512F, AVX512VL, SSE
+TEXT ·maxAVX512(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
-	MOVQ    tops+16(FP), DX
-	VMOVUPS (DX), Z0
+	VMOVUPS (AX), Z0
 	JMP     stepTest
 
 step:
@@ -2364,9 +2399,17 @@ step:
 	SUBQ   $0x10, CX
 
 stepTest:
-	CMPQ    CX, $0x10
-	JGE     step
-	VMOVUPS Z0, (DX)
+	CMPQ          CX, $0x10
+	JGE           step
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VMAXPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VMAXSS        X1, X0, X0
+	MOVSS         X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -2911,6 +2954,172 @@ step:
 stepTest:
 	CMPQ CX, $0x20
 	JGE  step
+	VZEROUPPER
+	RET
+
+// func roundBF16AVX512(x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	JMP  stepTest
+
+step:
+	VMOVUPS   (AX), Z0
+	VPSRLD    $0x10, Z0, Z1
+	VPANDD    constants<>+2496(SB), Z1, Z1
+	VPADDD    Z1, Z0, Z1
+	VPADDD    constants<>+2560(SB), Z1, Z1
+	VPANDD    constants<>+2624(SB), Z1, Z1
+	VPANDD    constants<>+960(SB), Z0, Z2
+	VCMPPS    $0x05, constants<>+2688(SB), Z2, K1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VMOVUPS.Z Z1, K1, Z1
+	VMOVUPS   Z0, K2, Z1
+	VMOVUPS   Z1, (AX)
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, CX
+
+stepTest:
+	CMPQ CX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func columnSumsAVX512(sum *float32, x *float32, rows int, ld int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·columnSumsAVX512(SB), NOSPLIT, $0-32
+	MOVQ    sum+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    ld+24(FP), BX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS 256(AX), Z4
+	VMOVUPS 320(AX), Z5
+	VMOVUPS 384(AX), Z6
+	VMOVUPS 448(AX), Z7
+	LEAQ    (CX)(BX*4), SI
+	JMP     rowTest
+
+row:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	PREFETCHT0 256(SI)
+	PREFETCHT0 320(SI)
+	PREFETCHT0 384(SI)
+	PREFETCHT0 448(SI)
+	VADDPS     (CX), Z0, Z0
+	VADDPS     64(CX), Z1, Z1
+	VADDPS     128(CX), Z2, Z2
+	VADDPS     192(CX), Z3, Z3
+	VADDPS     256(CX), Z4, Z4
+	VADDPS     320(CX), Z5, Z5
+	VADDPS     384(CX), Z6, Z6
+	VADDPS     448(CX), Z7, Z7
+	ADDQ       BX, CX
+	ADDQ       BX, SI
+	SUBQ       $0x01, DX
+
+rowTest:
+	CMPQ    DX, $0x01
+	JGE     row
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z2, 128(AX)
+	VMOVUPS Z3, 192(AX)
+	VMOVUPS Z4, 256(AX)
+	VMOVUPS Z5, 320(AX)
+	VMOVUPS Z6, 384(AX)
+	VMOVUPS Z7, 448(AX)
+	VZEROUPPER
+	RET
+
+// func multiplyAddsAVX512(n int, x *float32)
+// Requires: AVX, AVX512F
+TEXT ·multiplyAddsAVX512(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX), Z1
+	VMOVUPS (CX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPS (CX), Z4
+	VMOVUPS (CX), Z5
+	VMOVUPS (CX), Z6
+	VMOVUPS (CX), Z7
+	VMOVUPS (CX), Z8
+	VMOVUPS (CX), Z9
+	VMOVUPS (CX), Z10
+	VMOVUPS (CX), Z11
+	VMOVUPS (CX), Z12
+	VMOVUPS (CX), Z13
+	JMP     stepTest
+
+step:
+	VFMADD231PS Z0, Z1, Z2
+	VFMADD231PS Z0, Z1, Z3
+	VFMADD231PS Z0, Z1, Z4
+	VFMADD231PS Z0, Z1, Z5
+	VFMADD231PS Z0, Z1, Z6
+	VFMADD231PS Z0, Z1, Z7
+	VFMADD231PS Z0, Z1, Z8
+	VFMADD231PS Z0, Z1, Z9
+	VFMADD231PS Z0, Z1, Z10
+	VFMADD231PS Z0, Z1, Z11
+	VFMADD231PS Z0, Z1, Z12
+	VFMADD231PS Z0, Z1, Z13
+	SUBQ        $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Z3, Z2, Z2
+	VADDPS  Z4, Z2, Z2
+	VADDPS  Z5, Z2, Z2
+	VADDPS  Z6, Z2, Z2
+	VADDPS  Z7, Z2, Z2
+	VADDPS  Z8, Z2, Z2
+	VADDPS  Z9, Z2, Z2
+	VADDPS  Z10, Z2, Z2
+	VADDPS  Z11, Z2, Z2
+	VADDPS  Z12, Z2, Z2
+	VADDPS  Z13, Z2, Z2
+	VMOVUPS Z2, (CX)
+	VZEROUPPER
+	RET
+
+// func readAVX512(x *float32, n int, sum *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·readAVX512(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	MOVQ   sum+16(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	VADDPS 128(AX), Z2, Z2
+	VADDPS 192(AX), Z3, Z3
+	ADDQ   $0x00000100, AX
+	SUBQ   $0x40, CX
+
+stepTest:
+	CMPQ    CX, $0x40
+	JGE     step
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VMOVUPS Z0, (DX)
 	VZEROUPPER
 	RET
 
@@ -3664,10 +3873,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      Y3, (AX)
@@ -3694,10 +3903,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      Y3, 32(AX)
@@ -4028,9 +4237,9 @@ step:
 	VMOVUPS      (DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y2, Y2, Y2
-	VMOVUPS      constants<>+768(SB), Y3
+	VMOVUPS      constants<>+704(SB), Y3
 	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+832(SB), Y3
+	VMOVUPS      constants<>+768(SB), Y3
 	VMINPS       Y2, Y3, Y2
 	VMULPS       constants<>+128(SB), Y2, Y3
 	VCVTPS2DQ    Y3, Y3
@@ -4045,7 +4254,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Y2, Y4
 	VMULPS       Y2, Y2, Y5
 	VFMADD213PS  Y2, Y4, Y5
-	VPADDD       constants<>+704(SB), Y3, Y2
+	VPADDD       constants<>+832(SB), Y3, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VSUBPS       constants<>+640(SB), Y2, Y3
 	VFMADD213PS  Y3, Y2, Y5
@@ -4096,10 +4305,10 @@ step:
 	VPSRAD       $0x01, Y3, Y2
 	VPSUBD       Y2, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4166,10 +4375,10 @@ step:
 	VPSRAD       $0x01, Y4, Y3
 	VPSUBD       Y3, Y4, Y4
 	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+704(SB), Y4, Y4
+	VPADDD       constants<>+832(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y3, Y3
 	VMOVUPS      constants<>+640(SB), Y4
@@ -4242,10 +4451,10 @@ step:
 	VPSRAD       $0x01, Y2, Y1
 	VPSUBD       Y1, Y2, Y2
 	VADDPS       constants<>+640(SB), Y4, Y3
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
@@ -4306,10 +4515,10 @@ step:
 	VPSRAD       $0x01, Y3, Y1
 	VPSUBD       Y1, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y4, Y1
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4363,10 +4572,10 @@ step:
 	VPSRAD       $0x01, Y2, Y1
 	VPSUBD       Y1, Y2, Y2
 	VADDPS       constants<>+640(SB), Y4, Y3
-	VPADDD       constants<>+704(SB), Y1, Y1
+	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
@@ -4419,10 +4628,10 @@ step:
 	VPSRAD       $0x01, Y3, Y2
 	VPSUBD       Y2, Y3, Y3
 	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+704(SB), Y2, Y2
+	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+704(SB), Y3, Y3
+	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
@@ -4683,14 +4892,13 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func maxAVX2(x *float32, n int, tops *[16]float32)
-// Requires: AVX
-TEXT ·maxAVX2(SB), NOSPLIT, $0-24
+// func maxAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·maxAVX2(SB), NOSPLIT, $0-20
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
-	MOVQ    tops+16(FP), DX
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
 	JMP     stepTest
 
 step:
@@ -4700,10 +4908,16 @@ step:
 	SUBQ   $0x10, CX
 
 stepTest:
-	CMPQ    CX, $0x10
-	JGE     step
-	VMOVUPS Y0, (DX)
-	VMOVUPS Y1, 32(DX)
+	CMPQ         CX, $0x10
+	JGE          step
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VMAXPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VMAXSS       X1, X0, X0
+	MOVSS        X0, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -4855,7 +5069,7 @@ step:
 	VPSRAD      $0x1f, Y8, Y8
 	VANDPS      Y7, Y8, Y8
 	VMOVUPS     Y8, 32(AX)
-	VPADDD      constants<>+2496(SB), Y0, Y0
+	VPADDD      constants<>+2752(SB), Y0, Y0
 	ADDQ        $0x40, AX
 	SUBQ        $0x10, CX
 
@@ -5233,7 +5447,7 @@ step:
 	VMOVUPS      X5, 16(AX)
 	VMOVUPS      X6, 32(AX)
 	VMOVUPS      X2, 48(AX)
-	VPADDD       constants<>+2496(SB), Y1, Y1
+	VPADDD       constants<>+2752(SB), Y1, Y1
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
 
@@ -5243,48 +5457,2867 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func transposeAAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·transposeAAVX512(SB), NOSPLIT, $0-40
+// func roundBF16AVX2(x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+	JMP  stepTest
+
+step:
+	VMOVUPS   (AX), Y0
+	VPSRLD    $0x10, Y0, Y1
+	VPAND     constants<>+2496(SB), Y1, Y1
+	VPADDD    Y1, Y0, Y1
+	VPADDD    constants<>+2560(SB), Y1, Y1
+	VPAND     constants<>+2624(SB), Y1, Y1
+	VPAND     constants<>+960(SB), Y0, Y2
+	VCMPPS    $0x05, constants<>+2688(SB), Y2, Y2
+	VCMPPS    $0x03, Y0, Y0, Y3
+	VPAND     Y2, Y1, Y1
+	VBLENDVPS Y3, Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, CX
+
+stepTest:
+	CMPQ CX, $0x08
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func columnSumsAVX2(sum *float32, x *float32, rows int, ld int)
+// Requires: AVX, MMX+
+TEXT ·columnSumsAVX2(SB), NOSPLIT, $0-32
+	MOVQ    sum+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    ld+24(FP), BX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	LEAQ    (CX)(BX*4), SI
+	JMP     rowTest
+
+row:
+	PREFETCHT0 (SI)
+	PREFETCHT0 64(SI)
+	PREFETCHT0 128(SI)
+	PREFETCHT0 192(SI)
+	VADDPS     (CX), Y0, Y0
+	VADDPS     32(CX), Y1, Y1
+	VADDPS     64(CX), Y2, Y2
+	VADDPS     96(CX), Y3, Y3
+	VADDPS     128(CX), Y4, Y4
+	VADDPS     160(CX), Y5, Y5
+	VADDPS     192(CX), Y6, Y6
+	VADDPS     224(CX), Y7, Y7
+	ADDQ       BX, CX
+	ADDQ       BX, SI
+	SUBQ       $0x01, DX
+
+rowTest:
+	CMPQ    DX, $0x01
+	JGE     row
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	VMOVUPS Y4, 128(AX)
+	VMOVUPS Y5, 160(AX)
+	VMOVUPS Y6, 192(AX)
+	VMOVUPS Y7, 224(AX)
+	VZEROUPPER
+	RET
+
+// func multiplyAddsAVX2(n int, x *float32)
+// Requires: AVX, FMA3
+TEXT ·multiplyAddsAVX2(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Y0
+	VMOVUPS (CX), Y1
+	VMOVUPS (CX), Y2
+	VMOVUPS (CX), Y3
+	VMOVUPS (CX), Y4
+	VMOVUPS (CX), Y5
+	VMOVUPS (CX), Y6
+	VMOVUPS (CX), Y7
+	VMOVUPS (CX), Y8
+	VMOVUPS (CX), Y9
+	VMOVUPS (CX), Y10
+	VMOVUPS (CX), Y11
+	VMOVUPS (CX), Y12
+	VMOVUPS (CX), Y13
+	JMP     stepTest
+
+step:
+	VFMADD231PS Y0, Y1, Y2
+	VFMADD231PS Y0, Y1, Y3
+	VFMADD231PS Y0, Y1, Y4
+	VFMADD231PS Y0, Y1, Y5
+	VFMADD231PS Y0, Y1, Y6
+	VFMADD231PS Y0, Y1, Y7
+	VFMADD231PS Y0, Y1, Y8
+	VFMADD231PS Y0, Y1, Y9
+	VFMADD231PS Y0, Y1, Y10
+	VFMADD231PS Y0, Y1, Y11
+	VFMADD231PS Y0, Y1, Y12
+	VFMADD231PS Y0, Y1, Y13
+	SUBQ        $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Y3, Y2, Y2
+	VADDPS  Y4, Y2, Y2
+	VADDPS  Y5, Y2, Y2
+	VADDPS  Y6, Y2, Y2
+	VADDPS  Y7, Y2, Y2
+	VADDPS  Y8, Y2, Y2
+	VADDPS  Y9, Y2, Y2
+	VADDPS  Y10, Y2, Y2
+	VADDPS  Y11, Y2, Y2
+	VADDPS  Y12, Y2, Y2
+	VADDPS  Y13, Y2, Y2
+	VMOVUPS Y2, (CX)
+	VZEROUPPER
+	RET
+
+// func readAVX2(x *float32, n int, sum *float32)
+// Requires: AVX
+TEXT ·readAVX2(SB), NOSPLIT, $0-24
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	MOVQ   sum+16(FP), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    stepTest
+
+step:
+	VADDPS (AX), Y0, Y0
+	VADDPS 32(AX), Y1, Y1
+	VADDPS 64(AX), Y2, Y2
+	VADDPS 96(AX), Y3, Y3
+	VADDPS 128(AX), Y4, Y4
+	VADDPS 160(AX), Y5, Y5
+	VADDPS 192(AX), Y6, Y6
+	VADDPS 224(AX), Y7, Y7
+	ADDQ   $0x00000100, AX
+	SUBQ   $0x40, CX
+
+stepTest:
+	CMPQ    CX, $0x40
+	JGE     step
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y2, Y0, Y0
+	VADDPS  Y3, Y0, Y0
+	VADDPS  Y4, Y0, Y0
+	VADDPS  Y5, Y0, Y0
+	VADDPS  Y6, Y0, Y0
+	VADDPS  Y7, Y0, Y0
+	VMOVUPS Y0, (DX)
+	VZEROUPPER
+	RET
+
+// func tileBF1614x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF1614x32(SB), NOSPLIT, $0-49
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	VPXORD     Z24, Z24, Z24
+	VPXORD     Z25, Z25, Z25
+	VPXORD     Z26, Z26, Z26
+	VPXORD     Z27, Z27, Z27
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 32(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 36(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 40(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 44(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 48(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 52(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 72(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 76(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 80(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 84(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 88(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 92(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 96(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 100(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 104(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 108(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 128(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 132(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 136(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 140(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 144(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 148(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 152(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 156(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 160(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 164(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG         $0x40060262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 184(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 188(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 192(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 196(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 200(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 204(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 208(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 212(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 216(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 220(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG $0x40060262
+	WORD $0xdd52
+	ADDQ BX, DX
+	ADDQ $0xe0, CX
+	SUBQ $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS 32(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS 36(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS 40(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS 44(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	VBROADCASTSS 48(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS 52(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG $0x40060262
+	WORD $0xdd52
+	ADDQ BX, DX
+	ADDQ $0x38, CX
+	SUBQ $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+	VADDPS (AX), Z8, Z8
+	VADDPS 64(AX), Z9, Z9
+	ADDQ   DI, AX
+	VADDPS (AX), Z10, Z10
+	VADDPS 64(AX), Z11, Z11
+	ADDQ   DI, AX
+	VADDPS (AX), Z12, Z12
+	VADDPS 64(AX), Z13, Z13
+	ADDQ   DI, AX
+	VADDPS (AX), Z14, Z14
+	VADDPS 64(AX), Z15, Z15
+	ADDQ   DI, AX
+	VADDPS (AX), Z16, Z16
+	VADDPS 64(AX), Z17, Z17
+	ADDQ   DI, AX
+	VADDPS (AX), Z18, Z18
+	VADDPS 64(AX), Z19, Z19
+	ADDQ   DI, AX
+	VADDPS (AX), Z20, Z20
+	VADDPS 64(AX), Z21, Z21
+	ADDQ   DI, AX
+	VADDPS (AX), Z22, Z22
+	VADDPS 64(AX), Z23, Z23
+	ADDQ   DI, AX
+	VADDPS (AX), Z24, Z24
+	VADDPS 64(AX), Z25, Z25
+	ADDQ   DI, AX
+	VADDPS (AX), Z26, Z26
+	VADDPS 64(AX), Z27, Z27
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z8, (SI)
+	VMOVUPS Z9, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z10, (SI)
+	VMOVUPS Z11, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z12, (SI)
+	VMOVUPS Z13, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z14, (SI)
+	VMOVUPS Z15, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z16, (SI)
+	VMOVUPS Z17, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z18, (SI)
+	VMOVUPS Z19, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z20, (SI)
+	VMOVUPS Z21, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z22, (SI)
+	VMOVUPS Z23, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z24, (SI)
+	VMOVUPS Z25, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z26, (SI)
+	VMOVUPS Z27, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF168x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF168x32(SB), NOSPLIT, $0-49
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 72(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 76(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 80(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 84(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 128(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 132(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 136(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 140(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 184(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 188(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 192(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 196(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG $0x40061262
+	WORD $0xfd52
+	ADDQ BX, DX
+	ADDQ $0xe0, CX
+	SUBQ $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS 16(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS 20(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	VBROADCASTSS 24(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS 28(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG $0x40061262
+	WORD $0xfd52
+	ADDQ BX, DX
+	ADDQ $0x38, CX
+	SUBQ $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+	VADDPS (AX), Z8, Z8
+	VADDPS 64(AX), Z9, Z9
+	ADDQ   DI, AX
+	VADDPS (AX), Z10, Z10
+	VADDPS 64(AX), Z11, Z11
+	ADDQ   DI, AX
+	VADDPS (AX), Z12, Z12
+	VADDPS 64(AX), Z13, Z13
+	ADDQ   DI, AX
+	VADDPS (AX), Z14, Z14
+	VADDPS 64(AX), Z15, Z15
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z8, (SI)
+	VMOVUPS Z9, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z10, (SI)
+	VMOVUPS Z11, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z12, (SI)
+	VMOVUPS Z13, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z14, (SI)
+	VMOVUPS Z15, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF164x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF164x32(SB), NOSPLIT, $0-49
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 64(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 68(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 120(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 124(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 176(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 180(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG $0x40069262
+	WORD $0xfd52
+	ADDQ BX, DX
+	ADDQ $0xe0, CX
+	SUBQ $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS 8(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS 12(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG $0x40069262
+	WORD $0xfd52
+	ADDQ BX, DX
+	ADDQ $0x38, CX
+	SUBQ $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+	VADDPS (AX), Z4, Z4
+	VADDPS 64(AX), Z5, Z5
+	ADDQ   DI, AX
+	VADDPS (AX), Z6, Z6
+	VADDPS 64(AX), Z7, Z7
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z4, (SI)
+	VMOVUPS Z5, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF162x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF162x32(SB), NOSPLIT, $0-49
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 60(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 116(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 172(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG $0x40069262
+	WORD $0xdd52
+	ADDQ BX, DX
+	ADDQ $0xe0, CX
+	SUBQ $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS 4(CX), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG $0x40069262
+	WORD $0xdd52
+	ADDQ BX, DX
+	ADDQ $0x38, CX
+	SUBQ $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+	VADDPS (AX), Z2, Z2
+	VADDPS 64(AX), Z3, Z3
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VMOVUPS Z2, (SI)
+	VMOVUPS Z3, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func tileBF161x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·tileBF161x32(SB), NOSPLIT, $0-49
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       DI, R9
+	JMP        fourTest
+
+four:
+	PREFETCHT0   576(CX)
+	PREFETCHT0   640(CX)
+	PREFETCHT0   704(CX)
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 56(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 112(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	ADDQ         BX, DX
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS 168(CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG $0x400e9262
+	WORD $0xcd52
+	ADDQ BX, DX
+	ADDQ $0xe0, CX
+	SUBQ $0x04, AX
+
+fourTest:
+	CMPQ AX, $0x04
+	JGE  four
+	JMP  oneTest
+
+one:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	VBROADCASTSS (CX), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG $0x400e9262
+	WORD $0xcd52
+	ADDQ BX, DX
+	ADDQ $0x38, CX
+	SUBQ $0x01, AX
+
+oneTest:
+	CMPQ   AX, $0x01
+	JGE    one
+	TESTB  R8, R8
+	JZ     store
+	MOVQ   SI, AX
+	VADDPS (AX), Z0, Z0
+	VADDPS 64(AX), Z1, Z1
+	ADDQ   DI, AX
+
+store:
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	ADDQ    DI, SI
+	VZEROUPPER
+	RET
+
+// func transposeABF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·transposeABF16(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x00003fff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x00003fff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z13
-	ADDQ       DX, DI
+	MOVQ    CX, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z0
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x01
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z1
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x02
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z2
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x03
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z3
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x04
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z4
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x05
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z5
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x06
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z6
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x07
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z7
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x08
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z8
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x09
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z9
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0a
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z10
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0b
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z11
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0c
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z12
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0d
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z13
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
+	VXORPS     Z14, Z14, Z14
+	VXORPS     Z15, Z15, Z15
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKLPS  Z3, Z2, Z17
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKHPS  Z3, Z2, Z1
+	VUNPCKLPD  Z17, Z16, Z2
+	VUNPCKHPD  Z17, Z16, Z3
+	VUNPCKLPD  Z1, Z0, Z16
+	VUNPCKHPD  Z1, Z0, Z0
+	VUNPCKLPS  Z5, Z4, Z1
+	VUNPCKLPS  Z7, Z6, Z17
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKHPS  Z7, Z6, Z5
+	VUNPCKLPD  Z17, Z1, Z6
+	VUNPCKHPD  Z17, Z1, Z1
+	VUNPCKLPD  Z5, Z4, Z7
+	VUNPCKHPD  Z5, Z4, Z4
+	VUNPCKLPS  Z9, Z8, Z5
+	VUNPCKLPS  Z11, Z10, Z17
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKHPS  Z11, Z10, Z9
+	VUNPCKLPD  Z17, Z5, Z10
+	VUNPCKHPD  Z17, Z5, Z5
+	VUNPCKLPD  Z9, Z8, Z11
+	VUNPCKHPD  Z9, Z8, Z8
+	VUNPCKLPS  Z13, Z12, Z9
+	VUNPCKLPS  Z15, Z14, Z17
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKHPS  Z15, Z14, Z13
+	VUNPCKLPD  Z17, Z9, Z14
+	VUNPCKHPD  Z17, Z9, Z9
+	VUNPCKLPD  Z13, Z12, Z15
+	VUNPCKHPD  Z13, Z12, Z12
+	VSHUFF32X4 $0x88, Z6, Z2, Z13
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z13, Z14
+	VSHUFF32X4 $0x88, Z10, Z2, Z17
+	VSHUFF32X4 $0xdd, Z6, Z13, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VSHUFF32X4 $0x88, Z1, Z3, Z10
+	VSHUFF32X4 $0xdd, Z1, Z3, Z1
+	VSHUFF32X4 $0x88, Z9, Z5, Z3
+	VSHUFF32X4 $0xdd, Z9, Z5, Z5
+	VSHUFF32X4 $0x88, Z3, Z10, Z9
+	VSHUFF32X4 $0x88, Z5, Z1, Z13
+	VSHUFF32X4 $0xdd, Z3, Z10, Z3
+	VSHUFF32X4 $0xdd, Z5, Z1, Z1
+	VSHUFF32X4 $0x88, Z7, Z16, Z5
+	VSHUFF32X4 $0xdd, Z7, Z16, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z10
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z10, Z5, Z15
+	VSHUFF32X4 $0x88, Z11, Z7, Z16
+	VSHUFF32X4 $0xdd, Z10, Z5, Z5
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z4, Z0, Z10
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z10, Z11
+	VSHUFF32X4 $0x88, Z8, Z0, Z12
+	VSHUFF32X4 $0xdd, Z4, Z10, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
+	VMOVUPS    Z14, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z9, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z15, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z11, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z17, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z13, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z16, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z12, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z6, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z3, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z5, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z4, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z2, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z1, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z7, K1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z0, K1, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x80, CX
+	SUBQ       $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func transposeBBF16(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·transposeBBF16(SB), NOSPLIT, $0-48
+	MOVQ  groups+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  ld+16(FP), DX
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x0000ffff, R8
+	KMOVW R8, K1
+	JMP   groupTest
+
+group:
+	MOVQ    CX, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z0
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x01
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z1
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x02
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z2
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x03
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z3
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x04
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z4
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x05
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z5
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x06
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z6
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x07
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z7
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x08
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z8
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x09
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z9
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0a
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z10
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0b
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z11
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0c
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z12
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0d
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z13
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0e
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG    $0x400f0262
+	WORD    $0xfd72
+	VMOVUPS Z31, Z14
+	LEAQ    (R8)(DX*1), R9
+	CMPQ    DI, $0x0f
+	CMOVQGT R9, R8
+	VMOVUPS (R8), Z29
+	VMOVUPS 64(R8), Z30
+
+	// VCVTNE2PS2BF16 Z29, Z30, Z31
+	LONG       $0x400f0262
+	WORD       $0xfd72
+	VMOVUPS    Z31, Z15
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x10
+	CMOVQGT    R9, R8
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKLPS  Z3, Z2, Z17
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKHPS  Z3, Z2, Z1
+	VUNPCKLPD  Z17, Z16, Z2
+	VUNPCKHPD  Z17, Z16, Z3
+	VUNPCKLPD  Z1, Z0, Z16
+	VUNPCKHPD  Z1, Z0, Z0
+	VUNPCKLPS  Z5, Z4, Z1
+	VUNPCKLPS  Z7, Z6, Z17
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKHPS  Z7, Z6, Z5
+	VUNPCKLPD  Z17, Z1, Z6
+	VUNPCKHPD  Z17, Z1, Z1
+	VUNPCKLPD  Z5, Z4, Z7
+	VUNPCKHPD  Z5, Z4, Z4
+	VUNPCKLPS  Z9, Z8, Z5
+	VUNPCKLPS  Z11, Z10, Z17
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKHPS  Z11, Z10, Z9
+	VUNPCKLPD  Z17, Z5, Z10
+	VUNPCKHPD  Z17, Z5, Z5
+	VUNPCKLPD  Z9, Z8, Z11
+	VUNPCKHPD  Z9, Z8, Z8
+	VUNPCKLPS  Z13, Z12, Z9
+	VUNPCKLPS  Z15, Z14, Z17
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKHPS  Z15, Z14, Z13
+	VUNPCKLPD  Z17, Z9, Z14
+	VUNPCKHPD  Z17, Z9, Z9
+	VUNPCKLPD  Z13, Z12, Z15
+	VUNPCKHPD  Z13, Z12, Z12
+	VSHUFF32X4 $0x88, Z6, Z2, Z13
+	VSHUFF32X4 $0xdd, Z6, Z2, Z2
+	VSHUFF32X4 $0x88, Z14, Z10, Z6
+	VSHUFF32X4 $0xdd, Z14, Z10, Z10
+	VSHUFF32X4 $0x88, Z6, Z13, Z14
+	VSHUFF32X4 $0x88, Z10, Z2, Z17
+	VSHUFF32X4 $0xdd, Z6, Z13, Z6
+	VSHUFF32X4 $0xdd, Z10, Z2, Z2
+	VSHUFF32X4 $0x88, Z1, Z3, Z10
+	VSHUFF32X4 $0xdd, Z1, Z3, Z1
+	VSHUFF32X4 $0x88, Z9, Z5, Z3
+	VSHUFF32X4 $0xdd, Z9, Z5, Z5
+	VSHUFF32X4 $0x88, Z3, Z10, Z9
+	VSHUFF32X4 $0x88, Z5, Z1, Z13
+	VSHUFF32X4 $0xdd, Z3, Z10, Z3
+	VSHUFF32X4 $0xdd, Z5, Z1, Z1
+	VSHUFF32X4 $0x88, Z7, Z16, Z5
+	VSHUFF32X4 $0xdd, Z7, Z16, Z7
+	VSHUFF32X4 $0x88, Z15, Z11, Z10
+	VSHUFF32X4 $0xdd, Z15, Z11, Z11
+	VSHUFF32X4 $0x88, Z10, Z5, Z15
+	VSHUFF32X4 $0x88, Z11, Z7, Z16
+	VSHUFF32X4 $0xdd, Z10, Z5, Z5
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z4, Z0, Z10
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z12, Z8, Z4
+	VSHUFF32X4 $0xdd, Z12, Z8, Z8
+	VSHUFF32X4 $0x88, Z4, Z10, Z11
+	VSHUFF32X4 $0x88, Z8, Z0, Z12
+	VSHUFF32X4 $0xdd, Z4, Z10, Z4
+	VSHUFF32X4 $0xdd, Z8, Z0, Z0
+	VMOVUPS    Z14, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z9, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z15, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z11, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z17, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z13, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z16, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z12, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z6, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z3, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z5, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z4, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z2, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z1, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z7, (BX)
+	ADDQ       SI, BX
+	VMOVUPS    Z0, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x80, CX
+	SUBQ       $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func copyABF16(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·copyABF16(SB), NOSPLIT, $0-32
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    ld+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	VMOVUPS pairOrder<>+0(SB), Z3
+	MOVL    $0x00003fff, SI
+	KMOVW   SI, K1
+	JMP     pairTest
+
+pair:
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z (CX)(DX*1), K1, Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VPERMW  Z2, Z3, Z2
+	VMOVUPS Z2, K1, (BX)
+	LEAQ    (CX)(DX*2), CX
+	ADDQ    $0x38, BX
+	SUBQ    $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
+	VZEROUPPER
+	RET
+
+DATA pairOrder<>+0(SB)/4, $0x00100000
+DATA pairOrder<>+4(SB)/4, $0x00110001
+DATA pairOrder<>+8(SB)/4, $0x00120002
+DATA pairOrder<>+12(SB)/4, $0x00130003
+DATA pairOrder<>+16(SB)/4, $0x00140004
+DATA pairOrder<>+20(SB)/4, $0x00150005
+DATA pairOrder<>+24(SB)/4, $0x00160006
+DATA pairOrder<>+28(SB)/4, $0x00170007
+DATA pairOrder<>+32(SB)/4, $0x00180008
+DATA pairOrder<>+36(SB)/4, $0x00190009
+DATA pairOrder<>+40(SB)/4, $0x001a000a
+DATA pairOrder<>+44(SB)/4, $0x001b000b
+DATA pairOrder<>+48(SB)/4, $0x001c000c
+DATA pairOrder<>+52(SB)/4, $0x001d000d
+DATA pairOrder<>+56(SB)/4, $0x001e000e
+DATA pairOrder<>+60(SB)/4, $0x001f000f
+GLOBL pairOrder<>(SB), RODATA|NOPTR, $64
+
+// func copyBBF16(k int, src *float32, ld int, dst *float32)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·copyBBF16(SB), NOSPLIT, $0-32
+	MOVQ    k+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    ld+16(FP), DX
+	MOVQ    dst+24(FP), BX
+	VMOVUPS pairOrder<>+0(SB), Z3
+	JMP     pairTest
+
+pair:
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX)(DX*1), Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VPERMW  Z2, Z3, Z2
+	VMOVUPS Z2, (BX)
+	VMOVUPS 64(CX), Z0
+	VMOVUPS 64(CX)(DX*1), Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VPERMW  Z2, Z3, Z2
+	VMOVUPS Z2, 64(BX)
+	LEAQ    (CX)(DX*2), CX
+	ADDQ    $0x80, BX
+	SUBQ    $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
+	VZEROUPPER
+	RET
+
+// func multiplyAddsBF16(n int, x *float32)
+// Requires: AVX, AVX512F
+TEXT ·multiplyAddsBF16(SB), NOSPLIT, $0-16
+	MOVQ    n+0(FP), AX
+	MOVQ    x+8(FP), CX
+	VMOVUPS (CX), Z0
+	VMOVUPS (CX), Z1
+	VMOVUPS (CX), Z2
+	VMOVUPS (CX), Z3
+	VMOVUPS (CX), Z4
+	VMOVUPS (CX), Z5
+	VMOVUPS (CX), Z6
+	VMOVUPS (CX), Z7
+	VMOVUPS (CX), Z8
+	VMOVUPS (CX), Z9
+	VMOVUPS (CX), Z10
+	VMOVUPS (CX), Z11
+	VMOVUPS (CX), Z12
+	VMOVUPS (CX), Z13
+	JMP     stepTest
+
+step:
+	// VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262
+	WORD $0xe552
+
+	// VDPBF16PS Z13, Z12, Z5
+	LONG $0x481ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z13, Z12, Z6
+	LONG $0x481ed262
+	WORD $0xf552
+
+	// VDPBF16PS Z13, Z12, Z7
+	LONG $0x481ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z13, Z12, Z8
+	LONG $0x481e5262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z9
+	LONG $0x481e5262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z10
+	LONG $0x481e5262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z11
+	LONG $0x481e5262
+	WORD $0xdd52
+	SUBQ $0x01, AX
+
+stepTest:
+	CMPQ    AX, $0x01
+	JGE     step
+	VADDPS  Z1, Z0, Z0
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VADDPS  Z4, Z0, Z0
+	VADDPS  Z5, Z0, Z0
+	VADDPS  Z6, Z0, Z0
+	VADDPS  Z7, Z0, Z0
+	VADDPS  Z8, Z0, Z0
+	VADDPS  Z9, Z0, Z0
+	VADDPS  Z10, Z0, Z0
+	VADDPS  Z11, Z0, Z0
+	VMOVUPS Z0, (CX)
+	VZEROUPPER
+	RET
+
+// func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512DQ, AVX512F, CMOV
+TEXT ·transposeAAVX512(SB), NOSPLIT, $0-48
+	MOVQ  groups+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  ld+16(FP), DX
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x00003fff, R8
+	KMOVW R8, K1
+	JMP   groupTest
+
+group:
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z8
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z9
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z10
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z11
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z12
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z13
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
 	VXORPS     Z14, Z14, Z14
 	VXORPS     Z15, Z15, Z15
 	VUNPCKLPS  Z1, Z0, Z16
@@ -5392,52 +8425,85 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeBAVX512(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX, AVX512F
-TEXT ·transposeBAVX512(SB), NOSPLIT, $0-40
+// func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·transposeBAVX512(SB), NOSPLIT, $0-48
 	MOVQ  groups+0(FP), AX
 	MOVQ  src+8(FP), CX
 	MOVQ  ld+16(FP), DX
-	MOVQ  dst+24(FP), BX
-	MOVQ  dstStride+32(FP), SI
-	MOVL  $0x0000ffff, DI
-	KMOVW DI, K1
+	MOVQ  dst+32(FP), BX
+	MOVQ  dstStride+40(FP), SI
+	MOVQ  rows+24(FP), DI
+	MOVL  $0x0000ffff, R8
+	KMOVW R8, K1
 	JMP   groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Z0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z7
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z8
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z9
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z10
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z11
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z12
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z13
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z14
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Z15
-	ADDQ       DX, DI
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Z0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z8
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x09
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z9
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0a
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z10
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0b
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z11
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0c
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z12
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0d
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z13
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0e
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z14
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x0f
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Z15
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x10
+	CMOVQGT    R9, R8
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKLPS  Z3, Z2, Z17
 	VUNPCKHPS  Z1, Z0, Z0
@@ -5543,30 +8609,43 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeAAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX
-TEXT ·transposeAAVX2(SB), NOSPLIT, $0-40
+// func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, CMOV
+TEXT ·transposeAAVX2(SB), NOSPLIT, $0-48
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX
-	MOVQ dst+24(FP), BX
-	MOVQ dstStride+32(FP), SI
+	MOVQ dst+32(FP), BX
+	MOVQ dstStride+40(FP), SI
+	MOVQ rows+24(FP), DI
 	JMP  groupTest
 
 group:
-	MOVQ         CX, DI
-	VMOVUPS      (DI), Y0
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y1
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y2
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y3
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y4
-	ADDQ         DX, DI
-	VMOVUPS      (DI), Y5
-	ADDQ         DX, DI
+	MOVQ         CX, R8
+	VMOVUPS      (R8), Y0
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x01
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y1
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x02
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y2
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x03
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y3
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x04
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y4
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x05
+	CMOVQGT      R9, R8
+	VMOVUPS      (R8), Y5
+	LEAQ         (R8)(DX*1), R9
+	CMPQ         DI, $0x06
+	CMOVQGT      R9, R8
 	VXORPS       Y6, Y6, Y6
 	VXORPS       Y7, Y7, Y7
 	VUNPCKLPS    Y1, Y0, Y8
@@ -5634,34 +8713,51 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeBAVX2(groups int, src *float32, ld int, dst *float32, dstStride int)
-// Requires: AVX
-TEXT ·transposeBAVX2(SB), NOSPLIT, $0-40
+// func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, CMOV
+TEXT ·transposeBAVX2(SB), NOSPLIT, $0-48
 	MOVQ groups+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ ld+16(FP), DX
-	MOVQ dst+24(FP), BX
-	MOVQ dstStride+32(FP), SI
+	MOVQ dst+32(FP), BX
+	MOVQ dstStride+40(FP), SI
+	MOVQ rows+24(FP), DI
 	JMP  groupTest
 
 group:
-	MOVQ       CX, DI
-	VMOVUPS    (DI), Y0
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y1
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y2
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y3
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y4
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y5
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y6
-	ADDQ       DX, DI
-	VMOVUPS    (DI), Y7
-	ADDQ       DX, DI
+	MOVQ       CX, R8
+	VMOVUPS    (R8), Y0
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x01
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y1
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x02
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y2
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x03
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y3
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x04
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y4
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x05
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y5
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x06
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y6
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x07
+	CMOVQGT    R9, R8
+	VMOVUPS    (R8), Y7
+	LEAQ       (R8)(DX*1), R9
+	CMPQ       DI, $0x08
+	CMOVQGT    R9, R8
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKLPS  Y3, Y2, Y9
 	VUNPCKHPS  Y1, Y0, Y0
@@ -5708,6 +8804,4906 @@ group:
 groupTest:
 	CMPQ AX, $0x01
 	JGE  group
+	VZEROUPPER
+	RET
+
+DATA unpack<>+0(SB)/4, $0x00000000
+DATA unpack<>+4(SB)/4, $0x00000004
+DATA unpack<>+8(SB)/4, $0x00000001
+DATA unpack<>+12(SB)/4, $0x00000005
+DATA unpack<>+16(SB)/4, $0x00000002
+DATA unpack<>+20(SB)/4, $0x00000006
+DATA unpack<>+24(SB)/4, $0x00000003
+DATA unpack<>+28(SB)/4, $0x00000007
+GLOBL unpack<>(SB), RODATA|NOPTR, $32
+
+// func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·narrowInt8x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    stepTest
+
+step:
+	VPBROADCASTD  4(CX), Z8
+	VPBROADCASTD  12(CX), Z9
+	VPBROADCASTD  20(CX), Z10
+	VPBROADCASTD  28(CX), Z11
+	VPBROADCASTD  36(CX), Z12
+	VPBROADCASTD  44(CX), Z13
+	VPBROADCASTD  52(CX), Z14
+	VPBROADCASTD  60(CX), Z15
+	VMOVDQU32     (SI), Z16
+	VPDPBUSD.BCST (AX), Z16, Z8
+	VPDPBUSD.BCST 32(AX), Z16, Z9
+	VPDPBUSD.BCST 64(AX), Z16, Z10
+	VPDPBUSD.BCST 96(AX), Z16, Z11
+	VPDPBUSD.BCST 128(AX), Z16, Z12
+	VPDPBUSD.BCST 160(AX), Z16, Z13
+	VPDPBUSD.BCST 192(AX), Z16, Z14
+	VPDPBUSD.BCST 224(AX), Z16, Z15
+	VMOVDQU32     64(SI), Z16
+	VPDPBUSD.BCST 4(AX), Z16, Z8
+	VPDPBUSD.BCST 36(AX), Z16, Z9
+	VPDPBUSD.BCST 68(AX), Z16, Z10
+	VPDPBUSD.BCST 100(AX), Z16, Z11
+	VPDPBUSD.BCST 132(AX), Z16, Z12
+	VPDPBUSD.BCST 164(AX), Z16, Z13
+	VPDPBUSD.BCST 196(AX), Z16, Z14
+	VPDPBUSD.BCST 228(AX), Z16, Z15
+	VMOVDQU32     128(SI), Z16
+	VPDPBUSD.BCST 8(AX), Z16, Z8
+	VPDPBUSD.BCST 40(AX), Z16, Z9
+	VPDPBUSD.BCST 72(AX), Z16, Z10
+	VPDPBUSD.BCST 104(AX), Z16, Z11
+	VPDPBUSD.BCST 136(AX), Z16, Z12
+	VPDPBUSD.BCST 168(AX), Z16, Z13
+	VPDPBUSD.BCST 200(AX), Z16, Z14
+	VPDPBUSD.BCST 232(AX), Z16, Z15
+	VMOVDQU32     192(SI), Z16
+	VPDPBUSD.BCST 12(AX), Z16, Z8
+	VPDPBUSD.BCST 44(AX), Z16, Z9
+	VPDPBUSD.BCST 76(AX), Z16, Z10
+	VPDPBUSD.BCST 108(AX), Z16, Z11
+	VPDPBUSD.BCST 140(AX), Z16, Z12
+	VPDPBUSD.BCST 172(AX), Z16, Z13
+	VPDPBUSD.BCST 204(AX), Z16, Z14
+	VPDPBUSD.BCST 236(AX), Z16, Z15
+	VMOVDQU32     256(SI), Z16
+	VPDPBUSD.BCST 16(AX), Z16, Z8
+	VPDPBUSD.BCST 48(AX), Z16, Z9
+	VPDPBUSD.BCST 80(AX), Z16, Z10
+	VPDPBUSD.BCST 112(AX), Z16, Z11
+	VPDPBUSD.BCST 144(AX), Z16, Z12
+	VPDPBUSD.BCST 176(AX), Z16, Z13
+	VPDPBUSD.BCST 208(AX), Z16, Z14
+	VPDPBUSD.BCST 240(AX), Z16, Z15
+	VMOVDQU32     320(SI), Z16
+	VPDPBUSD.BCST 20(AX), Z16, Z8
+	VPDPBUSD.BCST 52(AX), Z16, Z9
+	VPDPBUSD.BCST 84(AX), Z16, Z10
+	VPDPBUSD.BCST 116(AX), Z16, Z11
+	VPDPBUSD.BCST 148(AX), Z16, Z12
+	VPDPBUSD.BCST 180(AX), Z16, Z13
+	VPDPBUSD.BCST 212(AX), Z16, Z14
+	VPDPBUSD.BCST 244(AX), Z16, Z15
+	VMOVDQU32     384(SI), Z16
+	VPDPBUSD.BCST 24(AX), Z16, Z8
+	VPDPBUSD.BCST 56(AX), Z16, Z9
+	VPDPBUSD.BCST 88(AX), Z16, Z10
+	VPDPBUSD.BCST 120(AX), Z16, Z11
+	VPDPBUSD.BCST 152(AX), Z16, Z12
+	VPDPBUSD.BCST 184(AX), Z16, Z13
+	VPDPBUSD.BCST 216(AX), Z16, Z14
+	VPDPBUSD.BCST 248(AX), Z16, Z15
+	VMOVDQU32     448(SI), Z16
+	VPDPBUSD.BCST 28(AX), Z16, Z8
+	VPDPBUSD.BCST 60(AX), Z16, Z9
+	VPDPBUSD.BCST 92(AX), Z16, Z10
+	VPDPBUSD.BCST 124(AX), Z16, Z11
+	VPDPBUSD.BCST 156(AX), Z16, Z12
+	VPDPBUSD.BCST 188(AX), Z16, Z13
+	VPDPBUSD.BCST 220(AX), Z16, Z14
+	VPDPBUSD.BCST 252(AX), Z16, Z15
+	VPMOVZXWD     (DI), Z16
+	VPSLLD        $0x10, Z16, Z16
+	VCVTDQ2PS     Z8, Z8
+	VBROADCASTSS  (CX), Z17
+	VMULPS        Z16, Z17, Z17
+	VFMADD231PS   Z8, Z17, Z0
+	VCVTDQ2PS     Z9, Z8
+	VBROADCASTSS  8(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z1
+	VCVTDQ2PS     Z10, Z8
+	VBROADCASTSS  16(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z2
+	VCVTDQ2PS     Z11, Z8
+	VBROADCASTSS  24(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z3
+	VCVTDQ2PS     Z12, Z8
+	VBROADCASTSS  32(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z4
+	VCVTDQ2PS     Z13, Z8
+	VBROADCASTSS  40(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z5
+	VCVTDQ2PS     Z14, Z8
+	VBROADCASTSS  48(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z6
+	VCVTDQ2PS     Z15, Z8
+	VBROADCASTSS  56(CX), Z9
+	VMULPS        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z9, Z7
+	ADDQ          $0x00000200, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000100, AX
+	ADDQ          $0x00000040, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z2, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z4, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z6, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·narrowInt4x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VXORPS  Z4, Z4, Z4
+	VXORPS  Z5, Z5, Z5
+	VXORPS  Z6, Z6, Z6
+	VXORPS  Z7, Z7, Z7
+	VMOVUPS constants<>+2816(SB), Z8
+	JMP     stepTest
+
+step:
+	VPBROADCASTD  4(CX), Z9
+	VPBROADCASTD  12(CX), Z10
+	VPBROADCASTD  20(CX), Z11
+	VPBROADCASTD  28(CX), Z12
+	VPBROADCASTD  36(CX), Z13
+	VPBROADCASTD  44(CX), Z14
+	VPBROADCASTD  52(CX), Z15
+	VPBROADCASTD  60(CX), Z16
+	VMOVDQU32     (SI), Z17
+	VPANDD        Z8, Z17, Z18
+	VPSRLW        $0x04, Z17, Z17
+	VPANDD        Z8, Z17, Z17
+	VPDPBUSD.BCST (AX), Z18, Z9
+	VPDPBUSD.BCST 16(AX), Z17, Z9
+	VPDPBUSD.BCST 32(AX), Z18, Z10
+	VPDPBUSD.BCST 48(AX), Z17, Z10
+	VPDPBUSD.BCST 64(AX), Z18, Z11
+	VPDPBUSD.BCST 80(AX), Z17, Z11
+	VPDPBUSD.BCST 96(AX), Z18, Z12
+	VPDPBUSD.BCST 112(AX), Z17, Z12
+	VPDPBUSD.BCST 128(AX), Z18, Z13
+	VPDPBUSD.BCST 144(AX), Z17, Z13
+	VPDPBUSD.BCST 160(AX), Z18, Z14
+	VPDPBUSD.BCST 176(AX), Z17, Z14
+	VPDPBUSD.BCST 192(AX), Z18, Z15
+	VPDPBUSD.BCST 208(AX), Z17, Z15
+	VPDPBUSD.BCST 224(AX), Z18, Z16
+	VPDPBUSD.BCST 240(AX), Z17, Z16
+	VMOVDQU32     64(SI), Z17
+	VPANDD        Z8, Z17, Z18
+	VPSRLW        $0x04, Z17, Z17
+	VPANDD        Z8, Z17, Z17
+	VPDPBUSD.BCST 4(AX), Z18, Z9
+	VPDPBUSD.BCST 20(AX), Z17, Z9
+	VPDPBUSD.BCST 36(AX), Z18, Z10
+	VPDPBUSD.BCST 52(AX), Z17, Z10
+	VPDPBUSD.BCST 68(AX), Z18, Z11
+	VPDPBUSD.BCST 84(AX), Z17, Z11
+	VPDPBUSD.BCST 100(AX), Z18, Z12
+	VPDPBUSD.BCST 116(AX), Z17, Z12
+	VPDPBUSD.BCST 132(AX), Z18, Z13
+	VPDPBUSD.BCST 148(AX), Z17, Z13
+	VPDPBUSD.BCST 164(AX), Z18, Z14
+	VPDPBUSD.BCST 180(AX), Z17, Z14
+	VPDPBUSD.BCST 196(AX), Z18, Z15
+	VPDPBUSD.BCST 212(AX), Z17, Z15
+	VPDPBUSD.BCST 228(AX), Z18, Z16
+	VPDPBUSD.BCST 244(AX), Z17, Z16
+	VMOVDQU32     128(SI), Z17
+	VPANDD        Z8, Z17, Z18
+	VPSRLW        $0x04, Z17, Z17
+	VPANDD        Z8, Z17, Z17
+	VPDPBUSD.BCST 8(AX), Z18, Z9
+	VPDPBUSD.BCST 24(AX), Z17, Z9
+	VPDPBUSD.BCST 40(AX), Z18, Z10
+	VPDPBUSD.BCST 56(AX), Z17, Z10
+	VPDPBUSD.BCST 72(AX), Z18, Z11
+	VPDPBUSD.BCST 88(AX), Z17, Z11
+	VPDPBUSD.BCST 104(AX), Z18, Z12
+	VPDPBUSD.BCST 120(AX), Z17, Z12
+	VPDPBUSD.BCST 136(AX), Z18, Z13
+	VPDPBUSD.BCST 152(AX), Z17, Z13
+	VPDPBUSD.BCST 168(AX), Z18, Z14
+	VPDPBUSD.BCST 184(AX), Z17, Z14
+	VPDPBUSD.BCST 200(AX), Z18, Z15
+	VPDPBUSD.BCST 216(AX), Z17, Z15
+	VPDPBUSD.BCST 232(AX), Z18, Z16
+	VPDPBUSD.BCST 248(AX), Z17, Z16
+	VMOVDQU32     192(SI), Z17
+	VPANDD        Z8, Z17, Z18
+	VPSRLW        $0x04, Z17, Z17
+	VPANDD        Z8, Z17, Z17
+	VPDPBUSD.BCST 12(AX), Z18, Z9
+	VPDPBUSD.BCST 28(AX), Z17, Z9
+	VPDPBUSD.BCST 44(AX), Z18, Z10
+	VPDPBUSD.BCST 60(AX), Z17, Z10
+	VPDPBUSD.BCST 76(AX), Z18, Z11
+	VPDPBUSD.BCST 92(AX), Z17, Z11
+	VPDPBUSD.BCST 108(AX), Z18, Z12
+	VPDPBUSD.BCST 124(AX), Z17, Z12
+	VPDPBUSD.BCST 140(AX), Z18, Z13
+	VPDPBUSD.BCST 156(AX), Z17, Z13
+	VPDPBUSD.BCST 172(AX), Z18, Z14
+	VPDPBUSD.BCST 188(AX), Z17, Z14
+	VPDPBUSD.BCST 204(AX), Z18, Z15
+	VPDPBUSD.BCST 220(AX), Z17, Z15
+	VPDPBUSD.BCST 236(AX), Z18, Z16
+	VPDPBUSD.BCST 252(AX), Z17, Z16
+	VPMOVZXWD     (DI), Z17
+	VPSLLD        $0x10, Z17, Z17
+	VCVTDQ2PS     Z9, Z9
+	VBROADCASTSS  (CX), Z18
+	VMULPS        Z17, Z18, Z18
+	VFMADD231PS   Z9, Z18, Z0
+	VCVTDQ2PS     Z10, Z9
+	VBROADCASTSS  8(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z1
+	VCVTDQ2PS     Z11, Z9
+	VBROADCASTSS  16(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z2
+	VCVTDQ2PS     Z12, Z9
+	VBROADCASTSS  24(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z3
+	VCVTDQ2PS     Z13, Z9
+	VBROADCASTSS  32(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z4
+	VCVTDQ2PS     Z14, Z9
+	VBROADCASTSS  40(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z5
+	VCVTDQ2PS     Z15, Z9
+	VBROADCASTSS  48(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z6
+	VCVTDQ2PS     Z16, Z9
+	VBROADCASTSS  56(CX), Z10
+	VMULPS        Z17, Z10, Z10
+	VFMADD231PS   Z9, Z10, Z7
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000100, AX
+	ADDQ          $0x00000040, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z2, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z4, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z5, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z6, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z7, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	JMP    stepTest
+
+step:
+	VMOVDQU32    (BX), Z16
+	VPBROADCASTD (AX), Z20
+
+	// VDPBF16PS Z20, Z16, Z0
+	LONG         $0x407eb262
+	WORD         $0xc452
+	VPBROADCASTD 4(AX), Z21
+
+	// VDPBF16PS Z21, Z16, Z1
+	LONG         $0x407eb262
+	WORD         $0xcd52
+	VPBROADCASTD 8(AX), Z22
+
+	// VDPBF16PS Z22, Z16, Z2
+	LONG         $0x407eb262
+	WORD         $0xd652
+	VPBROADCASTD 12(AX), Z23
+
+	// VDPBF16PS Z23, Z16, Z3
+	LONG         $0x407eb262
+	WORD         $0xdf52
+	VPBROADCASTD 16(AX), Z24
+
+	// VDPBF16PS Z24, Z16, Z4
+	LONG         $0x407e9262
+	WORD         $0xe052
+	VPBROADCASTD 20(AX), Z25
+
+	// VDPBF16PS Z25, Z16, Z5
+	LONG         $0x407e9262
+	WORD         $0xe952
+	VPBROADCASTD 24(AX), Z26
+
+	// VDPBF16PS Z26, Z16, Z6
+	LONG         $0x407e9262
+	WORD         $0xf252
+	VPBROADCASTD 28(AX), Z27
+
+	// VDPBF16PS Z27, Z16, Z7
+	LONG         $0x407e9262
+	WORD         $0xfb52
+	VMOVDQU32    64(BX), Z17
+	VPBROADCASTD 32(AX), Z20
+
+	// VDPBF16PS Z20, Z17, Z0
+	LONG         $0x4076b262
+	WORD         $0xc452
+	VPBROADCASTD 36(AX), Z21
+
+	// VDPBF16PS Z21, Z17, Z1
+	LONG         $0x4076b262
+	WORD         $0xcd52
+	VPBROADCASTD 40(AX), Z22
+
+	// VDPBF16PS Z22, Z17, Z2
+	LONG         $0x4076b262
+	WORD         $0xd652
+	VPBROADCASTD 44(AX), Z23
+
+	// VDPBF16PS Z23, Z17, Z3
+	LONG         $0x4076b262
+	WORD         $0xdf52
+	VPBROADCASTD 48(AX), Z24
+
+	// VDPBF16PS Z24, Z17, Z4
+	LONG         $0x40769262
+	WORD         $0xe052
+	VPBROADCASTD 52(AX), Z25
+
+	// VDPBF16PS Z25, Z17, Z5
+	LONG         $0x40769262
+	WORD         $0xe952
+	VPBROADCASTD 56(AX), Z26
+
+	// VDPBF16PS Z26, Z17, Z6
+	LONG         $0x40769262
+	WORD         $0xf252
+	VPBROADCASTD 60(AX), Z27
+
+	// VDPBF16PS Z27, Z17, Z7
+	LONG         $0x40769262
+	WORD         $0xfb52
+	VMOVDQU32    128(BX), Z18
+	VPBROADCASTD 64(AX), Z20
+
+	// VDPBF16PS Z20, Z18, Z0
+	LONG         $0x406eb262
+	WORD         $0xc452
+	VPBROADCASTD 68(AX), Z21
+
+	// VDPBF16PS Z21, Z18, Z1
+	LONG         $0x406eb262
+	WORD         $0xcd52
+	VPBROADCASTD 72(AX), Z22
+
+	// VDPBF16PS Z22, Z18, Z2
+	LONG         $0x406eb262
+	WORD         $0xd652
+	VPBROADCASTD 76(AX), Z23
+
+	// VDPBF16PS Z23, Z18, Z3
+	LONG         $0x406eb262
+	WORD         $0xdf52
+	VPBROADCASTD 80(AX), Z24
+
+	// VDPBF16PS Z24, Z18, Z4
+	LONG         $0x406e9262
+	WORD         $0xe052
+	VPBROADCASTD 84(AX), Z25
+
+	// VDPBF16PS Z25, Z18, Z5
+	LONG         $0x406e9262
+	WORD         $0xe952
+	VPBROADCASTD 88(AX), Z26
+
+	// VDPBF16PS Z26, Z18, Z6
+	LONG         $0x406e9262
+	WORD         $0xf252
+	VPBROADCASTD 92(AX), Z27
+
+	// VDPBF16PS Z27, Z18, Z7
+	LONG         $0x406e9262
+	WORD         $0xfb52
+	VMOVDQU32    192(BX), Z19
+	VPBROADCASTD 96(AX), Z20
+
+	// VDPBF16PS Z20, Z19, Z0
+	LONG         $0x4066b262
+	WORD         $0xc452
+	VPBROADCASTD 100(AX), Z21
+
+	// VDPBF16PS Z21, Z19, Z1
+	LONG         $0x4066b262
+	WORD         $0xcd52
+	VPBROADCASTD 104(AX), Z22
+
+	// VDPBF16PS Z22, Z19, Z2
+	LONG         $0x4066b262
+	WORD         $0xd652
+	VPBROADCASTD 108(AX), Z23
+
+	// VDPBF16PS Z23, Z19, Z3
+	LONG         $0x4066b262
+	WORD         $0xdf52
+	VPBROADCASTD 112(AX), Z24
+
+	// VDPBF16PS Z24, Z19, Z4
+	LONG         $0x40669262
+	WORD         $0xe052
+	VPBROADCASTD 116(AX), Z25
+
+	// VDPBF16PS Z25, Z19, Z5
+	LONG         $0x40669262
+	WORD         $0xe952
+	VPBROADCASTD 120(AX), Z26
+
+	// VDPBF16PS Z26, Z19, Z6
+	LONG         $0x40669262
+	WORD         $0xf252
+	VPBROADCASTD 124(AX), Z27
+
+	// VDPBF16PS Z27, Z19, Z7
+	LONG $0x40669262
+	WORD $0xfb52
+	ADDQ $0x00000100, BX
+	ADDQ $0x00000080, AX
+	SUBQ $0x04, CX
+
+stepTest:
+	CMPQ    CX, $0x04
+	JGE     step
+	MOVQ    SI, AX
+	VMOVAPS Z0, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z1, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z2, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z3, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z4, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z5, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z6, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z7, Z8
+	VMOVUPS Z8, (AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt8x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·narrowInt8x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	VPBROADCASTD  4(CX), Z4
+	VPBROADCASTD  12(CX), Z5
+	VPBROADCASTD  20(CX), Z6
+	VPBROADCASTD  28(CX), Z7
+	VMOVDQU32     (SI), Z8
+	VPDPBUSD.BCST (AX), Z8, Z4
+	VPDPBUSD.BCST 32(AX), Z8, Z5
+	VPDPBUSD.BCST 64(AX), Z8, Z6
+	VPDPBUSD.BCST 96(AX), Z8, Z7
+	VMOVDQU32     64(SI), Z8
+	VPDPBUSD.BCST 4(AX), Z8, Z4
+	VPDPBUSD.BCST 36(AX), Z8, Z5
+	VPDPBUSD.BCST 68(AX), Z8, Z6
+	VPDPBUSD.BCST 100(AX), Z8, Z7
+	VMOVDQU32     128(SI), Z8
+	VPDPBUSD.BCST 8(AX), Z8, Z4
+	VPDPBUSD.BCST 40(AX), Z8, Z5
+	VPDPBUSD.BCST 72(AX), Z8, Z6
+	VPDPBUSD.BCST 104(AX), Z8, Z7
+	VMOVDQU32     192(SI), Z8
+	VPDPBUSD.BCST 12(AX), Z8, Z4
+	VPDPBUSD.BCST 44(AX), Z8, Z5
+	VPDPBUSD.BCST 76(AX), Z8, Z6
+	VPDPBUSD.BCST 108(AX), Z8, Z7
+	VMOVDQU32     256(SI), Z8
+	VPDPBUSD.BCST 16(AX), Z8, Z4
+	VPDPBUSD.BCST 48(AX), Z8, Z5
+	VPDPBUSD.BCST 80(AX), Z8, Z6
+	VPDPBUSD.BCST 112(AX), Z8, Z7
+	VMOVDQU32     320(SI), Z8
+	VPDPBUSD.BCST 20(AX), Z8, Z4
+	VPDPBUSD.BCST 52(AX), Z8, Z5
+	VPDPBUSD.BCST 84(AX), Z8, Z6
+	VPDPBUSD.BCST 116(AX), Z8, Z7
+	VMOVDQU32     384(SI), Z8
+	VPDPBUSD.BCST 24(AX), Z8, Z4
+	VPDPBUSD.BCST 56(AX), Z8, Z5
+	VPDPBUSD.BCST 88(AX), Z8, Z6
+	VPDPBUSD.BCST 120(AX), Z8, Z7
+	VMOVDQU32     448(SI), Z8
+	VPDPBUSD.BCST 28(AX), Z8, Z4
+	VPDPBUSD.BCST 60(AX), Z8, Z5
+	VPDPBUSD.BCST 92(AX), Z8, Z6
+	VPDPBUSD.BCST 124(AX), Z8, Z7
+	VPMOVZXWD     (DI), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VCVTDQ2PS     Z4, Z4
+	VBROADCASTSS  (CX), Z9
+	VMULPS        Z8, Z9, Z9
+	VFMADD231PS   Z4, Z9, Z0
+	VCVTDQ2PS     Z5, Z4
+	VBROADCASTSS  8(CX), Z5
+	VMULPS        Z8, Z5, Z5
+	VFMADD231PS   Z4, Z5, Z1
+	VCVTDQ2PS     Z6, Z4
+	VBROADCASTSS  16(CX), Z5
+	VMULPS        Z8, Z5, Z5
+	VFMADD231PS   Z4, Z5, Z2
+	VCVTDQ2PS     Z7, Z4
+	VBROADCASTSS  24(CX), Z5
+	VMULPS        Z8, Z5, Z5
+	VFMADD231PS   Z4, Z5, Z3
+	ADDQ          $0x00000200, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000080, AX
+	ADDQ          $0x00000020, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z2, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·narrowInt4x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	VMOVUPS constants<>+2816(SB), Z4
+	JMP     stepTest
+
+step:
+	VPBROADCASTD  4(CX), Z5
+	VPBROADCASTD  12(CX), Z6
+	VPBROADCASTD  20(CX), Z7
+	VPBROADCASTD  28(CX), Z8
+	VMOVDQU32     (SI), Z9
+	VPANDD        Z4, Z9, Z10
+	VPSRLW        $0x04, Z9, Z9
+	VPANDD        Z4, Z9, Z9
+	VPDPBUSD.BCST (AX), Z10, Z5
+	VPDPBUSD.BCST 16(AX), Z9, Z5
+	VPDPBUSD.BCST 32(AX), Z10, Z6
+	VPDPBUSD.BCST 48(AX), Z9, Z6
+	VPDPBUSD.BCST 64(AX), Z10, Z7
+	VPDPBUSD.BCST 80(AX), Z9, Z7
+	VPDPBUSD.BCST 96(AX), Z10, Z8
+	VPDPBUSD.BCST 112(AX), Z9, Z8
+	VMOVDQU32     64(SI), Z9
+	VPANDD        Z4, Z9, Z10
+	VPSRLW        $0x04, Z9, Z9
+	VPANDD        Z4, Z9, Z9
+	VPDPBUSD.BCST 4(AX), Z10, Z5
+	VPDPBUSD.BCST 20(AX), Z9, Z5
+	VPDPBUSD.BCST 36(AX), Z10, Z6
+	VPDPBUSD.BCST 52(AX), Z9, Z6
+	VPDPBUSD.BCST 68(AX), Z10, Z7
+	VPDPBUSD.BCST 84(AX), Z9, Z7
+	VPDPBUSD.BCST 100(AX), Z10, Z8
+	VPDPBUSD.BCST 116(AX), Z9, Z8
+	VMOVDQU32     128(SI), Z9
+	VPANDD        Z4, Z9, Z10
+	VPSRLW        $0x04, Z9, Z9
+	VPANDD        Z4, Z9, Z9
+	VPDPBUSD.BCST 8(AX), Z10, Z5
+	VPDPBUSD.BCST 24(AX), Z9, Z5
+	VPDPBUSD.BCST 40(AX), Z10, Z6
+	VPDPBUSD.BCST 56(AX), Z9, Z6
+	VPDPBUSD.BCST 72(AX), Z10, Z7
+	VPDPBUSD.BCST 88(AX), Z9, Z7
+	VPDPBUSD.BCST 104(AX), Z10, Z8
+	VPDPBUSD.BCST 120(AX), Z9, Z8
+	VMOVDQU32     192(SI), Z9
+	VPANDD        Z4, Z9, Z10
+	VPSRLW        $0x04, Z9, Z9
+	VPANDD        Z4, Z9, Z9
+	VPDPBUSD.BCST 12(AX), Z10, Z5
+	VPDPBUSD.BCST 28(AX), Z9, Z5
+	VPDPBUSD.BCST 44(AX), Z10, Z6
+	VPDPBUSD.BCST 60(AX), Z9, Z6
+	VPDPBUSD.BCST 76(AX), Z10, Z7
+	VPDPBUSD.BCST 92(AX), Z9, Z7
+	VPDPBUSD.BCST 108(AX), Z10, Z8
+	VPDPBUSD.BCST 124(AX), Z9, Z8
+	VPMOVZXWD     (DI), Z9
+	VPSLLD        $0x10, Z9, Z9
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (CX), Z10
+	VMULPS        Z9, Z10, Z10
+	VFMADD231PS   Z5, Z10, Z0
+	VCVTDQ2PS     Z6, Z5
+	VBROADCASTSS  8(CX), Z6
+	VMULPS        Z9, Z6, Z6
+	VFMADD231PS   Z5, Z6, Z1
+	VCVTDQ2PS     Z7, Z5
+	VBROADCASTSS  16(CX), Z6
+	VMULPS        Z9, Z6, Z6
+	VFMADD231PS   Z5, Z6, Z2
+	VCVTDQ2PS     Z8, Z5
+	VBROADCASTSS  24(CX), Z6
+	VMULPS        Z9, Z6, Z6
+	VFMADD231PS   Z5, Z6, Z3
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000080, AX
+	ADDQ          $0x00000020, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z2, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x4AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	VMOVDQU32    (BX), Z16
+	VPBROADCASTD (AX), Z20
+
+	// VDPBF16PS Z20, Z16, Z0
+	LONG         $0x407eb262
+	WORD         $0xc452
+	VPBROADCASTD 4(AX), Z21
+
+	// VDPBF16PS Z21, Z16, Z1
+	LONG         $0x407eb262
+	WORD         $0xcd52
+	VPBROADCASTD 8(AX), Z22
+
+	// VDPBF16PS Z22, Z16, Z2
+	LONG         $0x407eb262
+	WORD         $0xd652
+	VPBROADCASTD 12(AX), Z23
+
+	// VDPBF16PS Z23, Z16, Z3
+	LONG         $0x407eb262
+	WORD         $0xdf52
+	VMOVDQU32    64(BX), Z17
+	VPBROADCASTD 16(AX), Z24
+
+	// VDPBF16PS Z24, Z17, Z0
+	LONG         $0x40769262
+	WORD         $0xc052
+	VPBROADCASTD 20(AX), Z25
+
+	// VDPBF16PS Z25, Z17, Z1
+	LONG         $0x40769262
+	WORD         $0xc952
+	VPBROADCASTD 24(AX), Z26
+
+	// VDPBF16PS Z26, Z17, Z2
+	LONG         $0x40769262
+	WORD         $0xd252
+	VPBROADCASTD 28(AX), Z27
+
+	// VDPBF16PS Z27, Z17, Z3
+	LONG         $0x40769262
+	WORD         $0xdb52
+	VMOVDQU32    128(BX), Z18
+	VPBROADCASTD 32(AX), Z20
+
+	// VDPBF16PS Z20, Z18, Z0
+	LONG         $0x406eb262
+	WORD         $0xc452
+	VPBROADCASTD 36(AX), Z21
+
+	// VDPBF16PS Z21, Z18, Z1
+	LONG         $0x406eb262
+	WORD         $0xcd52
+	VPBROADCASTD 40(AX), Z22
+
+	// VDPBF16PS Z22, Z18, Z2
+	LONG         $0x406eb262
+	WORD         $0xd652
+	VPBROADCASTD 44(AX), Z23
+
+	// VDPBF16PS Z23, Z18, Z3
+	LONG         $0x406eb262
+	WORD         $0xdf52
+	VMOVDQU32    192(BX), Z19
+	VPBROADCASTD 48(AX), Z24
+
+	// VDPBF16PS Z24, Z19, Z0
+	LONG         $0x40669262
+	WORD         $0xc052
+	VPBROADCASTD 52(AX), Z25
+
+	// VDPBF16PS Z25, Z19, Z1
+	LONG         $0x40669262
+	WORD         $0xc952
+	VPBROADCASTD 56(AX), Z26
+
+	// VDPBF16PS Z26, Z19, Z2
+	LONG         $0x40669262
+	WORD         $0xd252
+	VPBROADCASTD 60(AX), Z27
+
+	// VDPBF16PS Z27, Z19, Z3
+	LONG $0x40669262
+	WORD $0xdb52
+	ADDQ $0x00000100, BX
+	ADDQ $0x00000040, AX
+	SUBQ $0x04, CX
+
+stepTest:
+	CMPQ    CX, $0x04
+	JGE     step
+	MOVQ    SI, AX
+	VMOVAPS Z0, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z1, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z2, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    DI, AX
+	VMOVAPS Z3, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt8x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·narrowInt8x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	JMP    stepTest
+
+step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	PREFETCHT1    4352(SI)
+	PREFETCHT1    4416(SI)
+	PREFETCHT1    4480(SI)
+	PREFETCHT1    4544(SI)
+	VPBROADCASTD  4(CX), Z2
+	VPBROADCASTD  12(CX), Z3
+	VPXORD        Z4, Z4, Z4
+	VPXORD        Z5, Z5, Z5
+	VMOVDQU32     (SI), Z6
+	VPDPBUSD.BCST (AX), Z6, Z2
+	VPDPBUSD.BCST 32(AX), Z6, Z3
+	VMOVDQU32     64(SI), Z6
+	VPDPBUSD.BCST 4(AX), Z6, Z4
+	VPDPBUSD.BCST 36(AX), Z6, Z5
+	VMOVDQU32     128(SI), Z6
+	VPDPBUSD.BCST 8(AX), Z6, Z2
+	VPDPBUSD.BCST 40(AX), Z6, Z3
+	VMOVDQU32     192(SI), Z6
+	VPDPBUSD.BCST 12(AX), Z6, Z4
+	VPDPBUSD.BCST 44(AX), Z6, Z5
+	VMOVDQU32     256(SI), Z6
+	VPDPBUSD.BCST 16(AX), Z6, Z2
+	VPDPBUSD.BCST 48(AX), Z6, Z3
+	VMOVDQU32     320(SI), Z6
+	VPDPBUSD.BCST 20(AX), Z6, Z4
+	VPDPBUSD.BCST 52(AX), Z6, Z5
+	VMOVDQU32     384(SI), Z6
+	VPDPBUSD.BCST 24(AX), Z6, Z2
+	VPDPBUSD.BCST 56(AX), Z6, Z3
+	VMOVDQU32     448(SI), Z6
+	VPDPBUSD.BCST 28(AX), Z6, Z4
+	VPDPBUSD.BCST 60(AX), Z6, Z5
+	VPADDD        Z4, Z2, Z2
+	VPADDD        Z5, Z3, Z3
+	VPMOVZXWD     (DI), Z6
+	VPSLLD        $0x10, Z6, Z6
+	VCVTDQ2PS     Z2, Z2
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z6, Z7, Z7
+	VFMADD231PS   Z2, Z7, Z0
+	VCVTDQ2PS     Z3, Z2
+	VBROADCASTSS  8(CX), Z3
+	VMULPS        Z6, Z3, Z3
+	VFMADD231PS   Z2, Z3, Z1
+	ADDQ          $0x00000200, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000010, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·narrowInt4x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VMOVUPS constants<>+2816(SB), Z2
+	JMP     stepTest
+
+step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	VPBROADCASTD  4(CX), Z3
+	VPBROADCASTD  12(CX), Z4
+	VPXORD        Z5, Z5, Z5
+	VPXORD        Z6, Z6, Z6
+	VMOVDQU32     (SI), Z7
+	VPANDD        Z2, Z7, Z8
+	VPSRLW        $0x04, Z7, Z7
+	VPANDD        Z2, Z7, Z7
+	VPDPBUSD.BCST (AX), Z8, Z3
+	VPDPBUSD.BCST 16(AX), Z7, Z5
+	VPDPBUSD.BCST 32(AX), Z8, Z4
+	VPDPBUSD.BCST 48(AX), Z7, Z6
+	VMOVDQU32     64(SI), Z7
+	VPANDD        Z2, Z7, Z8
+	VPSRLW        $0x04, Z7, Z7
+	VPANDD        Z2, Z7, Z7
+	VPDPBUSD.BCST 4(AX), Z8, Z3
+	VPDPBUSD.BCST 20(AX), Z7, Z5
+	VPDPBUSD.BCST 36(AX), Z8, Z4
+	VPDPBUSD.BCST 52(AX), Z7, Z6
+	VMOVDQU32     128(SI), Z7
+	VPANDD        Z2, Z7, Z8
+	VPSRLW        $0x04, Z7, Z7
+	VPANDD        Z2, Z7, Z7
+	VPDPBUSD.BCST 8(AX), Z8, Z3
+	VPDPBUSD.BCST 24(AX), Z7, Z5
+	VPDPBUSD.BCST 40(AX), Z8, Z4
+	VPDPBUSD.BCST 56(AX), Z7, Z6
+	VMOVDQU32     192(SI), Z7
+	VPANDD        Z2, Z7, Z8
+	VPSRLW        $0x04, Z7, Z7
+	VPANDD        Z2, Z7, Z7
+	VPDPBUSD.BCST 12(AX), Z8, Z3
+	VPDPBUSD.BCST 28(AX), Z7, Z5
+	VPDPBUSD.BCST 44(AX), Z8, Z4
+	VPDPBUSD.BCST 60(AX), Z7, Z6
+	VPADDD        Z5, Z3, Z3
+	VPADDD        Z6, Z4, Z4
+	VPMOVZXWD     (DI), Z7
+	VPSLLD        $0x10, Z7, Z7
+	VCVTDQ2PS     Z3, Z3
+	VBROADCASTSS  (CX), Z8
+	VMULPS        Z7, Z8, Z8
+	VFMADD231PS   Z3, Z8, Z0
+	VCVTDQ2PS     Z4, Z3
+	VBROADCASTSS  8(CX), Z4
+	VMULPS        Z7, Z4, Z4
+	VFMADD231PS   Z3, Z4, Z1
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000010, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    R9, AX
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x2AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·narrowBF16x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	PREFETCHT1   4096(BX)
+	PREFETCHT1   4160(BX)
+	PREFETCHT1   4224(BX)
+	PREFETCHT1   4288(BX)
+	VMOVDQU32    (BX), Z16
+	VPBROADCASTD (AX), Z20
+
+	// VDPBF16PS Z20, Z16, Z0
+	LONG         $0x407eb262
+	WORD         $0xc452
+	VPBROADCASTD 4(AX), Z21
+
+	// VDPBF16PS Z21, Z16, Z1
+	LONG         $0x407eb262
+	WORD         $0xcd52
+	VMOVDQU32    64(BX), Z17
+	VPBROADCASTD 8(AX), Z22
+
+	// VDPBF16PS Z22, Z17, Z2
+	LONG         $0x4076b262
+	WORD         $0xd652
+	VPBROADCASTD 12(AX), Z23
+
+	// VDPBF16PS Z23, Z17, Z3
+	LONG         $0x4076b262
+	WORD         $0xdf52
+	VMOVDQU32    128(BX), Z18
+	VPBROADCASTD 16(AX), Z24
+
+	// VDPBF16PS Z24, Z18, Z0
+	LONG         $0x406e9262
+	WORD         $0xc052
+	VPBROADCASTD 20(AX), Z25
+
+	// VDPBF16PS Z25, Z18, Z1
+	LONG         $0x406e9262
+	WORD         $0xc952
+	VMOVDQU32    192(BX), Z19
+	VPBROADCASTD 24(AX), Z26
+
+	// VDPBF16PS Z26, Z19, Z2
+	LONG         $0x40669262
+	WORD         $0xd252
+	VPBROADCASTD 28(AX), Z27
+
+	// VDPBF16PS Z27, Z19, Z3
+	LONG $0x40669262
+	WORD $0xdb52
+	ADDQ $0x00000100, BX
+	ADDQ $0x00000020, AX
+	SUBQ $0x04, CX
+
+stepTest:
+	CMPQ    CX, $0x04
+	JGE     step
+	MOVQ    SI, AX
+	VADDPS  Z2, Z0, Z0
+	VMOVAPS Z0, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    DI, AX
+	VADDPS  Z3, Z1, Z1
+	VMOVAPS Z1, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt8x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·narrowInt8x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), DX
+	VXORPS Z0, Z0, Z0
+	JMP    stepTest
+
+step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	PREFETCHT1    4352(SI)
+	PREFETCHT1    4416(SI)
+	PREFETCHT1    4480(SI)
+	PREFETCHT1    4544(SI)
+	VPBROADCASTD  4(CX), Z1
+	VPXORD        Z2, Z2, Z2
+	VMOVDQU32     (SI), Z3
+	VPDPBUSD.BCST (AX), Z3, Z1
+	VMOVDQU32     64(SI), Z3
+	VPDPBUSD.BCST 4(AX), Z3, Z2
+	VMOVDQU32     128(SI), Z3
+	VPDPBUSD.BCST 8(AX), Z3, Z1
+	VMOVDQU32     192(SI), Z3
+	VPDPBUSD.BCST 12(AX), Z3, Z2
+	VMOVDQU32     256(SI), Z3
+	VPDPBUSD.BCST 16(AX), Z3, Z1
+	VMOVDQU32     320(SI), Z3
+	VPDPBUSD.BCST 20(AX), Z3, Z2
+	VMOVDQU32     384(SI), Z3
+	VPDPBUSD.BCST 24(AX), Z3, Z1
+	VMOVDQU32     448(SI), Z3
+	VPDPBUSD.BCST 28(AX), Z3, Z2
+	VPADDD        Z2, Z1, Z1
+	VPMOVZXWD     (DI), Z3
+	VPSLLD        $0x10, Z3, Z3
+	VCVTDQ2PS     Z1, Z1
+	VBROADCASTSS  (CX), Z4
+	VMULPS        Z3, Z4, Z4
+	VFMADD231PS   Z1, Z4, Z0
+	ADDQ          $0x00000200, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000020, AX
+	ADDQ          $0x00000008, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
+TEXT ·narrowInt4x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Z0, Z0, Z0
+	VMOVUPS constants<>+2816(SB), Z1
+	JMP     stepTest
+
+step:
+	PREFETCHT1    4096(SI)
+	PREFETCHT1    4160(SI)
+	PREFETCHT1    4224(SI)
+	PREFETCHT1    4288(SI)
+	VPBROADCASTD  4(CX), Z2
+	VPXORD        Z3, Z3, Z3
+	VMOVDQU32     (SI), Z4
+	VPANDD        Z1, Z4, Z5
+	VPSRLW        $0x04, Z4, Z4
+	VPANDD        Z1, Z4, Z4
+	VPDPBUSD.BCST (AX), Z5, Z2
+	VPDPBUSD.BCST 16(AX), Z4, Z3
+	VMOVDQU32     64(SI), Z4
+	VPANDD        Z1, Z4, Z5
+	VPSRLW        $0x04, Z4, Z4
+	VPANDD        Z1, Z4, Z4
+	VPDPBUSD.BCST 4(AX), Z5, Z2
+	VPDPBUSD.BCST 20(AX), Z4, Z3
+	VMOVDQU32     128(SI), Z4
+	VPANDD        Z1, Z4, Z5
+	VPSRLW        $0x04, Z4, Z4
+	VPANDD        Z1, Z4, Z4
+	VPDPBUSD.BCST 8(AX), Z5, Z2
+	VPDPBUSD.BCST 24(AX), Z4, Z3
+	VMOVDQU32     192(SI), Z4
+	VPANDD        Z1, Z4, Z5
+	VPSRLW        $0x04, Z4, Z4
+	VPANDD        Z1, Z4, Z4
+	VPDPBUSD.BCST 12(AX), Z5, Z2
+	VPDPBUSD.BCST 28(AX), Z4, Z3
+	VPADDD        Z3, Z2, Z2
+	VPMOVZXWD     (DI), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VCVTDQ2PS     Z2, Z2
+	VBROADCASTSS  (CX), Z5
+	VMULPS        Z4, Z5, Z5
+	VFMADD231PS   Z2, Z5, Z0
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x00000020, DI
+	ADDQ          $0x00000020, AX
+	ADDQ          $0x00000008, CX
+	SUBQ          $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x1AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·narrowBF16x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ   x+32(FP), AX
+	MOVQ   meta+40(FP), CX
+	MOVQ   steps+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    stepTest
+
+step:
+	PREFETCHT1   4096(BX)
+	PREFETCHT1   4160(BX)
+	PREFETCHT1   4224(BX)
+	PREFETCHT1   4288(BX)
+	VMOVDQU32    (BX), Z16
+	VPBROADCASTD (AX), Z20
+
+	// VDPBF16PS Z20, Z16, Z0
+	LONG         $0x407eb262
+	WORD         $0xc452
+	VMOVDQU32    64(BX), Z17
+	VPBROADCASTD 4(AX), Z21
+
+	// VDPBF16PS Z21, Z17, Z1
+	LONG         $0x4076b262
+	WORD         $0xcd52
+	VMOVDQU32    128(BX), Z18
+	VPBROADCASTD 8(AX), Z22
+
+	// VDPBF16PS Z22, Z18, Z2
+	LONG         $0x406eb262
+	WORD         $0xd652
+	VMOVDQU32    192(BX), Z19
+	VPBROADCASTD 12(AX), Z23
+
+	// VDPBF16PS Z23, Z19, Z3
+	LONG $0x4066b262
+	WORD $0xdf52
+	ADDQ $0x00000100, BX
+	ADDQ $0x00000010, AX
+	SUBQ $0x04, CX
+
+stepTest:
+	CMPQ    CX, $0x04
+	JGE     step
+	MOVQ    SI, AX
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVAPS Z0, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt8x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowInt8x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS constants<>+2880(SB), Y4
+	VMOVUPS constants<>+2944(SB), Y5
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	PREFETCHT1   4352(SI)
+	PREFETCHT1   4416(SI)
+	PREFETCHT1   4480(SI)
+	PREFETCHT1   4544(SI)
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VMOVDQU      (SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD (AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 32(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      64(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 4(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 36(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      128(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 8(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 40(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      192(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 12(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 44(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      256(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 16(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 48(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      320(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 20(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 52(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      384(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 24(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 56(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      448(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 28(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y6, Y6
+	VPBROADCASTD 60(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y8, Y8
+	VMOVDQU      32(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD (AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 32(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      96(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 4(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 36(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      160(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 8(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 40(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      224(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 12(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 44(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      288(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 16(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 48(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      352(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 20(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 52(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      416(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 24(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 56(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VMOVDQU      480(SI), Y10
+	VPXOR        Y5, Y10, Y10
+	VPABSB       Y10, Y11
+	VPBROADCASTD 28(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD 60(AX), Y12
+	VPSIGNB      Y10, Y12, Y12
+	VPMADDUBSW   Y12, Y11, Y12
+	VPMADDWD     Y4, Y12, Y12
+	VPADDD       Y12, Y9, Y9
+	VPMOVZXWD    (DI), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VCVTDQ2PS    Y6, Y6
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y6, Y11, Y0
+	VCVTDQ2PS    Y8, Y6
+	VBROADCASTSS 8(CX), Y8
+	VMULPS       Y10, Y8, Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    16(DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VBROADCASTSS (CX), Y8
+	VMULPS       Y6, Y8, Y8
+	VFMADD231PS  Y7, Y8, Y1
+	VCVTDQ2PS    Y9, Y7
+	VBROADCASTSS 8(CX), Y8
+	VMULPS       Y6, Y8, Y8
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         $0x00000200, SI
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000010, CX
+	SUBQ         $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    R9, AX
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowInt4x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), R9
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS constants<>+2880(SB), Y4
+	VMOVUPS constants<>+2816(SB), Y5
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	VPBROADCASTD 4(CX), Y6
+	VPBROADCASTD 4(CX), Y7
+	VPBROADCASTD 12(CX), Y8
+	VPBROADCASTD 12(CX), Y9
+	VMOVDQU      (SI), Y11
+	VPSRLW       $0x04, Y11, Y12
+	VPAND        Y5, Y11, Y11
+	VPAND        Y5, Y12, Y12
+	VPBROADCASTD (AX), Y10
+	VPMADDUBSW   Y10, Y11, Y10
+	VPBROADCASTD 16(AX), Y13
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y10, Y10
+	VPBROADCASTD 32(AX), Y13
+	VPMADDUBSW   Y13, Y11, Y11
+	VPBROADCASTD 48(AX), Y13
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y11, Y11
+	VMOVDQU      64(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 36(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 52(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VMOVDQU      128(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 40(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 56(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VMOVDQU      192(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 44(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 60(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VPMADDWD     Y4, Y10, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y4, Y11, Y11
+	VPADDD       Y11, Y8, Y8
+	VMOVDQU      32(SI), Y11
+	VPSRLW       $0x04, Y11, Y12
+	VPAND        Y5, Y11, Y11
+	VPAND        Y5, Y12, Y12
+	VPBROADCASTD (AX), Y10
+	VPMADDUBSW   Y10, Y11, Y10
+	VPBROADCASTD 16(AX), Y13
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y10, Y10
+	VPBROADCASTD 32(AX), Y13
+	VPMADDUBSW   Y13, Y11, Y11
+	VPBROADCASTD 48(AX), Y13
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y11, Y11
+	VMOVDQU      96(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 4(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 20(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 36(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 52(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VMOVDQU      160(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 8(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 24(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 40(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 56(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VMOVDQU      224(SI), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        Y5, Y12, Y12
+	VPAND        Y5, Y13, Y13
+	VPBROADCASTD 12(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 28(AX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 44(AX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 60(AX), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	VPMADDWD     Y4, Y10, Y10
+	VPADDD       Y10, Y7, Y7
+	VPMADDWD     Y4, Y11, Y11
+	VPADDD       Y11, Y9, Y9
+	VPMOVZXWD    (DI), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VCVTDQ2PS    Y6, Y6
+	VBROADCASTSS (CX), Y11
+	VMULPS       Y10, Y11, Y11
+	VFMADD231PS  Y6, Y11, Y0
+	VCVTDQ2PS    Y8, Y6
+	VBROADCASTSS 8(CX), Y8
+	VMULPS       Y10, Y8, Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    16(DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VBROADCASTSS (CX), Y8
+	VMULPS       Y6, Y8, Y8
+	VFMADD231PS  Y7, Y8, Y1
+	VCVTDQ2PS    Y9, Y7
+	VBROADCASTSS 8(CX), Y8
+	VMULPS       Y6, Y8, Y8
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         $0x00000100, SI
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000010, CX
+	SUBQ         $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    R9, AX
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt8x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowInt8x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VMOVUPS constants<>+2880(SB), Y2
+	VMOVUPS constants<>+2944(SB), Y3
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	PREFETCHT1   4352(SI)
+	PREFETCHT1   4416(SI)
+	PREFETCHT1   4480(SI)
+	PREFETCHT1   4544(SI)
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VMOVDQU      (SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD (AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      64(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 4(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      128(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 8(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      192(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 12(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      256(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 16(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      320(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 20(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      384(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 24(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      448(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 28(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y4, Y4
+	VMOVDQU      32(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD (AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      96(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 4(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      160(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 8(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      224(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 12(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      288(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 16(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      352(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 20(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      416(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 24(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVDQU      480(SI), Y6
+	VPXOR        Y3, Y6, Y6
+	VPABSB       Y6, Y7
+	VPBROADCASTD 28(AX), Y8
+	VPSIGNB      Y6, Y8, Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPMADDWD     Y2, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VPMOVZXWD    (DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCVTDQ2PS    Y4, Y4
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y6, Y7, Y7
+	VFMADD231PS  Y4, Y7, Y0
+	VPMOVZXWD    16(DI), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VBROADCASTSS (CX), Y6
+	VMULPS       Y4, Y6, Y6
+	VFMADD231PS  Y5, Y6, Y1
+	ADDQ         $0x00000200, SI
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000008, CX
+	SUBQ         $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowInt4x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowInt4x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), BX
+	MOVQ w+16(FP), SI
+	MOVQ scales+24(FP), DI
+	MOVQ out+48(FP), R8
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VMOVUPS constants<>+2880(SB), Y2
+	VMOVUPS constants<>+2816(SB), Y3
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(SI)
+	PREFETCHT1   4160(SI)
+	PREFETCHT1   4224(SI)
+	PREFETCHT1   4288(SI)
+	VPBROADCASTD 4(CX), Y4
+	VPBROADCASTD 4(CX), Y5
+	VMOVDQU      (SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        Y3, Y6, Y6
+	VPAND        Y3, Y7, Y7
+	VPBROADCASTD (AX), Y8
+	VPMADDUBSW   Y8, Y6, Y6
+	VPBROADCASTD 16(AX), Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPADDW       Y8, Y6, Y6
+	VMOVDQU      64(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 4(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 20(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VMOVDQU      128(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 8(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 24(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VMOVDQU      192(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 12(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 28(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VPMADDWD     Y2, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	VMOVDQU      32(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        Y3, Y6, Y6
+	VPAND        Y3, Y7, Y7
+	VPBROADCASTD (AX), Y8
+	VPMADDUBSW   Y8, Y6, Y6
+	VPBROADCASTD 16(AX), Y8
+	VPMADDUBSW   Y8, Y7, Y8
+	VPADDW       Y8, Y6, Y6
+	VMOVDQU      96(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 4(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 20(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VMOVDQU      160(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 8(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 24(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VMOVDQU      224(SI), Y7
+	VPSRLW       $0x04, Y7, Y8
+	VPAND        Y3, Y7, Y7
+	VPAND        Y3, Y8, Y8
+	VPBROADCASTD 12(AX), Y9
+	VPMADDUBSW   Y9, Y7, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 28(AX), Y7
+	VPMADDUBSW   Y7, Y8, Y7
+	VPADDW       Y7, Y6, Y6
+	VPMADDWD     Y2, Y6, Y6
+	VPADDD       Y6, Y5, Y5
+	VPMOVZXWD    (DI), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCVTDQ2PS    Y4, Y4
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y6, Y7, Y7
+	VFMADD231PS  Y4, Y7, Y0
+	VPMOVZXWD    16(DI), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VBROADCASTSS (CX), Y6
+	VMULPS       Y4, Y6, Y6
+	VFMADD231PS  Y5, Y6, Y1
+	ADDQ         $0x00000100, SI
+	ADDQ         $0x00000020, DI
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000008, CX
+	SUBQ         $0x01, DX
+
+stepTest:
+	CMPQ    DX, $0x01
+	JGE     step
+	MOVQ    R8, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x00000040, R8
+	SUBQ    $0x01, BX
+
+blockTest:
+	CMPQ BX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x4AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·narrowBF16x4AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), CX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VMOVUPS constants<>+2624(SB), Y8
+	JMP     stepTest
+
+step:
+	VMOVDQU      (BX), Y10
+	VPSLLD       $0x10, Y10, Y9
+	VPAND        Y8, Y10, Y10
+	VPBROADCASTD (AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y0
+	VFMADD231PS  Y11, Y10, Y0
+	VPBROADCASTD 4(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y2
+	VFMADD231PS  Y11, Y10, Y2
+	VPBROADCASTD 8(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y4
+	VFMADD231PS  Y11, Y10, Y4
+	VPBROADCASTD 12(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y6
+	VFMADD231PS  Y11, Y10, Y6
+	VMOVDQU      32(BX), Y10
+	VPSLLD       $0x10, Y10, Y9
+	VPAND        Y8, Y10, Y10
+	VPBROADCASTD (AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y1
+	VFMADD231PS  Y11, Y10, Y1
+	VPBROADCASTD 4(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y3
+	VFMADD231PS  Y11, Y10, Y3
+	VPBROADCASTD 8(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y5
+	VFMADD231PS  Y11, Y10, Y5
+	VPBROADCASTD 12(AX), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y8, Y11, Y11
+	VFMADD231PS  Y12, Y9, Y7
+	VFMADD231PS  Y11, Y10, Y7
+	ADDQ         $0x00000040, BX
+	ADDQ         $0x00000010, AX
+	SUBQ         $0x01, CX
+
+stepTest:
+	CMPQ    CX, $0x01
+	JGE     step
+	MOVQ    SI, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    DI, AX
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    DI, AX
+	VMOVUPS Y4, (AX)
+	VMOVUPS Y5, 32(AX)
+	ADDQ    DI, AX
+	VMOVUPS Y6, (AX)
+	VMOVUPS Y7, 32(AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowBF16x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), CX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS constants<>+2624(SB), Y4
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(BX)
+	VMOVDQU      (BX), Y6
+	VPSLLD       $0x10, Y6, Y5
+	VPAND        Y4, Y6, Y6
+	VPBROADCASTD (AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y0
+	VFMADD231PS  Y7, Y6, Y0
+	VPBROADCASTD 4(AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVDQU      32(BX), Y6
+	VPSLLD       $0x10, Y6, Y5
+	VPAND        Y4, Y6, Y6
+	VPBROADCASTD (AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y1
+	VFMADD231PS  Y7, Y6, Y1
+	VPBROADCASTD 4(AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y3
+	VFMADD231PS  Y7, Y6, Y3
+	ADDQ         $0x00000040, BX
+	ADDQ         $0x00000008, AX
+	SUBQ         $0x01, CX
+
+stepTest:
+	CMPQ    CX, $0x01
+	JGE     step
+	MOVQ    SI, AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	ADDQ    DI, AX
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·narrowBF16x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), DX
+	MOVQ w+16(FP), BX
+	MOVQ scales+24(FP), AX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), AX
+	JMP  blockTest
+
+block:
+	MOVQ    x+32(FP), AX
+	MOVQ    meta+40(FP), CX
+	MOVQ    steps+8(FP), CX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS constants<>+2624(SB), Y4
+	JMP     stepTest
+
+step:
+	PREFETCHT1   4096(BX)
+	VMOVDQU      (BX), Y6
+	VPSLLD       $0x10, Y6, Y5
+	VPAND        Y4, Y6, Y6
+	VPBROADCASTD (AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVDQU      32(BX), Y6
+	VPSLLD       $0x10, Y6, Y5
+	VPAND        Y4, Y6, Y6
+	VPBROADCASTD (AX), Y7
+	VPSLLD       $0x10, Y7, Y8
+	VPAND        Y4, Y7, Y7
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y7, Y6, Y3
+	ADDQ         $0x00000040, BX
+	ADDQ         $0x00000004, AX
+	SUBQ         $0x01, CX
+
+stepTest:
+	CMPQ    CX, $0x01
+	JGE     step
+	MOVQ    SI, AX
+	VADDPS  Y1, Y0, Y0
+	VADDPS  Y3, Y2, Y2
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, DX
+
+blockTest:
+	CMPQ DX, $0x01
+	JGE  block
+	VZEROUPPER
+	RET
+
+// func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·quantiseAVX512(SB), NOSPLIT, $0-52
+	MOVQ groups+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ ldc+24(FP), BX
+	MOVQ meta+32(FP), SI
+	MOVQ ldm+40(FP), DI
+	MOVL shift+48(FP), R8
+	NEGL R8
+	JMP  groupTest
+
+group:
+	VMOVUPS       (CX), Z0
+	VANDPS        constants<>+960(SB), Z0, Z1
+	VMOVUPS       64(CX), Z2
+	VANDPS        constants<>+960(SB), Z2, Z3
+	VPMAXSD       Z3, Z1, Z1
+	VEXTRACTI64X4 $0x01, Z1, Y3
+	VPMAXSD       Y3, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X3
+	VPMAXSD       X3, X1, X1
+	VPSHUFD       $0x4e, X1, X3
+	VPMAXSD       X3, X1, X1
+	VPSHUFD       $0xb1, X1, X3
+	VPMAXSD       X3, X1, X1
+	VMOVDQA       X1, X1
+	VMOVSS        constants<>+3008(SB), X3
+	VDIVSS        X1, X3, X4
+	VDIVSS        X3, X1, X3
+	VCMPSS        $0x01, constants<>+3072(SB), X1, X1
+	VANDNPS       X4, X1, X4
+	VANDNPS       X3, X1, X3
+	VMOVSS        X3, (SI)
+	VBROADCASTSS  X4, Z1
+	VMULPS        Z1, Z0, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMULPS        Z1, Z2, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMOVUPS       Z0, Z1
+	VPADDD        Z2, Z1, Z1
+	VPMOVSDB      Z0, (DX)
+	VPMOVSDB      Z2, 16(DX)
+	VEXTRACTI64X4 $0x01, Z1, Y0
+	VPADDD        Y0, Y1, Y1
+	VEXTRACTI128  $0x01, Y1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0x4e, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VPADDD        X0, X1, X1
+	VMOVDQA       X1, X0
+	VMOVD         X0, R9
+	IMULL         R8, R9
+	MOVL          R9, 4(SI)
+	ADDQ          $0x80, CX
+	ADDQ          BX, DX
+	ADDQ          DI, SI
+	SUBQ          $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·encodeAVX512(SB), NOSPLIT, $0-45
+	MOVQ         groups+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	VBROADCASTSS low+36(FP), Z0
+	VBROADCASTSS high+40(FP), Z1
+	VMOVSS       divisor+32(FP), X2
+	MOVB         signed+44(FP), SI
+	JMP          groupTest
+
+group:
+	VMOVUPS       (CX), Z3
+	VMOVUPS       64(CX), Z4
+	VANDPS        constants<>+960(SB), Z3, Z5
+	VANDPS        constants<>+960(SB), Z4, Z6
+	VPMAXSD       Z6, Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y6
+	VPMAXSD       Y6, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X6
+	VPMAXSD       X6, X5, X5
+	VPSHUFD       $0x4e, X5, X6
+	VPMAXSD       X6, X5, X5
+	VPSHUFD       $0xb1, X5, X6
+	VPMAXSD       X6, X5, X5
+	VMOVDQA       X5, X5
+	VMOVD         X5, DI
+	MOVL          $0x7fc00000, R8
+	CMPL          DI, $0x7f800000
+	JGE           scaled
+	TESTB         SI, SI
+	JZ            magnitude
+	VMOVUPS       Z3, Z6
+	VMAXPS        Z4, Z6, Z6
+	VEXTRACTF64X4 $0x01, Z6, Y7
+	VMAXPS        Y7, Y6, Y6
+	VEXTRACTF128  $0x01, Y6, X7
+	VMAXPS        X7, X6, X6
+	VMOVHLPS      X6, X6, X7
+	VMAXPS        X7, X6, X6
+	VMOVSHDUP     X6, X7
+	VMAXPS        X7, X6, X6
+	VMOVAPS       X6, X6
+	VUCOMISS      X6, X5
+	JEQ           magnitude
+	VXORPS        constants<>+1792(SB), X5, X5
+
+magnitude:
+	VDIVSS X2, X5, X5
+	VMOVD  X5, R8
+	MOVL   R8, DI
+	SHRL   $0x10, DI
+	ANDL   $0x01, DI
+	LEAL   32767(R8)(DI*1), R8
+	ANDL   $0xffff0000, R8
+
+scaled:
+	MOVL         R8, DI
+	ANDL         $0x7fffffff, DI
+	VMOVD        R8, X5
+	VMOVSS       constants<>+640(SB), X6
+	VDIVSS       X5, X6, X6
+	VMOVD        DI, X7
+	VCMPSS       $0x01, constants<>+3072(SB), X7, X7
+	VANDNPS      X6, X7, X6
+	VANDNPS      X5, X7, X5
+	VMOVD        X5, R8
+	SHRL         $0x10, R8
+	MOVW         R8, (BX)
+	VBROADCASTSS X6, Z5
+	VMULPS       Z5, Z3, Z3
+	VMAXPS       Z0, Z3, Z3
+	VMINPS       Z1, Z3, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMULPS       Z5, Z4, Z4
+	VMAXPS       Z0, Z4, Z4
+	VMINPS       Z1, Z4, Z4
+	VCVTPS2DQ    Z4, Z4
+	VPMOVSDB     Z3, (DX)
+	VPMOVSDB     Z4, 16(DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x02, BX
+	SUBQ         $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func toBF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·toBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS constants<>+2560(SB), Z0
+	VMOVUPS constants<>+2496(SB), Z1
+	VMOVUPS constants<>+3136(SB), Z2
+	JMP     stepTest
+
+step:
+	VMOVUPS   (CX), Z3
+	VPSRLD    $0x10, Z3, Z4
+	VPANDD    Z1, Z4, Z4
+	VPADDD    Z0, Z4, Z4
+	VPADDD    Z3, Z4, Z4
+	VCMPPS    $0x03, Z3, Z3, K1
+	VPORD     Z2, Z3, Z3
+	VMOVDQA32 Z3, K1, Z4
+	VPSRLD    $0x10, Z4, Z4
+	VPMOVDW   Z4, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+
+stepTest:
+	CMPQ DX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func quantiseAVX2(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
+// Requires: AVX, AVX2
+TEXT ·quantiseAVX2(SB), NOSPLIT, $0-52
+	MOVQ groups+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ ldc+24(FP), BX
+	MOVQ meta+32(FP), SI
+	MOVQ ldm+40(FP), DI
+	MOVL shift+48(FP), R8
+	NEGL R8
+	JMP  groupTest
+
+group:
+	VMOVUPS      (CX), Y0
+	VANDPS       constants<>+960(SB), Y0, Y1
+	VMOVUPS      32(CX), Y2
+	VANDPS       constants<>+960(SB), Y2, Y3
+	VPMAXSD      Y3, Y1, Y1
+	VMOVUPS      64(CX), Y3
+	VANDPS       constants<>+960(SB), Y3, Y4
+	VPMAXSD      Y4, Y1, Y1
+	VMOVUPS      96(CX), Y4
+	VANDPS       constants<>+960(SB), Y4, Y5
+	VPMAXSD      Y5, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X5
+	VPMAXSD      X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VPMAXSD      X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VPMAXSD      X5, X1, X1
+	VMOVDQA      X1, X1
+	VMOVSS       constants<>+3008(SB), X5
+	VDIVSS       X1, X5, X6
+	VDIVSS       X5, X1, X5
+	VCMPSS       $0x01, constants<>+3072(SB), X1, X1
+	VANDNPS      X6, X1, X6
+	VANDNPS      X5, X1, X5
+	VMOVSS       X5, (SI)
+	VBROADCASTSS X6, Y1
+	VMULPS       Y1, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y1, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMOVUPS      Y0, Y1
+	VPADDD       Y2, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y4, Y1, Y1
+	VPACKSSDW    Y2, Y0, Y0
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSWB    Y3, Y0, Y0
+	VMOVUPS      unpack<>+0(SB), Y2
+	VPERMD       Y0, Y2, Y0
+	VMOVDQU      Y0, (DX)
+	VEXTRACTI128 $0x01, Y1, X0
+	VPADDD       X0, X1, X1
+	VPSHUFD      $0x4e, X1, X0
+	VPADDD       X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VPADDD       X0, X1, X1
+	VMOVDQA      X1, X0
+	VMOVD        X0, R9
+	IMULL        R8, R9
+	MOVL         R9, 4(SI)
+	ADDQ         $0x80, CX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func encodeAVX2(groups int, src *float32, codes *int8, scales *uint16, divisor float32, low float32, high float32, signed bool)
+// Requires: AVX, AVX2
+TEXT ·encodeAVX2(SB), NOSPLIT, $0-45
+	MOVQ         groups+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         codes+16(FP), DX
+	MOVQ         scales+24(FP), BX
+	VBROADCASTSS low+36(FP), Y0
+	VBROADCASTSS high+40(FP), Y1
+	VMOVSS       divisor+32(FP), X2
+	MOVB         signed+44(FP), SI
+	JMP          groupTest
+
+group:
+	VMOVUPS      (CX), Y3
+	VMOVUPS      32(CX), Y4
+	VMOVUPS      64(CX), Y5
+	VMOVUPS      96(CX), Y6
+	VANDPS       constants<>+960(SB), Y3, Y7
+	VANDPS       constants<>+960(SB), Y4, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VANDPS       constants<>+960(SB), Y5, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VANDPS       constants<>+960(SB), Y6, Y8
+	VPMAXSD      Y8, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VPMAXSD      X8, X7, X7
+	VPSHUFD      $0x4e, X7, X8
+	VPMAXSD      X8, X7, X7
+	VPSHUFD      $0xb1, X7, X8
+	VPMAXSD      X8, X7, X7
+	VMOVDQA      X7, X7
+	VMOVD        X7, DI
+	MOVL         $0x7fc00000, R8
+	CMPL         DI, $0x7f800000
+	JGE          scaled
+	TESTB        SI, SI
+	JZ           magnitude
+	VMOVUPS      Y3, Y8
+	VMAXPS       Y4, Y8, Y8
+	VMAXPS       Y5, Y8, Y8
+	VMAXPS       Y6, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X9
+	VMAXPS       X9, X8, X8
+	VMOVHLPS     X8, X8, X9
+	VMAXPS       X9, X8, X8
+	VMOVSHDUP    X8, X9
+	VMAXPS       X9, X8, X8
+	VMOVAPS      X8, X8
+	VUCOMISS     X8, X7
+	JEQ          magnitude
+	VXORPS       constants<>+1792(SB), X7, X7
+
+magnitude:
+	VDIVSS X2, X7, X7
+	VMOVD  X7, R8
+	MOVL   R8, DI
+	SHRL   $0x10, DI
+	ANDL   $0x01, DI
+	LEAL   32767(R8)(DI*1), R8
+	ANDL   $0xffff0000, R8
+
+scaled:
+	MOVL         R8, DI
+	ANDL         $0x7fffffff, DI
+	VMOVD        R8, X7
+	VMOVSS       constants<>+640(SB), X8
+	VDIVSS       X7, X8, X8
+	VMOVD        DI, X9
+	VCMPSS       $0x01, constants<>+3072(SB), X9, X9
+	VANDNPS      X8, X9, X8
+	VANDNPS      X7, X9, X7
+	VMOVD        X7, R8
+	SHRL         $0x10, R8
+	MOVW         R8, (BX)
+	VBROADCASTSS X8, Y7
+	VMULPS       Y7, Y3, Y3
+	VMAXPS       Y0, Y3, Y3
+	VMINPS       Y1, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VMULPS       Y7, Y4, Y4
+	VMAXPS       Y0, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMULPS       Y7, Y5, Y5
+	VMAXPS       Y0, Y5, Y5
+	VMINPS       Y1, Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VMULPS       Y7, Y6, Y6
+	VMAXPS       Y0, Y6, Y6
+	VMINPS       Y1, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VMOVUPS      unpack<>+0(SB), Y4
+	VPERMD       Y3, Y4, Y3
+	VMOVDQU      Y3, (DX)
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x02, BX
+	SUBQ         $0x01, AX
+
+groupTest:
+	CMPQ AX, $0x01
+	JGE  group
+	VZEROUPPER
+	RET
+
+// func toBF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·toBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS constants<>+2560(SB), Y0
+	VMOVUPS constants<>+2496(SB), Y1
+	VMOVUPS constants<>+3136(SB), Y2
+	JMP     stepTest
+
+step:
+	VMOVUPS   (CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VPAND     Y1, Y4, Y4
+	VPADDD    Y0, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPOR      Y2, Y3, Y3
+	VPBLENDVB Y5, Y3, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VMOVUPS   32(CX), Y3
+	VPSRLD    $0x10, Y3, Y5
+	VPAND     Y1, Y5, Y5
+	VPADDD    Y0, Y5, Y5
+	VPADDD    Y3, Y5, Y5
+	VCMPPS    $0x03, Y3, Y3, Y6
+	VPOR      Y2, Y3, Y3
+	VPBLENDVB Y6, Y3, Y5, Y5
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+
+stepTest:
+	CMPQ DX, $0x10
+	JGE  step
+	VZEROUPPER
+	RET
+
+// func attendF32x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	LEAQ (BX)(BX*2), DI
+	LEAQ (BX)(BX*4), R8
+	LEAQ (DI)(BX*4), R9
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R11
+	MOVQ   steps+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(R10)
+	VMOVUPS      (R10), Z8
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z9, Z8, Z0
+	VBROADCASTSS (R11)(BX*1), Z9
+	VFMADD231PS  Z9, Z8, Z1
+	VBROADCASTSS (R11)(BX*2), Z9
+	VFMADD231PS  Z9, Z8, Z2
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z9, Z8, Z3
+	VBROADCASTSS (R11)(BX*4), Z9
+	VFMADD231PS  Z9, Z8, Z4
+	VBROADCASTSS (R11)(R8*1), Z9
+	VFMADD231PS  Z9, Z8, Z5
+	VBROADCASTSS (R11)(DI*2), Z9
+	VFMADD231PS  Z9, Z8, Z6
+	VBROADCASTSS (R11)(R9*1), Z9
+	VFMADD231PS  Z9, Z8, Z7
+	ADDQ         DX, R10
+	ADDQ         $0x04, R11
+	SUBQ         $0x01, R12
+
+one1Test:
+	CMPQ    R12, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R11
+	MOVQ    SI, R10
+	VMOVUPS Z0, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z1, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z2, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z3, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z4, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z5, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z6, (R10)
+	ADDQ    R11, R10
+	VMOVUPS Z7, (R10)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x8AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	LEAQ    (BX)(BX*2), DI
+	LEAQ    (BX)(BX*4), R8
+	LEAQ    (DI)(BX*4), R9
+	VMOVUPS constants<>+2624(SB), Z0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), R11
+	MOVQ   steps+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(R10)
+	VBROADCASTSS (R11), Z17
+	VBROADCASTSS (R11)(BX*1), Z18
+	VBROADCASTSS (R11)(BX*2), Z19
+	VBROADCASTSS (R11)(DI*1), Z20
+	VBROADCASTSS (R11)(BX*4), Z21
+	VBROADCASTSS (R11)(R8*1), Z22
+	VBROADCASTSS (R11)(DI*2), Z23
+	VBROADCASTSS (R11)(R9*1), Z24
+	VMOVUPS      (R10), Z25
+	VPSLLD       $0x10, Z25, Z26
+	VPANDD       Z0, Z25, Z25
+	VFMADD231PS  Z17, Z26, Z1
+	VFMADD231PS  Z18, Z26, Z3
+	VFMADD231PS  Z19, Z26, Z5
+	VFMADD231PS  Z20, Z26, Z7
+	VFMADD231PS  Z21, Z26, Z9
+	VFMADD231PS  Z22, Z26, Z11
+	VFMADD231PS  Z23, Z26, Z13
+	VFMADD231PS  Z24, Z26, Z15
+	VFMADD231PS  Z17, Z25, Z2
+	VFMADD231PS  Z18, Z25, Z4
+	VFMADD231PS  Z19, Z25, Z6
+	VFMADD231PS  Z20, Z25, Z8
+	VFMADD231PS  Z21, Z25, Z10
+	VFMADD231PS  Z22, Z25, Z12
+	VFMADD231PS  Z23, Z25, Z14
+	VFMADD231PS  Z24, Z25, Z16
+	ADDQ         DX, R10
+	ADDQ         $0x04, R11
+	SUBQ         $0x01, R12
+
+one1Test:
+	CMPQ    R12, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R11
+	MOVQ    SI, R10
+	VMOVUPS Z1, (R10)
+	VMOVUPS Z2, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z3, (R10)
+	VMOVUPS Z4, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z5, (R10)
+	VMOVUPS Z6, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z7, (R10)
+	VMOVUPS Z8, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z9, (R10)
+	VMOVUPS Z10, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z11, (R10)
+	VMOVUPS Z12, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z13, (R10)
+	VMOVUPS Z14, 64(R10)
+	ADDQ    R11, R10
+	VMOVUPS Z15, (R10)
+	VMOVUPS Z16, 64(R10)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(R8)
+	VMOVUPS      (R8), Z4
+	VBROADCASTSS (R9), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R9)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS (R9)(BX*2), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	VBROADCASTSS (R9)(DI*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Z0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z1, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Z3, (R8)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x4AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	LEAQ    (BX)(BX*2), DI
+	VMOVUPS constants<>+2624(SB), Z0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(R8)
+	VBROADCASTSS (R9), Z9
+	VBROADCASTSS (R9)(BX*1), Z10
+	VBROADCASTSS (R9)(BX*2), Z11
+	VBROADCASTSS (R9)(DI*1), Z12
+	VMOVUPS      (R8), Z13
+	VPSLLD       $0x10, Z13, Z14
+	VPANDD       Z0, Z13, Z13
+	VFMADD231PS  Z9, Z14, Z1
+	VFMADD231PS  Z10, Z14, Z3
+	VFMADD231PS  Z11, Z14, Z5
+	VFMADD231PS  Z12, Z14, Z7
+	VFMADD231PS  Z9, Z13, Z2
+	VFMADD231PS  Z10, Z13, Z4
+	VFMADD231PS  Z11, Z13, Z6
+	VFMADD231PS  Z12, Z13, Z8
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, 64(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, 64(R8)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	JMP  block2Test
+
+block2:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one2Test
+
+one2:
+	PREFETCHT0   3072(DI)
+	PREFETCHT0   3136(DI)
+	VBROADCASTSS (R8), Z4
+	VBROADCASTSS (R8)(BX*1), Z5
+	VMOVUPS      (DI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z2
+	VMOVUPS      64(DI), Z6
+	VFMADD231PS  Z4, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one2Test:
+	CMPQ    R9, $0x01
+	JGE     one2
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    R8, DI
+	VMOVUPS Z2, (DI)
+	VMOVUPS Z3, 64(DI)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   3072(DI)
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	PREFETCHT0   3072(DI)
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS 4(R8), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	VBROADCASTSS 4(R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, DI
+	ADDQ         $0x08, R8
+	SUBQ         $0x02, R9
+
+some1Test:
+	CMPQ R9, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   3072(DI)
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (R8), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	VBROADCASTSS (R8)(BX*1), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ    R8, DI
+	VADDPS  Z3, Z2, Z2
+	VMOVUPS Z2, (DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x2AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	VMOVUPS constants<>+2624(SB), Z0
+	JMP     block2Test
+
+block2:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    one2Test
+
+one2:
+	PREFETCHT0   3072(DI)
+	PREFETCHT0   3136(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z2
+	VFMADD231PS  Z10, Z11, Z6
+	VMOVUPS      64(DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z3
+	VFMADD231PS  Z10, Z12, Z7
+	VFMADD231PS  Z9, Z11, Z4
+	VFMADD231PS  Z10, Z11, Z8
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one2Test:
+	CMPQ    R9, $0x01
+	JGE     one2
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Z1, (DI)
+	VMOVUPS Z2, 64(DI)
+	VMOVUPS Z3, 128(DI)
+	VMOVUPS Z4, 192(DI)
+	ADDQ    R8, DI
+	VMOVUPS Z5, (DI)
+	VMOVUPS Z6, 64(DI)
+	VMOVUPS Z7, 128(DI)
+	VMOVUPS Z8, 192(DI)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000100, SI
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   3072(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z3
+	VFMADD231PS  Z10, Z11, Z7
+	ADDQ         DX, DI
+	PREFETCHT0   3072(DI)
+	VBROADCASTSS 4(R8), Z9
+	VBROADCASTSS 4(R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z2
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z9, Z11, Z4
+	VFMADD231PS  Z10, Z11, Z8
+	ADDQ         DX, DI
+	ADDQ         $0x08, R8
+	SUBQ         $0x02, R9
+
+some1Test:
+	CMPQ R9, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   3072(DI)
+	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (R8)(BX*1), Z10
+	VMOVUPS      (DI), Z11
+	VPSLLD       $0x10, Z11, Z12
+	VPANDD       Z0, Z11, Z11
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z5
+	VFMADD231PS  Z9, Z11, Z3
+	VFMADD231PS  Z10, Z11, Z7
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z1, (DI)
+	VADDPS  Z4, Z3, Z3
+	VMOVUPS Z3, 64(DI)
+	ADDQ    R8, DI
+	VADDPS  Z6, Z5, Z5
+	VMOVUPS Z5, (DI)
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, 64(DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendF32x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), BX
+	JMP  block4Test
+
+block4:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    one4Test
+
+one4:
+	PREFETCHT0   3072(SI)
+	PREFETCHT0   3136(SI)
+	PREFETCHT0   3200(SI)
+	PREFETCHT0   3264(SI)
+	VBROADCASTSS (DI), Z4
+	VMOVUPS      (SI), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      64(SI), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      128(SI), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      192(SI), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one4Test:
+	CMPQ    R8, $0x01
+	JGE     one4
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Z0, (SI)
+	VMOVUPS Z1, 64(SI)
+	VMOVUPS Z2, 128(SI)
+	VMOVUPS Z3, 192(SI)
+	ADDQ    $0x00000100, CX
+	ADDQ    $0x00000100, BX
+	SUBQ    $0x04, AX
+
+block4Test:
+	CMPQ AX, $0x04
+	JGE  block4
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   3072(SI)
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	PREFETCHT0   3072(SI)
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 4(DI), Z5
+	VFMADD231PS  Z5, Z4, Z1
+	ADDQ         DX, SI
+	PREFETCHT0   3072(SI)
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 8(DI), Z5
+	VFMADD231PS  Z5, Z4, Z2
+	ADDQ         DX, SI
+	PREFETCHT0   3072(SI)
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS 12(DI), Z5
+	VFMADD231PS  Z5, Z4, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x04, R8
+
+some1Test:
+	CMPQ R8, $0x04
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   3072(SI)
+	VMOVUPS      (SI), Z4
+	VBROADCASTSS (DI), Z5
+	VFMADD231PS  Z5, Z4, Z0
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Z2, Z0, Z0
+	VADDPS  Z3, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	VMOVUPS Z0, (SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·attendBF16x1AVX512(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), BX
+	VMOVUPS constants<>+2624(SB), Z0
+	JMP     block2Test
+
+block2:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	JMP    one2Test
+
+one2:
+	PREFETCHT0   3072(SI)
+	PREFETCHT0   3136(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z2
+	VMOVUPS      64(SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z3
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one2Test:
+	CMPQ    R8, $0x01
+	JGE     one2
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Z1, (SI)
+	VMOVUPS Z2, 64(SI)
+	VMOVUPS Z3, 128(SI)
+	VMOVUPS Z4, 192(SI)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x00000100, BX
+	SUBQ    $0x02, AX
+
+block2Test:
+	CMPQ AX, $0x02
+	JGE  block2
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	JMP    some1Test
+
+some1:
+	PREFETCHT0   3072(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, SI
+	PREFETCHT0   3072(SI)
+	VBROADCASTSS 4(DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z2
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         DX, SI
+	ADDQ         $0x08, DI
+	SUBQ         $0x02, R8
+
+some1Test:
+	CMPQ R8, $0x02
+	JGE  some1
+	JMP  one1Test
+
+one1:
+	PREFETCHT0   3072(SI)
+	VBROADCASTSS (DI), Z5
+	VMOVUPS      (SI), Z6
+	VPSLLD       $0x10, Z6, Z7
+	VPANDD       Z0, Z6, Z6
+	VFMADD231PS  Z5, Z7, Z1
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VADDPS  Z2, Z1, Z1
+	VMOVUPS Z1, (SI)
+	VADDPS  Z4, Z3, Z3
+	VMOVUPS Z3, 64(SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x4AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x4AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	LEAQ (BX)(BX*2), DI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R9
+	MOVQ   steps+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(R8)
+	VBROADCASTSS (R9), Y8
+	VBROADCASTSS (R9)(BX*1), Y9
+	VBROADCASTSS (R9)(BX*2), Y10
+	VBROADCASTSS (R9)(DI*1), Y11
+	VMOVUPS      (R8), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y2
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y6
+	VMOVUPS      32(R8), Y12
+	VFMADD231PS  Y8, Y12, Y1
+	VFMADD231PS  Y9, Y12, Y3
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         DX, R8
+	ADDQ         $0x04, R9
+	SUBQ         $0x01, R10
+
+one1Test:
+	CMPQ    R10, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R9
+	MOVQ    SI, R8
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(DI)
+	VBROADCASTSS (R8), Y4
+	VBROADCASTSS (R8)(BX*1), Y5
+	VMOVUPS      (DI), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y2
+	VMOVUPS      32(DI), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    R8, DI
+	VMOVUPS Y2, (DI)
+	VMOVUPS Y3, 32(DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendF32x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·attendF32x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ blocks+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), BX
+	JMP  block1Test
+
+block1:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(SI)
+	VBROADCASTSS (DI), Y2
+	VMOVUPS      (SI), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VMOVUPS      32(SI), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x2AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·attendBF16x2AVX2(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), SI
+	VMOVUPS constants<>+2624(SB), Y0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), R8
+	MOVQ   steps+8(FP), R9
+	MOVQ   CX, DI
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(DI)
+	VBROADCASTSS (R8), Y9
+	VBROADCASTSS (R8)(BX*1), Y10
+	VMOVUPS      (DI), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y5
+	VFMADD231PS  Y9, Y11, Y3
+	VFMADD231PS  Y10, Y11, Y7
+	VMOVUPS      32(DI), Y11
+	VPSLLD       $0x10, Y11, Y12
+	VPAND        Y0, Y11, Y11
+	VFMADD231PS  Y9, Y12, Y2
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y9, Y11, Y4
+	VFMADD231PS  Y10, Y11, Y8
+	ADDQ         DX, DI
+	ADDQ         $0x04, R8
+	SUBQ         $0x01, R9
+
+one1Test:
+	CMPQ    R9, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), R8
+	MOVQ    SI, DI
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
+	ADDQ    R8, DI
+	VMOVUPS Y5, (DI)
+	VMOVUPS Y6, 32(DI)
+	VMOVUPS Y7, 64(DI)
+	VMOVUPS Y8, 96(DI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, SI
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func attendBF16x1AVX2(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·attendBF16x1AVX2(SB), NOSPLIT, $0-64
+	MOVQ    blocks+0(FP), AX
+	MOVQ    w+16(FP), CX
+	MOVQ    ldw+24(FP), DX
+	MOVQ    ldx+40(FP), BX
+	MOVQ    out+48(FP), BX
+	VMOVUPS constants<>+2624(SB), Y0
+	JMP     block1Test
+
+block1:
+	MOVQ   x+32(FP), DI
+	MOVQ   steps+8(FP), R8
+	MOVQ   CX, SI
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    one1Test
+
+one1:
+	PREFETCHT0   3072(SI)
+	VBROADCASTSS (DI), Y5
+	VMOVUPS      (SI), Y6
+	VPSLLD       $0x10, Y6, Y7
+	VPAND        Y0, Y6, Y6
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	VMOVUPS      32(SI), Y6
+	VPSLLD       $0x10, Y6, Y7
+	VPAND        Y0, Y6, Y6
+	VFMADD231PS  Y5, Y7, Y2
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         DX, SI
+	ADDQ         $0x04, DI
+	SUBQ         $0x01, R8
+
+one1Test:
+	CMPQ    R8, $0x01
+	JGE     one1
+	MOVQ    ldo+56(FP), SI
+	MOVQ    BX, SI
+	VMOVUPS Y1, (SI)
+	VMOVUPS Y2, 32(SI)
+	VMOVUPS Y3, 64(SI)
+	VMOVUPS Y4, 96(SI)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000080, BX
+	SUBQ    $0x01, AX
+
+block1Test:
+	CMPQ AX, $0x01
+	JGE  block1
+	VZEROUPPER
+	RET
+
+// func stream4AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream4AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R9
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R11
+	MOVQ   k+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R10)
+	PREFETCHT1  4160(R10)
+	PREFETCHT1  4224(R10)
+	PREFETCHT1  4288(R10)
+	VMOVUPS     (R10), Z4
+	VFMADD231PS (R11), Z4, Z0
+	VFMADD231PS (R11)(BX*1), Z4, Z1
+	VFMADD231PS (R11)(BX*2), Z4, Z2
+	VFMADD231PS (R11)(R8*1), Z4, Z3
+	VMOVUPS     64(R10), Z4
+	VFMADD231PS 64(R11), Z4, Z0
+	VFMADD231PS 64(R11)(BX*1), Z4, Z1
+	VFMADD231PS 64(R11)(BX*2), Z4, Z2
+	VFMADD231PS 64(R11)(R8*1), Z4, Z3
+	VMOVUPS     128(R10), Z4
+	VFMADD231PS 128(R11), Z4, Z0
+	VFMADD231PS 128(R11)(BX*1), Z4, Z1
+	VFMADD231PS 128(R11)(BX*2), Z4, Z2
+	VFMADD231PS 128(R11)(R8*1), Z4, Z3
+	VMOVUPS     192(R10), Z4
+	VFMADD231PS 192(R11), Z4, Z0
+	VFMADD231PS 192(R11)(BX*1), Z4, Z1
+	VFMADD231PS 192(R11)(BX*2), Z4, Z2
+	VFMADD231PS 192(R11)(R8*1), Z4, Z3
+	ADDQ        $0x00000100, R10
+	ADDQ        $0x00000100, R11
+	SUBQ        $0x40, R12
+
+turnTest:
+	CMPQ R12, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R10), Z4
+	VFMADD231PS (R11), Z4, Z0
+	VFMADD231PS (R11)(BX*1), Z4, Z1
+	VFMADD231PS (R11)(BX*2), Z4, Z2
+	VFMADD231PS (R11)(R8*1), Z4, Z3
+	ADDQ        $0x40, R10
+	ADDQ        $0x40, R11
+	SUBQ        $0x10, R12
+
+restTest:
+	CMPQ          R12, $0x10
+	JGE           rest
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VMOVHLPS      X0, X0, X4
+	VADDPS        X4, X0, X0
+	VMOVSHDUP     X0, X4
+	VADDSS        X4, X0, X0
+	VMOVSS        X0, (SI)
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VADDPS        X0, X1, X1
+	VMOVHLPS      X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDSS        X0, X1, X1
+	VMOVSS        X1, (SI)(DI*1)
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X2
+	VMOVHLPS      X2, X2, X0
+	VADDPS        X0, X2, X2
+	VMOVSHDUP     X2, X0
+	VADDSS        X0, X2, X2
+	VMOVSS        X2, (SI)(DI*2)
+	VEXTRACTF64X4 $0x01, Z3, Y0
+	VADDPS        Y0, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X0
+	VADDPS        X0, X3, X3
+	VMOVHLPS      X3, X3, X0
+	VADDPS        X0, X3, X3
+	VMOVSHDUP     X3, X0
+	VADDSS        X0, X3, X3
+	VMOVSS        X3, (SI)(R9*1)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream4AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream4AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R9
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R11
+	MOVQ   k+8(FP), R12
+	MOVQ   CX, R10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R10)
+	PREFETCHT1  4160(R10)
+	PREFETCHT1  4224(R10)
+	PREFETCHT1  4288(R10)
+	VMOVUPS     (R10), Y4
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R11)(BX*1), Y4, Y1
+	VFMADD231PS (R11)(BX*2), Y4, Y2
+	VFMADD231PS (R11)(R8*1), Y4, Y3
+	VMOVUPS     32(R10), Y4
+	VFMADD231PS 32(R11), Y4, Y0
+	VFMADD231PS 32(R11)(BX*1), Y4, Y1
+	VFMADD231PS 32(R11)(BX*2), Y4, Y2
+	VFMADD231PS 32(R11)(R8*1), Y4, Y3
+	VMOVUPS     64(R10), Y4
+	VFMADD231PS 64(R11), Y4, Y0
+	VFMADD231PS 64(R11)(BX*1), Y4, Y1
+	VFMADD231PS 64(R11)(BX*2), Y4, Y2
+	VFMADD231PS 64(R11)(R8*1), Y4, Y3
+	VMOVUPS     96(R10), Y4
+	VFMADD231PS 96(R11), Y4, Y0
+	VFMADD231PS 96(R11)(BX*1), Y4, Y1
+	VFMADD231PS 96(R11)(BX*2), Y4, Y2
+	VFMADD231PS 96(R11)(R8*1), Y4, Y3
+	VMOVUPS     128(R10), Y4
+	VFMADD231PS 128(R11), Y4, Y0
+	VFMADD231PS 128(R11)(BX*1), Y4, Y1
+	VFMADD231PS 128(R11)(BX*2), Y4, Y2
+	VFMADD231PS 128(R11)(R8*1), Y4, Y3
+	VMOVUPS     160(R10), Y4
+	VFMADD231PS 160(R11), Y4, Y0
+	VFMADD231PS 160(R11)(BX*1), Y4, Y1
+	VFMADD231PS 160(R11)(BX*2), Y4, Y2
+	VFMADD231PS 160(R11)(R8*1), Y4, Y3
+	VMOVUPS     192(R10), Y4
+	VFMADD231PS 192(R11), Y4, Y0
+	VFMADD231PS 192(R11)(BX*1), Y4, Y1
+	VFMADD231PS 192(R11)(BX*2), Y4, Y2
+	VFMADD231PS 192(R11)(R8*1), Y4, Y3
+	VMOVUPS     224(R10), Y4
+	VFMADD231PS 224(R11), Y4, Y0
+	VFMADD231PS 224(R11)(BX*1), Y4, Y1
+	VFMADD231PS 224(R11)(BX*2), Y4, Y2
+	VFMADD231PS 224(R11)(R8*1), Y4, Y3
+	ADDQ        $0x00000100, R10
+	ADDQ        $0x00000100, R11
+	SUBQ        $0x40, R12
+
+turnTest:
+	CMPQ R12, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R10), Y4
+	VFMADD231PS (R11), Y4, Y0
+	VFMADD231PS (R11)(BX*1), Y4, Y1
+	VFMADD231PS (R11)(BX*2), Y4, Y2
+	VFMADD231PS (R11)(R8*1), Y4, Y3
+	ADDQ        $0x20, R10
+	ADDQ        $0x20, R11
+	SUBQ        $0x08, R12
+
+restTest:
+	CMPQ         R12, $0x08
+	JGE          rest
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VMOVHLPS     X0, X0, X4
+	VADDPS       X4, X0, X0
+	VMOVSHDUP    X0, X4
+	VADDSS       X4, X0, X0
+	VMOVSS       X0, (SI)
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	VMOVSS       X1, (SI)(DI*1)
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X2
+	VMOVHLPS     X2, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (SI)(DI*2)
+	VEXTRACTF128 $0x01, Y3, X0
+	VADDPS       X0, X3, X3
+	VMOVHLPS     X3, X3, X0
+	VADDPS       X0, X3, X3
+	VMOVSHDUP    X3, X0
+	VADDSS       X0, X3, X3
+	VMOVSS       X3, (SI)(R9*1)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream2AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream2AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R8
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R9
+	MOVQ   k+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R8)
+	PREFETCHT1  4160(R8)
+	PREFETCHT1  4224(R8)
+	PREFETCHT1  4288(R8)
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(BX*1), Z4, Z2
+	VMOVUPS     64(R8), Z4
+	VFMADD231PS 64(R9), Z4, Z1
+	VFMADD231PS 64(R9)(BX*1), Z4, Z3
+	VMOVUPS     128(R8), Z4
+	VFMADD231PS 128(R9), Z4, Z0
+	VFMADD231PS 128(R9)(BX*1), Z4, Z2
+	VMOVUPS     192(R8), Z4
+	VFMADD231PS 192(R9), Z4, Z1
+	VFMADD231PS 192(R9)(BX*1), Z4, Z3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000100, R9
+	SUBQ        $0x40, R10
+
+turnTest:
+	CMPQ R10, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(BX*1), Z4, Z2
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	SUBQ        $0x10, R10
+
+restTest:
+	CMPQ          R10, $0x10
+	JGE           rest
+	VADDPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	VMOVSS        X0, (SI)
+	VADDPS        Z3, Z2, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y0
+	VADDPS        Y0, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X0
+	VADDPS        X0, X2, X2
+	VMOVHLPS      X2, X2, X0
+	VADDPS        X0, X2, X2
+	VMOVSHDUP     X2, X0
+	VADDSS        X0, X2, X2
+	VMOVSS        X2, (SI)(DI*1)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream2AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream2AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DI)(DI*2), R8
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), R9
+	MOVQ   k+8(FP), R10
+	MOVQ   CX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(R8)
+	PREFETCHT1  4160(R8)
+	PREFETCHT1  4224(R8)
+	PREFETCHT1  4288(R8)
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(BX*1), Y4, Y2
+	VMOVUPS     32(R8), Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VFMADD231PS 32(R9)(BX*1), Y4, Y3
+	VMOVUPS     64(R8), Y4
+	VFMADD231PS 64(R9), Y4, Y0
+	VFMADD231PS 64(R9)(BX*1), Y4, Y2
+	VMOVUPS     96(R8), Y4
+	VFMADD231PS 96(R9), Y4, Y1
+	VFMADD231PS 96(R9)(BX*1), Y4, Y3
+	VMOVUPS     128(R8), Y4
+	VFMADD231PS 128(R9), Y4, Y0
+	VFMADD231PS 128(R9)(BX*1), Y4, Y2
+	VMOVUPS     160(R8), Y4
+	VFMADD231PS 160(R9), Y4, Y1
+	VFMADD231PS 160(R9)(BX*1), Y4, Y3
+	VMOVUPS     192(R8), Y4
+	VFMADD231PS 192(R9), Y4, Y0
+	VFMADD231PS 192(R9)(BX*1), Y4, Y2
+	VMOVUPS     224(R8), Y4
+	VFMADD231PS 224(R9), Y4, Y1
+	VFMADD231PS 224(R9)(BX*1), Y4, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000100, R9
+	SUBQ        $0x40, R10
+
+turnTest:
+	CMPQ R10, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(BX*1), Y4, Y2
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	SUBQ        $0x08, R10
+
+restTest:
+	CMPQ         R10, $0x08
+	JGE          rest
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (SI)
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPS       X0, X2, X2
+	VMOVHLPS     X2, X2, X0
+	VADDPS       X0, X2, X2
+	VMOVSHDUP    X2, X0
+	VADDSS       X0, X2, X2
+	VMOVSS       X2, (SI)(DI*1)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream1AVX512(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·stream1AVX512(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), BX
+	LEAQ (DI)(DI*2), BX
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), DI
+	MOVQ   k+8(FP), R8
+	MOVQ   CX, BX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(BX)
+	PREFETCHT1  4160(BX)
+	PREFETCHT1  4224(BX)
+	PREFETCHT1  4288(BX)
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (DI), Z4, Z0
+	VMOVUPS     64(BX), Z4
+	VFMADD231PS 64(DI), Z4, Z1
+	VMOVUPS     128(BX), Z4
+	VFMADD231PS 128(DI), Z4, Z2
+	VMOVUPS     192(BX), Z4
+	VFMADD231PS 192(DI), Z4, Z3
+	ADDQ        $0x00000100, BX
+	ADDQ        $0x00000100, DI
+	SUBQ        $0x40, R8
+
+turnTest:
+	CMPQ R8, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (BX), Z4
+	VFMADD231PS (DI), Z4, Z0
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, R8
+
+restTest:
+	CMPQ          R8, $0x10
+	JGE           rest
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z3, Z1, Z1
+	VADDPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	VMOVSS        X0, (SI)
+	ADDQ          DX, CX
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func stream1AVX2(n int, k int, w *float32, ldw int, x *float32, ldx int, out *float32, ldo int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·stream1AVX2(SB), NOSPLIT, $0-64
+	MOVQ n+0(FP), AX
+	MOVQ w+16(FP), CX
+	MOVQ ldw+24(FP), DX
+	MOVQ ldx+40(FP), BX
+	MOVQ out+48(FP), SI
+	MOVQ ldo+56(FP), DI
+	LEAQ (BX)(BX*2), BX
+	LEAQ (DI)(DI*2), BX
+	JMP  rowTest
+
+row:
+	MOVQ   x+32(FP), DI
+	MOVQ   k+8(FP), R8
+	MOVQ   CX, BX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    turnTest
+
+turn:
+	PREFETCHT1  4096(BX)
+	PREFETCHT1  4160(BX)
+	PREFETCHT1  4224(BX)
+	PREFETCHT1  4288(BX)
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (DI), Y4, Y0
+	VMOVUPS     32(BX), Y4
+	VFMADD231PS 32(DI), Y4, Y1
+	VMOVUPS     64(BX), Y4
+	VFMADD231PS 64(DI), Y4, Y2
+	VMOVUPS     96(BX), Y4
+	VFMADD231PS 96(DI), Y4, Y3
+	VMOVUPS     128(BX), Y4
+	VFMADD231PS 128(DI), Y4, Y0
+	VMOVUPS     160(BX), Y4
+	VFMADD231PS 160(DI), Y4, Y1
+	VMOVUPS     192(BX), Y4
+	VFMADD231PS 192(DI), Y4, Y2
+	VMOVUPS     224(BX), Y4
+	VFMADD231PS 224(DI), Y4, Y3
+	ADDQ        $0x00000100, BX
+	ADDQ        $0x00000100, DI
+	SUBQ        $0x40, R8
+
+turnTest:
+	CMPQ R8, $0x40
+	JGE  turn
+	JMP  restTest
+
+rest:
+	VMOVUPS     (BX), Y4
+	VFMADD231PS (DI), Y4, Y0
+	ADDQ        $0x20, BX
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, R8
+
+restTest:
+	CMPQ         R8, $0x08
+	JGE          rest
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VMOVHLPS     X0, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDSS       X1, X0, X0
+	VMOVSS       X0, (SI)
+	ADDQ         DX, CX
+	ADDQ         $0x04, SI
+	SUBQ         $0x01, AX
+
+rowTest:
+	CMPQ AX, $0x01
+	JGE  row
+	VZEROUPPER
+	RET
+
+// func exp64AVX512(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+// Requires: AVX, AVX512F
+TEXT ·exp64AVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSD highest+24(FP), Z0
+	VBROADCASTSD temperature+32(FP), Z1
+	MOVQ         sums+40(FP), BX
+	VMOVUPS      (BX), Z2
+	VMOVUPS      64(BX), Z3
+	JMP          stepTest
+
+step:
+	VCVTPS2PD    (CX), Z4
+	VSUBPD       Z0, Z4, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMOVUPS      constants64<>+2688(SB), Z5
+	VMAXPD       Z4, Z5, Z6
+	VMOVUPS      constants64<>+2752(SB), Z7
+	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
+	VSUBPD       constants64<>+2752(SB), Z7, Z8
+	VMOVUPS      Z6, Z6
+	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
+	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
+	VMOVUPS      constants64<>+3008(SB), Z8
+	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VPSLLQ       $0x34, Z7, Z7
+	VPADDQ       Z7, Z8, Z8
+	VCMPPD       $0x05, Z5, Z4, K1
+	VMOVAPD.Z    Z8, K1, Z8
+	VMOVUPD      Z8, (AX)
+	VADDPD       Z8, Z2, Z2
+	VCVTPS2PD    32(CX), Z4
+	VSUBPD       Z0, Z4, Z4
+	VDIVPD       Z1, Z4, Z4
+	VMOVUPS      constants64<>+2688(SB), Z5
+	VMAXPD       Z4, Z5, Z6
+	VMOVUPS      constants64<>+2752(SB), Z7
+	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
+	VSUBPD       constants64<>+2752(SB), Z7, Z8
+	VMOVUPS      Z6, Z6
+	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
+	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
+	VMOVUPS      constants64<>+3008(SB), Z8
+	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
+	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
+	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
+	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VFMADD213PD  constants64<>+128(SB), Z6, Z8
+	VPSLLQ       $0x34, Z7, Z7
+	VPADDQ       Z7, Z8, Z8
+	VCMPPD       $0x05, Z5, Z4, K1
+	VMOVAPD.Z    Z8, K1, Z8
+	VMOVUPD      Z8, 64(AX)
+	VADDPD       Z8, Z3, Z3
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Z2, (BX)
+	VMOVUPS Z3, 64(BX)
+	VZEROUPPER
+	RET
+
+// func exp64AVX2(dst *float64, x *float32, n int, highest float64, temperature float64, sums *[16]float64)
+// Requires: AVX, AVX2, FMA3
+TEXT ·exp64AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSD highest+24(FP), Y0
+	VBROADCASTSD temperature+32(FP), Y1
+	MOVQ         sums+40(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VMOVUPS      64(BX), Y4
+	VMOVUPS      96(BX), Y5
+	JMP          stepTest
+
+step:
+	VCVTPS2PD    (CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, (AX)
+	VADDPD       Y10, Y2, Y2
+	VCVTPS2PD    16(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 32(AX)
+	VADDPD       Y10, Y3, Y3
+	VCVTPS2PD    32(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 64(AX)
+	VADDPD       Y10, Y4, Y4
+	VCVTPS2PD    48(CX), Y6
+	VSUBPD       Y0, Y6, Y6
+	VDIVPD       Y1, Y6, Y6
+	VMOVUPS      constants64<>+2688(SB), Y7
+	VMAXPD       Y6, Y7, Y8
+	VMOVUPS      constants64<>+2752(SB), Y9
+	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
+	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      Y8, Y8
+	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
+	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
+	VMOVUPS      constants64<>+3008(SB), Y10
+	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
+	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
+	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VPSLLQ       $0x34, Y9, Y9
+	VPADDQ       Y9, Y10, Y10
+	VCMPPD       $0x05, Y7, Y6, Y6
+	VANDPD       Y6, Y10, Y10
+	VMOVUPD      Y10, 96(AX)
+	VADDPD       Y10, Y5, Y5
+	ADDQ         $0x40, CX
+	ADDQ         $0x00000080, AX
+	SUBQ         $0x10, DX
+
+stepTest:
+	CMPQ    DX, $0x10
+	JGE     step
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
+	VMOVUPS Y4, 64(BX)
+	VMOVUPS Y5, 96(BX)
 	VZEROUPPER
 	RET
 
@@ -5887,54 +13883,54 @@ DATA constants<>+688(SB)/4, $0x3f800000
 DATA constants<>+692(SB)/4, $0x3f800000
 DATA constants<>+696(SB)/4, $0x3f800000
 DATA constants<>+700(SB)/4, $0x3f800000
-DATA constants<>+704(SB)/4, $0x0000007f
-DATA constants<>+708(SB)/4, $0x0000007f
-DATA constants<>+712(SB)/4, $0x0000007f
-DATA constants<>+716(SB)/4, $0x0000007f
-DATA constants<>+720(SB)/4, $0x0000007f
-DATA constants<>+724(SB)/4, $0x0000007f
-DATA constants<>+728(SB)/4, $0x0000007f
-DATA constants<>+732(SB)/4, $0x0000007f
-DATA constants<>+736(SB)/4, $0x0000007f
-DATA constants<>+740(SB)/4, $0x0000007f
-DATA constants<>+744(SB)/4, $0x0000007f
-DATA constants<>+748(SB)/4, $0x0000007f
-DATA constants<>+752(SB)/4, $0x0000007f
-DATA constants<>+756(SB)/4, $0x0000007f
-DATA constants<>+760(SB)/4, $0x0000007f
-DATA constants<>+764(SB)/4, $0x0000007f
-DATA constants<>+768(SB)/4, $0xc1a00000
-DATA constants<>+772(SB)/4, $0xc1a00000
-DATA constants<>+776(SB)/4, $0xc1a00000
-DATA constants<>+780(SB)/4, $0xc1a00000
-DATA constants<>+784(SB)/4, $0xc1a00000
-DATA constants<>+788(SB)/4, $0xc1a00000
-DATA constants<>+792(SB)/4, $0xc1a00000
-DATA constants<>+796(SB)/4, $0xc1a00000
-DATA constants<>+800(SB)/4, $0xc1a00000
-DATA constants<>+804(SB)/4, $0xc1a00000
-DATA constants<>+808(SB)/4, $0xc1a00000
-DATA constants<>+812(SB)/4, $0xc1a00000
-DATA constants<>+816(SB)/4, $0xc1a00000
-DATA constants<>+820(SB)/4, $0xc1a00000
-DATA constants<>+824(SB)/4, $0xc1a00000
-DATA constants<>+828(SB)/4, $0xc1a00000
-DATA constants<>+832(SB)/4, $0x41a00000
-DATA constants<>+836(SB)/4, $0x41a00000
-DATA constants<>+840(SB)/4, $0x41a00000
-DATA constants<>+844(SB)/4, $0x41a00000
-DATA constants<>+848(SB)/4, $0x41a00000
-DATA constants<>+852(SB)/4, $0x41a00000
-DATA constants<>+856(SB)/4, $0x41a00000
-DATA constants<>+860(SB)/4, $0x41a00000
-DATA constants<>+864(SB)/4, $0x41a00000
-DATA constants<>+868(SB)/4, $0x41a00000
-DATA constants<>+872(SB)/4, $0x41a00000
-DATA constants<>+876(SB)/4, $0x41a00000
-DATA constants<>+880(SB)/4, $0x41a00000
-DATA constants<>+884(SB)/4, $0x41a00000
-DATA constants<>+888(SB)/4, $0x41a00000
-DATA constants<>+892(SB)/4, $0x41a00000
+DATA constants<>+704(SB)/4, $0xc1a00000
+DATA constants<>+708(SB)/4, $0xc1a00000
+DATA constants<>+712(SB)/4, $0xc1a00000
+DATA constants<>+716(SB)/4, $0xc1a00000
+DATA constants<>+720(SB)/4, $0xc1a00000
+DATA constants<>+724(SB)/4, $0xc1a00000
+DATA constants<>+728(SB)/4, $0xc1a00000
+DATA constants<>+732(SB)/4, $0xc1a00000
+DATA constants<>+736(SB)/4, $0xc1a00000
+DATA constants<>+740(SB)/4, $0xc1a00000
+DATA constants<>+744(SB)/4, $0xc1a00000
+DATA constants<>+748(SB)/4, $0xc1a00000
+DATA constants<>+752(SB)/4, $0xc1a00000
+DATA constants<>+756(SB)/4, $0xc1a00000
+DATA constants<>+760(SB)/4, $0xc1a00000
+DATA constants<>+764(SB)/4, $0xc1a00000
+DATA constants<>+768(SB)/4, $0x41a00000
+DATA constants<>+772(SB)/4, $0x41a00000
+DATA constants<>+776(SB)/4, $0x41a00000
+DATA constants<>+780(SB)/4, $0x41a00000
+DATA constants<>+784(SB)/4, $0x41a00000
+DATA constants<>+788(SB)/4, $0x41a00000
+DATA constants<>+792(SB)/4, $0x41a00000
+DATA constants<>+796(SB)/4, $0x41a00000
+DATA constants<>+800(SB)/4, $0x41a00000
+DATA constants<>+804(SB)/4, $0x41a00000
+DATA constants<>+808(SB)/4, $0x41a00000
+DATA constants<>+812(SB)/4, $0x41a00000
+DATA constants<>+816(SB)/4, $0x41a00000
+DATA constants<>+820(SB)/4, $0x41a00000
+DATA constants<>+824(SB)/4, $0x41a00000
+DATA constants<>+828(SB)/4, $0x41a00000
+DATA constants<>+832(SB)/4, $0x0000007f
+DATA constants<>+836(SB)/4, $0x0000007f
+DATA constants<>+840(SB)/4, $0x0000007f
+DATA constants<>+844(SB)/4, $0x0000007f
+DATA constants<>+848(SB)/4, $0x0000007f
+DATA constants<>+852(SB)/4, $0x0000007f
+DATA constants<>+856(SB)/4, $0x0000007f
+DATA constants<>+860(SB)/4, $0x0000007f
+DATA constants<>+864(SB)/4, $0x0000007f
+DATA constants<>+868(SB)/4, $0x0000007f
+DATA constants<>+872(SB)/4, $0x0000007f
+DATA constants<>+876(SB)/4, $0x0000007f
+DATA constants<>+880(SB)/4, $0x0000007f
+DATA constants<>+884(SB)/4, $0x0000007f
+DATA constants<>+888(SB)/4, $0x0000007f
+DATA constants<>+892(SB)/4, $0x0000007f
 DATA constants<>+896(SB)/4, $0x40000000
 DATA constants<>+900(SB)/4, $0x40000000
 DATA constants<>+904(SB)/4, $0x40000000
@@ -6335,23 +14331,183 @@ DATA constants<>+2480(SB)/4, $0x00000008
 DATA constants<>+2484(SB)/4, $0x00000008
 DATA constants<>+2488(SB)/4, $0x00000008
 DATA constants<>+2492(SB)/4, $0x00000008
-DATA constants<>+2496(SB)/4, $0x00000004
-DATA constants<>+2500(SB)/4, $0x00000004
-DATA constants<>+2504(SB)/4, $0x00000004
-DATA constants<>+2508(SB)/4, $0x00000004
-DATA constants<>+2512(SB)/4, $0x00000004
-DATA constants<>+2516(SB)/4, $0x00000004
-DATA constants<>+2520(SB)/4, $0x00000004
-DATA constants<>+2524(SB)/4, $0x00000004
-DATA constants<>+2528(SB)/4, $0x00000004
-DATA constants<>+2532(SB)/4, $0x00000004
-DATA constants<>+2536(SB)/4, $0x00000004
-DATA constants<>+2540(SB)/4, $0x00000004
-DATA constants<>+2544(SB)/4, $0x00000004
-DATA constants<>+2548(SB)/4, $0x00000004
-DATA constants<>+2552(SB)/4, $0x00000004
-DATA constants<>+2556(SB)/4, $0x00000004
-GLOBL constants<>(SB), RODATA|NOPTR, $2560
+DATA constants<>+2496(SB)/4, $0x00000001
+DATA constants<>+2500(SB)/4, $0x00000001
+DATA constants<>+2504(SB)/4, $0x00000001
+DATA constants<>+2508(SB)/4, $0x00000001
+DATA constants<>+2512(SB)/4, $0x00000001
+DATA constants<>+2516(SB)/4, $0x00000001
+DATA constants<>+2520(SB)/4, $0x00000001
+DATA constants<>+2524(SB)/4, $0x00000001
+DATA constants<>+2528(SB)/4, $0x00000001
+DATA constants<>+2532(SB)/4, $0x00000001
+DATA constants<>+2536(SB)/4, $0x00000001
+DATA constants<>+2540(SB)/4, $0x00000001
+DATA constants<>+2544(SB)/4, $0x00000001
+DATA constants<>+2548(SB)/4, $0x00000001
+DATA constants<>+2552(SB)/4, $0x00000001
+DATA constants<>+2556(SB)/4, $0x00000001
+DATA constants<>+2560(SB)/4, $0x00007fff
+DATA constants<>+2564(SB)/4, $0x00007fff
+DATA constants<>+2568(SB)/4, $0x00007fff
+DATA constants<>+2572(SB)/4, $0x00007fff
+DATA constants<>+2576(SB)/4, $0x00007fff
+DATA constants<>+2580(SB)/4, $0x00007fff
+DATA constants<>+2584(SB)/4, $0x00007fff
+DATA constants<>+2588(SB)/4, $0x00007fff
+DATA constants<>+2592(SB)/4, $0x00007fff
+DATA constants<>+2596(SB)/4, $0x00007fff
+DATA constants<>+2600(SB)/4, $0x00007fff
+DATA constants<>+2604(SB)/4, $0x00007fff
+DATA constants<>+2608(SB)/4, $0x00007fff
+DATA constants<>+2612(SB)/4, $0x00007fff
+DATA constants<>+2616(SB)/4, $0x00007fff
+DATA constants<>+2620(SB)/4, $0x00007fff
+DATA constants<>+2624(SB)/4, $0xffff0000
+DATA constants<>+2628(SB)/4, $0xffff0000
+DATA constants<>+2632(SB)/4, $0xffff0000
+DATA constants<>+2636(SB)/4, $0xffff0000
+DATA constants<>+2640(SB)/4, $0xffff0000
+DATA constants<>+2644(SB)/4, $0xffff0000
+DATA constants<>+2648(SB)/4, $0xffff0000
+DATA constants<>+2652(SB)/4, $0xffff0000
+DATA constants<>+2656(SB)/4, $0xffff0000
+DATA constants<>+2660(SB)/4, $0xffff0000
+DATA constants<>+2664(SB)/4, $0xffff0000
+DATA constants<>+2668(SB)/4, $0xffff0000
+DATA constants<>+2672(SB)/4, $0xffff0000
+DATA constants<>+2676(SB)/4, $0xffff0000
+DATA constants<>+2680(SB)/4, $0xffff0000
+DATA constants<>+2684(SB)/4, $0xffff0000
+DATA constants<>+2688(SB)/4, $0x00800000
+DATA constants<>+2692(SB)/4, $0x00800000
+DATA constants<>+2696(SB)/4, $0x00800000
+DATA constants<>+2700(SB)/4, $0x00800000
+DATA constants<>+2704(SB)/4, $0x00800000
+DATA constants<>+2708(SB)/4, $0x00800000
+DATA constants<>+2712(SB)/4, $0x00800000
+DATA constants<>+2716(SB)/4, $0x00800000
+DATA constants<>+2720(SB)/4, $0x00800000
+DATA constants<>+2724(SB)/4, $0x00800000
+DATA constants<>+2728(SB)/4, $0x00800000
+DATA constants<>+2732(SB)/4, $0x00800000
+DATA constants<>+2736(SB)/4, $0x00800000
+DATA constants<>+2740(SB)/4, $0x00800000
+DATA constants<>+2744(SB)/4, $0x00800000
+DATA constants<>+2748(SB)/4, $0x00800000
+DATA constants<>+2752(SB)/4, $0x00000004
+DATA constants<>+2756(SB)/4, $0x00000004
+DATA constants<>+2760(SB)/4, $0x00000004
+DATA constants<>+2764(SB)/4, $0x00000004
+DATA constants<>+2768(SB)/4, $0x00000004
+DATA constants<>+2772(SB)/4, $0x00000004
+DATA constants<>+2776(SB)/4, $0x00000004
+DATA constants<>+2780(SB)/4, $0x00000004
+DATA constants<>+2784(SB)/4, $0x00000004
+DATA constants<>+2788(SB)/4, $0x00000004
+DATA constants<>+2792(SB)/4, $0x00000004
+DATA constants<>+2796(SB)/4, $0x00000004
+DATA constants<>+2800(SB)/4, $0x00000004
+DATA constants<>+2804(SB)/4, $0x00000004
+DATA constants<>+2808(SB)/4, $0x00000004
+DATA constants<>+2812(SB)/4, $0x00000004
+DATA constants<>+2816(SB)/4, $0x0f0f0f0f
+DATA constants<>+2820(SB)/4, $0x0f0f0f0f
+DATA constants<>+2824(SB)/4, $0x0f0f0f0f
+DATA constants<>+2828(SB)/4, $0x0f0f0f0f
+DATA constants<>+2832(SB)/4, $0x0f0f0f0f
+DATA constants<>+2836(SB)/4, $0x0f0f0f0f
+DATA constants<>+2840(SB)/4, $0x0f0f0f0f
+DATA constants<>+2844(SB)/4, $0x0f0f0f0f
+DATA constants<>+2848(SB)/4, $0x0f0f0f0f
+DATA constants<>+2852(SB)/4, $0x0f0f0f0f
+DATA constants<>+2856(SB)/4, $0x0f0f0f0f
+DATA constants<>+2860(SB)/4, $0x0f0f0f0f
+DATA constants<>+2864(SB)/4, $0x0f0f0f0f
+DATA constants<>+2868(SB)/4, $0x0f0f0f0f
+DATA constants<>+2872(SB)/4, $0x0f0f0f0f
+DATA constants<>+2876(SB)/4, $0x0f0f0f0f
+DATA constants<>+2880(SB)/4, $0x00010001
+DATA constants<>+2884(SB)/4, $0x00010001
+DATA constants<>+2888(SB)/4, $0x00010001
+DATA constants<>+2892(SB)/4, $0x00010001
+DATA constants<>+2896(SB)/4, $0x00010001
+DATA constants<>+2900(SB)/4, $0x00010001
+DATA constants<>+2904(SB)/4, $0x00010001
+DATA constants<>+2908(SB)/4, $0x00010001
+DATA constants<>+2912(SB)/4, $0x00010001
+DATA constants<>+2916(SB)/4, $0x00010001
+DATA constants<>+2920(SB)/4, $0x00010001
+DATA constants<>+2924(SB)/4, $0x00010001
+DATA constants<>+2928(SB)/4, $0x00010001
+DATA constants<>+2932(SB)/4, $0x00010001
+DATA constants<>+2936(SB)/4, $0x00010001
+DATA constants<>+2940(SB)/4, $0x00010001
+DATA constants<>+2944(SB)/4, $0x80808080
+DATA constants<>+2948(SB)/4, $0x80808080
+DATA constants<>+2952(SB)/4, $0x80808080
+DATA constants<>+2956(SB)/4, $0x80808080
+DATA constants<>+2960(SB)/4, $0x80808080
+DATA constants<>+2964(SB)/4, $0x80808080
+DATA constants<>+2968(SB)/4, $0x80808080
+DATA constants<>+2972(SB)/4, $0x80808080
+DATA constants<>+2976(SB)/4, $0x80808080
+DATA constants<>+2980(SB)/4, $0x80808080
+DATA constants<>+2984(SB)/4, $0x80808080
+DATA constants<>+2988(SB)/4, $0x80808080
+DATA constants<>+2992(SB)/4, $0x80808080
+DATA constants<>+2996(SB)/4, $0x80808080
+DATA constants<>+3000(SB)/4, $0x80808080
+DATA constants<>+3004(SB)/4, $0x80808080
+DATA constants<>+3008(SB)/4, $0x42fe0000
+DATA constants<>+3012(SB)/4, $0x42fe0000
+DATA constants<>+3016(SB)/4, $0x42fe0000
+DATA constants<>+3020(SB)/4, $0x42fe0000
+DATA constants<>+3024(SB)/4, $0x42fe0000
+DATA constants<>+3028(SB)/4, $0x42fe0000
+DATA constants<>+3032(SB)/4, $0x42fe0000
+DATA constants<>+3036(SB)/4, $0x42fe0000
+DATA constants<>+3040(SB)/4, $0x42fe0000
+DATA constants<>+3044(SB)/4, $0x42fe0000
+DATA constants<>+3048(SB)/4, $0x42fe0000
+DATA constants<>+3052(SB)/4, $0x42fe0000
+DATA constants<>+3056(SB)/4, $0x42fe0000
+DATA constants<>+3060(SB)/4, $0x42fe0000
+DATA constants<>+3064(SB)/4, $0x42fe0000
+DATA constants<>+3068(SB)/4, $0x42fe0000
+DATA constants<>+3072(SB)/4, $0x0d800000
+DATA constants<>+3076(SB)/4, $0x0d800000
+DATA constants<>+3080(SB)/4, $0x0d800000
+DATA constants<>+3084(SB)/4, $0x0d800000
+DATA constants<>+3088(SB)/4, $0x0d800000
+DATA constants<>+3092(SB)/4, $0x0d800000
+DATA constants<>+3096(SB)/4, $0x0d800000
+DATA constants<>+3100(SB)/4, $0x0d800000
+DATA constants<>+3104(SB)/4, $0x0d800000
+DATA constants<>+3108(SB)/4, $0x0d800000
+DATA constants<>+3112(SB)/4, $0x0d800000
+DATA constants<>+3116(SB)/4, $0x0d800000
+DATA constants<>+3120(SB)/4, $0x0d800000
+DATA constants<>+3124(SB)/4, $0x0d800000
+DATA constants<>+3128(SB)/4, $0x0d800000
+DATA constants<>+3132(SB)/4, $0x0d800000
+DATA constants<>+3136(SB)/4, $0x00400000
+DATA constants<>+3140(SB)/4, $0x00400000
+DATA constants<>+3144(SB)/4, $0x00400000
+DATA constants<>+3148(SB)/4, $0x00400000
+DATA constants<>+3152(SB)/4, $0x00400000
+DATA constants<>+3156(SB)/4, $0x00400000
+DATA constants<>+3160(SB)/4, $0x00400000
+DATA constants<>+3164(SB)/4, $0x00400000
+DATA constants<>+3168(SB)/4, $0x00400000
+DATA constants<>+3172(SB)/4, $0x00400000
+DATA constants<>+3176(SB)/4, $0x00400000
+DATA constants<>+3180(SB)/4, $0x00400000
+DATA constants<>+3184(SB)/4, $0x00400000
+DATA constants<>+3188(SB)/4, $0x00400000
+DATA constants<>+3192(SB)/4, $0x00400000
+DATA constants<>+3196(SB)/4, $0x00400000
+GLOBL constants<>(SB), RODATA|NOPTR, $3200
 
 DATA constants64<>+0(SB)/8, $0x4330000000000000
 DATA constants64<>+8(SB)/8, $0x4330000000000000
@@ -6689,4 +14845,100 @@ DATA constants64<>+2656(SB)/8, $0x0000000000400000
 DATA constants64<>+2664(SB)/8, $0x0000000000400000
 DATA constants64<>+2672(SB)/8, $0x0000000000400000
 DATA constants64<>+2680(SB)/8, $0x0000000000400000
-GLOBL constants64<>(SB), RODATA|NOPTR, $2688
+DATA constants64<>+2688(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2696(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2704(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2712(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2720(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2728(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2736(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2744(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+2752(SB)/8, $0x4338000000000000
+DATA constants64<>+2760(SB)/8, $0x4338000000000000
+DATA constants64<>+2768(SB)/8, $0x4338000000000000
+DATA constants64<>+2776(SB)/8, $0x4338000000000000
+DATA constants64<>+2784(SB)/8, $0x4338000000000000
+DATA constants64<>+2792(SB)/8, $0x4338000000000000
+DATA constants64<>+2800(SB)/8, $0x4338000000000000
+DATA constants64<>+2808(SB)/8, $0x4338000000000000
+DATA constants64<>+2816(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2824(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2832(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2840(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2848(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2856(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2864(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2872(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+2880(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2888(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2896(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2904(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2912(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2920(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2928(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2936(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+2944(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2952(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2960(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2968(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2976(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2984(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+2992(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+3000(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+3008(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3016(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3024(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3032(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3040(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3048(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3056(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3064(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+3072(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3080(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3088(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3096(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3104(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3112(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3120(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3128(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+3136(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3144(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3152(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3160(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3168(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3176(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3184(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3192(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+3200(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3208(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3216(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3224(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3232(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3240(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3248(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3256(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+3264(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3272(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3280(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3288(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3296(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3304(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3312(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3320(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+3328(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3336(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3344(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3352(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3360(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3368(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3376(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3384(SB)/8, $0x3fc5555555555555
+DATA constants64<>+3392(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3400(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3408(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3416(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3424(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3432(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3440(SB)/8, $0x3fe0000000000000
+DATA constants64<>+3448(SB)/8, $0x3fe0000000000000
+GLOBL constants64<>(SB), RODATA|NOPTR, $3456

@@ -265,9 +265,11 @@ func (l *ledger) product(r *Run, p Product) {
 	if p.Dynamic {
 		p.M = r.Rows
 	}
-	l.add(r, lm.Launch{
-		Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: p.Bytes(), FLOPs: p.FLOPs(), FP8: p.A.Size() == 1,
-	})
+	launch := lm.Launch{Kernel: fmt.Sprintf("product %d×%d×%d", p.M, p.N, p.K), About: p.About, Bytes: p.Bytes(), FLOPs: p.FLOPs()}
+	if p.A.Size() == 1 {
+		launch.Type = "fp8"
+	}
+	l.add(r, launch)
 }
 
 // medianTime runs what f puts on a stream once, and then so many times between two events, and returns the median time.

@@ -90,11 +90,11 @@ func TestProfile(t *testing.T) {
 	if leaks := fake.Leaks(); len(leaks) > 0 {
 		t.Errorf("left behind: %v", leaks)
 	}
-	if r.Bandwidth <= 0 || r.FLOPS <= 0 || r.Copied < 1<<20 || r.Side < 128 || r.Product != "f32" || r.FP8 != 0 {
+	if r.Bandwidth <= 0 || r.FLOPS <= 0 || r.Copied < 1<<20 || r.Side < 128 || r.Product != "f32" || len(r.Rates) > 0 {
 		t.Errorf("roofline: %+v", r)
 	}
 	program.Products = append(program.Products, Product{M: 16, N: 16, K: 16, TransB: true, A: E4M3, B: E4M3, D: BF16})
-	if r, err = roofline(program); err != nil || r.FP8 <= 0 || r.Product != "f32" {
+	if r, err = roofline(program); err != nil || r.Rates["fp8"] <= 0 || r.Product != "f32" {
 		t.Errorf("roofline with products of 8 bits: %+v, %v", r, err)
 	}
 	program.Products = program.Products[:len(program.Products)-1]

@@ -55,7 +55,9 @@ func (d *device) Roofline() (r lm.Roofline, err error) {
 	}
 	for _, q := range d.program.Products {
 		if q.A == E4M3 {
-			_, r.FP8, err = d.peak(s, Product{TransB: true, A: q.A, B: q.B, D: BF16})
+			var flops float64
+			_, flops, err = d.peak(s, Product{TransB: true, A: q.A, B: q.B, D: BF16})
+			r.Rates = map[string]float64{"fp8": flops}
 			break
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 // benchmark is what bench measured of one thing: times of single steps, in milliseconds.
 type benchmark struct {
-	What   string  `json:"what"` // train or decode
+	What   string  `json:"what"` // train, prefill or decode
 	Device string  `json:"device"`
 	Tokens int     `json:"tokens"` // of a step
 	Steps  int     `json:"steps"`  // timed
@@ -55,34 +55,34 @@ func measure(ctx context.Context, what, device string, tokens, steps int, step f
 // benchSteps is how many optimizer steps are timed where the command line does not say.
 const benchSteps = 20
 
-// bench measures on random tokens and fresh weights. bench train and bench decode tell of every kernel; bench alone tells of
-// whole steps of both.
+// bench measures on random tokens and fresh weights. bench train, bench decode and bench cpu tell of every kernel; bench alone
+// tells of whole steps of both.
 func (c *call) bench() error {
 	name := c.flags.Name()
-	if len(c.args) > 0 && (c.args[0] == "train" || c.args[0] == "decode") {
-		c.flags.Init(name+" "+c.args[0], flag.ContinueOnError)
-		run := c.benchTrain
-		if c.args[0] == "decode" {
-			run = c.benchDecode
+	if len(c.args) > 0 {
+		parts := map[string]func() error{"train": c.benchTrain, "decode": c.benchDecode, "cpu": c.benchCPU}
+		if run := parts[c.args[0]]; run != nil {
+			c.flags.Init(name+" "+c.args[0], flag.ContinueOnError)
+			c.args = c.args[1:]
+			return run()
 		}
-		c.args = c.args[1:]
-		return run()
 	}
 	c.flags.Usage = func() {
 		fmt.Fprintf(c.flags.Output(), "Usage of %s:\n", name)
 		c.flags.PrintDefaults()
-		fmt.Fprintf(c.flags.Output(), "\n%s train and %s decode tell where the time of a step goes; -h after them lists their flags.\n", name, name)
+		fmt.Fprintf(c.flags.Output(), "\n%s train and %s decode tell where the time of a step goes, %s cpu what the processor reaches, too; -h after them lists their flags.\n", name, name, name)
 	}
 	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time; 0: none")
 	decode := c.flags.Int("decode", c.decodeSteps(), "decode steps to time; 0: none")
+	prefill := c.flags.Int("prefill", 5, "prompts to time, of as many tokens as --prompt says; 0: none")
 	shape := c.decodeFlags()
 	if err := c.parse(); err != nil {
 		return err
 	}
-	if *steps < 0 || *decode < 0 {
-		return inputError("the steps to time are %d and %d; they must not be negative (0: none)", *steps, *decode)
+	if *steps < 0 || *decode < 0 || *prefill < 0 {
+		return inputError("the steps and prompts to time are %d, %d and %d; they must not be negative (0: none)", *steps, *decode, *prefill)
 	}
-	if *decode > 0 {
+	if *decode > 0 || *prefill > 0 {
 		if err := shape.check(*decode, c.cfg.Context); err != nil {
 			return err
 		}
@@ -94,6 +94,12 @@ func (c *call) bench() error {
 	defer m.Close()
 	if *steps > 0 {
 		b, err := m.timeTraining(c.ctx, *steps, nil)
+		if err := c.say(b, err); err != nil {
+			return err
+		}
+	}
+	if *prefill > 0 {
+		b, err := m.timePrefill(c.ctx, *prefill, *shape)
 		if err := c.say(b, err); err != nil {
 			return err
 		}
@@ -177,6 +183,40 @@ func (s *decodeShape) check(steps, context int) error {
 	return nil
 }
 
+// timePrefill times prompts, one at a time, each up to the token that is picked after it.
+func (m *Model) timePrefill(ctx context.Context, times int, shape decodeShape) (benchmark, error) {
+	begin := time.Now()
+	m.cfg.Generate.Batch = shape.batch
+	g, err := m.generation()
+	if err != nil {
+		return benchmark{}, err
+	}
+	prompt := m.randomTokens(shape.prompt)
+	ready := time.Since(begin)
+	b, err := measure(ctx, "prefill", m.deviceName(), len(prompt), times, func(int) error { return prefill(g, prompt, 0, new(int32)) })
+	b.First += float64(ready.Nanoseconds()) / 1e6
+	return b, err
+}
+
+func (m *Model) randomTokens(n int) []int32 {
+	r := rand.New(rand.NewPCG(1, 2))
+	tokens := make([]int32, n)
+	for i := range tokens {
+		tokens[i] = int32(r.IntN(m.cfg.VocabSize))
+	}
+	return tokens
+}
+
+// prefill brings a prompt into a slot, in as many chunks as it takes, and gives the token picked after it.
+func prefill(g Picker, prompt []int32, slot int, token *int32) (err error) {
+	for at := 0; at < len(prompt); at += g.MaxPrefill() {
+		if *token, err = g.PrefillAndPick(prompt[at:min(at+g.MaxPrefill(), len(prompt))], at, slot, PickOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // timeDecoding times decode steps. after is called with the last one; it may be nil.
 func (m *Model) timeDecoding(ctx context.Context, steps int, shape decodeShape, after func(g Generator, tokens, positions, slots []int32) error) (benchmark, error) {
 	begin := time.Now()
@@ -185,18 +225,12 @@ func (m *Model) timeDecoding(ctx context.Context, steps int, shape decodeShape, 
 	if err != nil {
 		return benchmark{}, err
 	}
-	r := rand.New(rand.NewPCG(1, 2))
 	tokens, positions, slots := make([]int32, shape.batch), make([]int32, shape.batch), make([]int32, shape.batch)
-	first := make([]int32, shape.prompt)
-	for i := range first {
-		first[i] = int32(r.IntN(m.cfg.VocabSize))
-	}
+	first := m.randomTokens(shape.prompt)
 	for s := range slots {
 		slots[s] = int32(s)
-		for at := 0; at < len(first); at += g.MaxPrefill() {
-			if tokens[s], err = g.PrefillAndPick(first[at:min(at+g.MaxPrefill(), len(first))], at, s, PickOptions{}); err != nil {
-				return benchmark{}, err
-			}
+		if err := prefill(g, first, s, &tokens[s]); err != nil {
+			return benchmark{}, err
 		}
 	}
 	ready := time.Since(begin)

@@ -7,6 +7,7 @@ type report struct {
 	benchmark
 	Profile  *Profile // nil where it is not known
 	Roofline Roofline
+	Machine  *machine // nil unless it is to be told
 	Memory   memoryUse
 }
 
@@ -19,7 +20,10 @@ type memoryUse struct {
 }
 
 // benchTrain is bench train.
-func (c *call) benchTrain() error {
+func (c *call) benchTrain() error { return c.profileTraining(false) }
+
+// profileTraining tells of every kernel of a step, and on the CPU, where it is to, of the machine.
+func (c *call) profileTraining(tellMachine bool) error {
 	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time")
 	trace := c.flags.String("trace", "", "`file` to write the profiled step to, for ui.perfetto.dev")
 	if err := c.parse(); err != nil {
@@ -28,10 +32,25 @@ func (c *call) benchTrain() error {
 	if *steps < 1 {
 		return inputError("--steps is %d; it must be at least 1", *steps)
 	}
+	if tellMachine {
+		if *c.device != "auto" && *c.device != "cpu" {
+			return inputError("bench cpu works on the CPU; the device is %q", *c.device)
+		}
+		*c.device = "cpu"
+	}
 	return c.profiled(*trace, func(m *Model, r *report) (err error) {
 		r.benchmark, err = m.timeTraining(c.ctx, *steps, func(t Trainer, tokens, targets []int32) (err error) {
-			if p, ok := t.(ProfiledTrainer); ok {
-				r.Profile, err = p.ProfileStep(tokens, targets, StepParams{LR: benchLR, Step: *steps + 2, Seed: 1}, *steps)
+			params := StepParams{LR: benchLR, Step: *steps + 2, Seed: 1}
+			switch t := t.(type) {
+			case ProfiledTrainer:
+				r.Profile, err = t.ProfileStep(tokens, targets, params, *steps)
+			case pooled:
+				var found machine
+				found, r.Roofline = measureCPU(t.Pool())
+				if tellMachine {
+					r.Machine = &found
+				}
+				r.Profile, err = m.profileOnPool(t.(Trainer), t.Pool(), tokens, targets, params, *steps)
 			}
 			return r.used(m, err)
 		})
@@ -56,6 +75,9 @@ func (c *call) benchDecode() error {
 		r.benchmark, err = m.timeDecoding(c.ctx, *steps, *shape, func(g Generator, tokens, positions, slots []int32) (err error) {
 			if p, ok := g.(ProfiledGenerator); ok {
 				r.Profile, err = p.ProfileDecode(tokens, positions, slots, *steps)
+			}
+			if m.device == nil && err == nil && r.Profile != nil {
+				r.Roofline = readRoofline(r.Profile)
 			}
 			return r.used(m, err)
 		})
@@ -87,6 +109,11 @@ func (c *call) profiled(trace string, measure func(m *Model, r *report) error) e
 			return inputError("--trace: %s does not time the launches of a step", m.deviceName())
 		}
 		if err := r.writeTrace(trace); err != nil {
+			return err
+		}
+	}
+	if r.Machine != nil {
+		if err := c.sayMachine(*r.Machine); err != nil {
 			return err
 		}
 	}

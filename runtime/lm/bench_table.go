@@ -90,7 +90,7 @@ func (r *report) summary() stepSummary {
 	p := r.Profile
 	s := stepSummary{
 		What: "step", Launches: len(p.Launches), Step: micros(p.Step), Clock: 1e3 * r.Median, Event: micros(p.Event), Speed: r.Speed,
-		Bandwidth: r.Roofline.Bandwidth, FLOPS: r.Roofline.FLOPS, Product: r.Roofline.Product, FP8: r.Roofline.FP8, Memory: r.Memory,
+		Bandwidth: r.Roofline.Bandwidth, FLOPS: r.Roofline.FLOPS, Product: r.Roofline.Product, FP8: r.Roofline.Rates["fp8"], Memory: r.Memory,
 	}
 	for _, l := range p.Launches {
 		s.Kernels += micros(l.Time)
@@ -113,10 +113,16 @@ func (r *report) printJSON(c *call) error {
 // print writes the table, and what it sums up to.
 func (r *report) print(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%10s %6s %6s %9s %7s %8s %9s %6s  %s\n", "µs/step", "share", "calls", "µs/call", "GB/s", "TFLOP/s", "floor µs", "floor", "kernel, op, place in the spec")
+	unit, name := 1e12, "TFLOP/s"
+	place := "kernel, op, place in the spec"
+	if r.Profile.Workers != nil { // on the CPU
+		unit, name = 1e9, "GFLOP/s"
+		place = "kernel, place in the package"
+	}
+	fmt.Fprintf(&b, "\n%10s %6s %6s %9s %7s %8s %9s %6s  %s\n", "µs/step", "share", "calls", "µs/call", "GB/s", name, "floor µs", "floor", place)
 	for _, x := range r.rows() {
 		fmt.Fprintf(&b, "%10.1f %5.1f%% %6d %9.2f %7.0f %8.1f %9.2f %5.0f%%  %s\n",
-			x.Step, 100*x.Share, x.Calls, x.Call, x.GBs, x.TFLOPS, x.Floor, 100*x.OfFloor, strings.TrimRight(x.Kernel+"  "+x.About, " "))
+			x.Step, 100*x.Share, x.Calls, x.Call, x.GBs, x.TFLOPS*1e12/unit, x.Floor, 100*x.OfFloor, strings.TrimRight(x.Kernel+"  "+x.About, " "))
 	}
 	s := r.summary()
 	line := func(value string, format string, args ...any) {
@@ -124,17 +130,33 @@ func (r *report) print(w io.Writer) error {
 	}
 	us := func(x float64) string { return fmt.Sprintf("%.1f", x) }
 	b.WriteString("\n")
-	line(us(s.Kernels), "µs in %d launches, each without the %.2f µs that timing it takes", s.Launches, s.Event)
+	if s.Event > 0 {
+		line(us(s.Kernels), "µs in %d launches, each without the %.2f µs that timing it takes", s.Launches, s.Event)
+	} else {
+		line(us(s.Kernels), "µs in %d kernels", s.Launches)
+	}
 	line(us(s.Gaps), "µs in gaps between them")
 	line(us(s.Step), "µs a step on the device, %.1f µs by the clock", s.Clock)
-	if s.Floor > 0 {
-		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.0f GB/s, of a copy of %s, and %.1f TFLOP/s, of a %s product of side %d, both measured now",
-			100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, bytesText(int64(r.Roofline.Copied)), s.FLOPS/1e12, s.Product, r.Roofline.Side)
+	switch {
+	case r.Roofline.Read > 0:
+		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.1f GB/s, of reading %s over and over, measured now",
+			100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, bytesText(int64(r.Roofline.Read)))
+	case s.Floor > 0:
+		copied, product := "of a copy of "+bytesText(int64(r.Roofline.Copied)), fmt.Sprintf("of a %s product of side %d", s.Product, r.Roofline.Side)
+		if r.Roofline.Side == 0 {
+			copied, product = "read, or what the caches give", fmt.Sprintf("of %s multiply-adds", s.Product)
+		}
+		line(us(s.Floor), "µs floor, %.0f%% of the step: at %.0f GB/s, %s, and %.1f %s, %s, both measured now",
+			100*ratio(s.Floor, s.Step), s.Bandwidth/1e9, copied, s.FLOPS/unit, name, product)
 	}
 	if s.FP8 > 0 {
 		line(us(s.FP8/1e12), "TFLOP/s of a product of that kind of operands in 8 bits: the floor of those in the step")
 	}
-	line(fmt.Sprintf("%.4g", s.Speed), "tokens/s, %.1f%% MFU of that product's rate", 100*s.MFU)
+	speed := "tokens/s"
+	if s.FLOPS > 0 {
+		speed += fmt.Sprintf(", %.1f%% MFU of that rate", 100*s.MFU)
+	}
+	line(fmt.Sprintf("%.4g", s.Speed), "%s", speed)
 	if s.Memory.Used > 0 {
 		line(bytesText(s.Memory.Used), "in use on the device: %s planned, %s of the context, the code and others, %s of driver and libraries for the step",
 			bytesText(s.Memory.Planned), bytesText(s.Memory.Context), bytesText(s.Memory.Library))

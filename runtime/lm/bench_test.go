@@ -29,7 +29,7 @@ type profiledDevice struct {
 }
 
 func (d *profiledDevice) Roofline() (Roofline, error) {
-	return Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0}, nil
+	return Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}, nil
 }
 
 func (d *profiledDevice) MemoryUsed() (int64, error) {
@@ -85,15 +85,15 @@ func someProfile() *Profile {
 }
 
 func TestFloorOf8Bits(t *testing.T) {
-	r := Roofline{Bandwidth: 1e9, FLOPS: 1e12, FP8: 4e12}
-	if plain, eight := r.Floor(Launch{FLOPs: 2e7}), r.Floor(Launch{FLOPs: 2e7, FP8: true}); plain != 20*time.Microsecond || eight != 5*time.Microsecond {
+	r := Roofline{Bandwidth: 1e9, FLOPS: 1e12, Rates: map[string]float64{"fp8": 4e12}}
+	if plain, eight := r.Floor(Launch{FLOPs: 2e7}), r.Floor(Launch{FLOPs: 2e7, Type: "fp8"}); plain != 20*time.Microsecond || eight != 5*time.Microsecond {
 		t.Errorf("floors %v and %v", plain, eight)
 	}
 }
 
 func TestReport(t *testing.T) {
 	r := report{
-		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0},
+		benchmark: benchmark{What: "train", Median: 0.2, Speed: 5e6}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096},
 		Memory: memoryUse{Planned: 700 << 20, Used: 1 << 30, Context: 200 << 20, Library: 124 << 20},
 	}
 	want := []kernelRow{
@@ -143,7 +143,7 @@ const table = `
       20.0  µs in gaps between them
      100.0  µs a step on the device, 200.0 µs by the clock
       31.0  µs floor, 31% of the step: at 1 GB/s, of a copy of 1.00 GiB, and 1.0 TFLOP/s, of a bf16 product of side 4096, both measured now
-     5e+06  tokens/s, 15.0% MFU of that product's rate
+     5e+06  tokens/s, 15.0% MFU of that rate
   1.00 GiB  in use on the device: 700.0 MiB planned, 200.0 MiB of the context, the code and others, 124.0 MiB of driver and libraries for the step
 `
 
@@ -176,7 +176,7 @@ func near(a, b any) bool {
 
 // TestTrace: the trace has every launch once, in order, and each track a name.
 func TestTrace(t *testing.T) {
-	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{1e9, 1 << 30, 1e12, "bf16", 4096, 0}}
+	r := report{benchmark: benchmark{What: "train", Device: "cuda:0"}, Profile: someProfile(), Roofline: Roofline{Bandwidth: 1e9, Copied: 1 << 30, FLOPS: 1e12, Product: "bf16", Side: 4096}}
 	path := filepath.Join(t.TempDir(), "step.json")
 	for range 2 { // a trace replaces another
 		if err := r.writeTrace(path); err != nil {
@@ -256,7 +256,8 @@ func TestBench(t *testing.T) {
 	cfg := fakeConfig(nil)
 	code, out, errs := runCommand(t.Context(), cfg, "bench", "--json", "--steps", "2", "--decode", "3", "--device", "cpu")
 	got := lines(t, out)
-	if code != 0 || len(got["train"]) != 1 || got["train"][0]["tokens"] != 64.0 || got["train"][0]["steps"] != 2.0 || len(got["decode"]) != 1 || got["decode"][0]["steps"] != 3.0 {
+	if code != 0 || len(got["train"]) != 1 || got["train"][0]["tokens"] != 64.0 || got["train"][0]["steps"] != 2.0 || len(got["decode"]) != 1 || got["decode"][0]["steps"] != 3.0 ||
+		len(got["prefill"]) != 1 || got["prefill"][0]["steps"] != 5.0 || got["prefill"][0]["tokens"] != 10.0 {
 		t.Errorf("bench: %d\n%s\n%s", code, out, errs)
 	}
 	// The CPU times no launches.
@@ -306,7 +307,7 @@ func TestBenchErrors(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{cpu, nil, nil, "bench --steps -1", 2, "-1 and 20; they must not be negative"},
+		{cpu, nil, nil, "bench --steps -1", 2, "-1, 20 and 5; they must not be negative"},
 		{cpu, nil, nil, "bench --prompt 39", 2, "a prompt of 39 tokens and 20 decode steps do not fit the model's context of 40"},
 		{cpu, nil, nil, "bench --batch 0", 2, "--batch is 0"},
 		{cpu, nil, nil, "bench sideways", 2, `bench takes no argument "sideways"`},

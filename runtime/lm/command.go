@@ -296,6 +296,7 @@ func (c *call) eval() error {
 	open := c.modelFlags()
 	root, data := c.dataFlags()
 	batches := c.flags.Int("batches", 0, "micro-batches to evaluate, at most; 0: all")
+	compare := c.flags.Bool("weights", false, "say what the type of the weights that generation reads costs, on the CPU: the logits' error, and the loss token by token")
 	if err := c.parse(); err != nil {
 		return err
 	}
@@ -304,6 +305,9 @@ func (c *call) eval() error {
 		return err
 	}
 	defer m.Close()
+	if *compare {
+		return c.evalWeights(m, EvalOptions{Root: *root, Data: *data, Batches: *batches})
+	}
 	res, err := m.Evaluate(c.ctx, EvalOptions{Root: *root, Data: *data, Batches: *batches})
 	if err != nil {
 		return err
@@ -316,6 +320,26 @@ func (c *call) eval() error {
 		}{res.Loss, number(res.Perplexity), res.Tokens})
 	}
 	_, err = fmt.Fprintf(c.stdout, "loss %.4f, perplexity %.4g, over %d tokens\n", res.Loss, res.Perplexity, res.Tokens)
+	return err
+}
+
+func (c *call) evalWeights(m *Model, o EvalOptions) error {
+	r, err := m.EvaluateWeights(c.ctx, o)
+	if err != nil {
+		return err
+	}
+	if *c.json {
+		return c.printJSON(struct {
+			Weights    string   `json:"weights"`
+			Tokens     int64    `json:"tokens"`
+			Loss       float64  `json:"loss"`
+			Perplexity *float64 `json:"perplexity"`
+			F32Loss    float64  `json:"f32_loss"`
+			F32        *float64 `json:"f32_perplexity"`
+			LogitError float64  `json:"logit_error"`
+		}{r.Weights, r.Tokens, r.Generation.Loss, number(r.Generation.Perplexity), r.Trained.Loss, number(r.Trained.Perplexity), r.LogitError})
+	}
+	_, err = fmt.Fprintln(c.stdout, r)
 	return err
 }
 

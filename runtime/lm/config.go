@@ -91,6 +91,7 @@ type Generate struct {
 	Options GenerateOptions // defaults
 	Batch   int             // sequences written at once
 	Prompts []string        // what to continue when no prompt is given
+	Weights string          // that NewGenerator reads where they are not those of training: bf16, int8 or int4
 }
 
 // Memory is what the compiler planned, in bytes.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-
-	"github.com/tfc-dev/tfc/runtime/data"
 )
 
 // EvalOptions says what a model is evaluated on. The zero value means all of the text that the spec holds out.
@@ -30,19 +28,7 @@ func (m *Model) Evaluate(ctx context.Context, o EvalOptions) (EvalResult, error)
 		return EvalResult{}, err
 	}
 	defer release()
-	if o.Batches < 0 {
-		return EvalResult{}, inputError("the number of batches is %d; it must not be negative (0: all)", o.Batches)
-	}
-	if m.tokenizer == nil {
-		return EvalResult{}, errNoTokenizer()
-	}
-	var text *data.Text
-	if len(o.Data) > 0 {
-		text, err = data.Files(ctx, o.Root, o.Data, nil)
-		err = textError(ctx, err)
-	} else if _, text, err = texts(ctx, m.cfg.Data, o.Root, nil); err == nil && text == nil {
-		err = inputError("the spec holds out no text (data.eval): say which text to evaluate on")
-	}
+	text, err := m.evalText(ctx, o)
 	if err != nil {
 		return EvalResult{}, err
 	}
@@ -79,11 +65,15 @@ func evaluate(ctx context.Context, t Trainer, batches evaluation, limit int) (Ev
 		count += c
 	}
 	if count == 0 {
-		return EvalResult{}, fileError("the text held out has no token to predict: hold out more (data.eval)")
+		return EvalResult{}, errNothingToPredict()
 	}
-	loss := sum / float64(count)
-	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+	r := evalResult(sum, count)
+	if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
 		return EvalResult{}, errEval
 	}
-	return EvalResult{Loss: loss, Perplexity: math.Exp(loss), Tokens: int64(count)}, nil
+	return r, nil
+}
+
+func errNothingToPredict() error {
+	return fileError("the text held out has no token to predict: hold out more (data.eval)")
 }

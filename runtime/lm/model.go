@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tfc-dev/tfc/runtime/checkpoint"
+	"github.com/tfc-dev/tfc/runtime/cpu"
 	"github.com/tfc-dev/tfc/runtime/internal/disk"
 	"github.com/tfc-dev/tfc/runtime/tokenizer"
 	"github.com/tfc-dev/tfc/runtime/weights"
@@ -54,7 +55,7 @@ func New(cfg Config, seed uint64) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("draw the first weights: %w", err)
 	}
-	return &Model{cfg: cfg, seed: seed, weights: make([]float32, cfg.WeightFloats), first: first}, nil
+	return &Model{cfg: cfg, seed: seed, weights: cpu.Floats(cfg.WeightFloats), first: first}, nil
 }
 
 // values returns the weights.
@@ -136,7 +137,7 @@ func openFolder(cfg Config, dir string) (*Model, error) {
 	if err := weights.CompareConfig(dir, []byte(cfg.HFConfig)); err != nil {
 		return nil, fileError("%w", err)
 	}
-	m := &Model{cfg: cfg, seed: cfg.Train.Seed, weights: make([]float32, cfg.WeightFloats)}
+	m := &Model{cfg: cfg, seed: cfg.Train.Seed, weights: cpu.Floats(cfg.WeightFloats)}
 	if err := weights.Load(dir, cfg.Weights, m.weights); err != nil {
 		return nil, fileError("%w", err)
 	}

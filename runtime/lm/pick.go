@@ -1,5 +1,7 @@
 package lm
 
+import "time"
+
 // PickOptions say how the next token of one sequence is picked from its logits: see GenerateOptions. The zero value takes
 // the likeliest token.
 type PickOptions struct {
@@ -43,6 +45,34 @@ func (p *hostPicker) PrefillAndPick(tokens []int32, start, slot int, o PickOptio
 		return 0, err
 	}
 	return p.sampler.pick(logits, o, start+len(tokens)), nil
+}
+
+// ProfileDecode is that of the generator, with picking the likeliest tokens as its last launch.
+func (p *hostPicker) ProfileDecode(tokens, positions, slots []int32, times int) (*Profile, error) {
+	g, ok := p.Generator.(ProfiledGenerator)
+	if !ok {
+		return nil, nil
+	}
+	profile, err := g.ProfileDecode(tokens, positions, slots, times)
+	if err != nil || profile == nil {
+		return profile, err
+	}
+	logits, err := p.Decode(tokens, positions, slots)
+	if err != nil {
+		return nil, err
+	}
+	took := make([]time.Duration, times)
+	for i := range took {
+		begin := time.Now()
+		for s := range tokens {
+			p.sampler.pick(logits[s*p.vocabulary:][:p.vocabulary], PickOptions{}, int(positions[s])+1)
+		}
+		took[i] = time.Since(begin)
+	}
+	pick := Launch{Kernel: "pick", About: "the likeliest token", Bytes: 4 * float64(len(logits)), Time: middle(took)}
+	profile.Launches = append(profile.Launches, pick)
+	profile.Step += pick.Time
+	return profile, nil
 }
 
 func (p *hostPicker) DecodeAndPick(tokens, positions, slots []int32, o []PickOptions) ([]int32, error) {

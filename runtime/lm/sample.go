@@ -3,6 +3,7 @@ package lm
 import (
 	"math"
 
+	"github.com/tfc-dev/tfc/runtime/cpu"
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
 
@@ -29,7 +30,7 @@ func (s *sampler) pick(logits []float32, o PickOptions, position int) int32 {
 	}
 	first := 0
 	for i, v := range logits {
-		if v != v || v > math.MaxFloat32 {
+		if !(v <= math.MaxFloat32) { // +Inf or NaN
 			return noToken
 		}
 		if v > logits[first] {
@@ -42,12 +43,7 @@ func (s *sampler) pick(logits []float32, o PickOptions, position int) int32 {
 	if o.Temperature == 0 {
 		return int32(first)
 	}
-	sum := 0.0
-	highest := float64(logits[first])
-	for i, v := range logits {
-		s.weight[i] = math.Exp((float64(v) - highest) / o.Temperature)
-		sum += s.weight[i]
-	}
+	sum := cpu.ExpWeights(s.weight, logits, float64(logits[first]), o.Temperature)
 	u := uniform(o.Seed, o.Sequence, position)
 	if p := o.TopP; o.TopK > 0 && o.TopK < len(logits) || p > 0 && p < 1 {
 		return s.drawFirst(logits, o, u, sum)
@@ -57,13 +53,31 @@ func (s *sampler) pick(logits []float32, o PickOptions, position int) int32 {
 
 // drawAny returns the token in which the running sum of the weights passes the mark.
 func (s *sampler) drawAny(n int, mark float64) int32 {
-	token, sum := 0, 0.0
-	for i, w := range s.weight[:n] {
+	const stretch = 64 // whose sum does not wait for one addition after another
+	sum, from := 0.0, 0
+	for ; from+stretch < n; from += stretch {
+		var a, b, c, d float64
+		for w := s.weight[from : from+stretch]; len(w) >= 4; w = w[4:] {
+			a, b, c, d = a+w[0], b+w[1], c+w[2], d+w[3]
+		}
+		next := sum + (a + b + (c + d))
+		if next > mark {
+			break
+		}
+		sum = next
+	}
+	token := -1
+	for i, w := range s.weight[from:n] {
 		if w > 0 {
-			token = i // the last one, should rounding keep the sum below the mark
+			token = from + i
 			if sum += w; sum > mark {
-				break
+				return int32(token)
 			}
+		}
+	}
+	for token < 0 || s.weight[token] == 0 { // rounding keeps the sum below the mark: the last one
+		if token--; token < 0 {
+			token = n - 1
 		}
 	}
 	return int32(token)

@@ -24,13 +24,13 @@ type traceEvent struct {
 // launchArgs is what a slice says of its launch.
 type launchArgs struct {
 	About string  `json:"about,omitempty"`
-	Grid  [3]int  `json:"grid"` // zeros for what has none
+	Grid  [3]int  `json:"grid"` // zeros for what has none; on the CPU the parts that the worker took
 	Bytes float64 `json:"bytes"`
 	FLOPs float64 `json:"flops"`
 	Floor float64 `json:"floor_us"`
 }
 
-// trace is the profiled step: a track for each stream, and on it a slice for each launch. Between slices lies the time of
+// trace is the profiled step: a track for each stream, or on the CPU for each worker, and on it a slice for each launch. Between slices lies the time of
 // an event.
 func (r *report) trace() []traceEvent {
 	type name struct {
@@ -38,10 +38,14 @@ func (r *report) trace() []traceEvent {
 	}
 	events := []traceEvent{{Name: "process_name", Phase: "M", Args: name{r.benchmark.What + " on " + r.benchmark.Device}}}
 	named := map[int]bool{}
-	for _, l := range r.Profile.Launches {
+	slices, track := r.Profile.Launches, "stream"
+	if r.Profile.Workers != nil {
+		slices, track = r.Profile.Workers, "worker"
+	}
+	for _, l := range slices {
 		if !named[l.Stream] {
 			named[l.Stream] = true
-			events = append(events, traceEvent{Name: "thread_name", Phase: "M", TID: l.Stream, Args: name{fmt.Sprintf("stream %d", l.Stream)}})
+			events = append(events, traceEvent{Name: "thread_name", Phase: "M", TID: l.Stream, Args: name{fmt.Sprintf("%s %d", track, l.Stream)}})
 		}
 		events = append(events, traceEvent{
 			Name: l.Kernel, Phase: "X", TID: l.Stream, At: micros(l.Begin), Took: micros(l.Time),

@@ -122,15 +122,38 @@ func (t fileTensor) read(dst []float32, elements func(first int, dst []float32) 
 			return err
 		}
 		for _, r := range t.runs {
-			for k := range r.count {
-				to := dst[r.at+k*width+i:][:n]
-				for j := range to {
-					to[j] = block[j*t.rows+r.row+k]
+			transpose(dst[r.at+i:], width, block[r.row:], t.rows, n, r.count)
+		}
+	}
+	return nil
+}
+
+// transpose writes element j of row k of dst as element k of row j of src, for n elements j and count rows k; rows of dst are
+// width apart, those of src stride. It goes by squares, of which each row is a cache line.
+func transpose(dst []float32, width int, src []float32, stride, n, count int) {
+	const side = 16
+	var square [side][side]float32
+	for k := 0; k < count; k += side {
+		for j := 0; j < n; j += side {
+			if k+side > count || j+side > n {
+				for c := k; c < min(k+side, count); c++ {
+					for l := j; l < min(j+side, n); l++ {
+						dst[c*width+l] = src[l*stride+c]
+					}
+				}
+				continue
+			}
+			for l := range side {
+				square[l] = [side]float32(src[(j+l)*stride+k:])
+			}
+			for c := range side {
+				to := (*[side]float32)(dst[(k+c)*width+j:])
+				for l := range side {
+					to[l] = square[l][c]
 				}
 			}
 		}
 	}
-	return nil
 }
 
 // write hands the tensor's elements to put, in the order of the file, from its weights in src.

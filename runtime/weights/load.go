@@ -1,8 +1,10 @@
 package weights
 
 import (
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // basePrefixes begin the names of a model's inner tensors. A file saved from the model without its head lacks them.
@@ -33,10 +35,33 @@ func Load(dir string, table []Info, dst []float32) error {
 	if err != nil {
 		return err
 	}
-	for i, t := range tensors {
-		f := m.where[found[i].Name]
-		read := func(first int, dst []float32) error { return f.readFloats(found[i], first, dst) }
-		if err := t.read(dst, read); err != nil {
+	return inPieces(len(tensors), 1, func(from, to int) error {
+		for i := from; i < to; i++ {
+			f := m.where[found[i].Name]
+			read := func(first int, dst []float32) error { return f.readFloats(found[i], first, dst) }
+			if err := tensors[i].read(dst, read); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// inPieces calls do for stretches that make up 0 to n, each of least or more but for the last, on all processors at once. It
+// returns the error of the first stretch that has one.
+func inPieces(n, least int, do func(from, to int) error) error {
+	pieces := min(runtime.GOMAXPROCS(0), n/least)
+	if pieces <= 1 {
+		return do(0, n)
+	}
+	errs := make([]error, pieces)
+	var all sync.WaitGroup
+	for p := range pieces {
+		all.Go(func() { errs[p] = do(n*p/pieces, n*(p+1)/pieces) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
 			return err
 		}
 	}

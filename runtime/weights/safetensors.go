@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/tfc-dev/tfc/runtime/internal/strictjson"
 )
@@ -324,11 +325,31 @@ func (f *File) readFloats(t Tensor, first int, dst []float32) error {
 	if convert == nil {
 		return f.errorf(t, "%s cannot be read as float32; F64, F32, F16 and BF16 can", t.DType)
 	}
-	return readAs(f, t, first, dst, convert)
+	if t.DType == "F32" && littleEndian {
+		convert = nil
+	}
+	return inPieces(len(dst), pieceFloats, func(from, to int) error { return readAs(f, t, first+from, dst[from:to], convert) })
 }
 
+// pieceFloats is what one processor reads at least where several share a tensor.
+const pieceFloats = 1 << 20
+
+// littleEndian says whether numbers lie in memory as in a file.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// readAs reads elements and converts them; with a nil convert they are in the file as in memory.
 func readAs[E float32 | int64](f *File, t Tensor, first int, dst []E, convert func([]E, []byte)) error {
 	width := int(dtypes[t.DType].bits / 8)
+	if convert == nil {
+		if len(dst) == 0 {
+			return nil
+		}
+		whole := unsafe.Slice((*byte)(unsafe.Pointer(&dst[0])), len(dst)*width)
+		if _, err := f.data.ReadAt(whole, f.start+int64(t.begin)+int64(first)*int64(width)); err != nil {
+			return f.errorf(t, "%w", shorter(err))
+		}
+		return nil
+	}
 	buf := make([]byte, min(readChunk, len(dst)*width))
 	at := f.start + int64(t.begin) + int64(first)*int64(width)
 	for len(dst) > 0 {

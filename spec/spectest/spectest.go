@@ -188,4 +188,5 @@ func (g *generator) train() {
 	g.key("checkpointing", "%q", pick(g, "none", "none", "full", fmt.Sprintf("every(%d)", g.between(1, g.layers)), "auto(1MiB)"))
 	g.line("generate:")
 	g.key("batch", "%d", g.between(1, 3))
+	g.key("weights", "%s", pick(g, "auto", "f32", "bf16", "int8", "int4"))
 }

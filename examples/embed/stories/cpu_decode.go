@@ -62,7 +62,7 @@ func (g *generator) decode(tokens, positions, slots []int32) []float32 {
 		// k_rot = rope(k, positions)  [stories.yaml:2]
 		cpu.RoPE(pool, v.k, v.k, ropeTable(), positions, NumHeads, HeadDim, false)
 		// attn = attention_cached(q_rot, k_rot, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [stories.yaml:2]
-		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.25, Mask: attentionMasks[0]})
+		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.25, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [stories.yaml:5]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [stories.yaml:2, fuse-norm]

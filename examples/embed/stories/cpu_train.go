@@ -122,7 +122,8 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:65536])
+	cpu.Zero(pool, t.gradient[278528:279104])
 	// n = count(targets)  [stories.yaml:15]
 	n := cpu.Count(targets)
 
@@ -173,20 +174,20 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [stories.yaml:5, grad]
-			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l])
+			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l], false)
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [stories.yaml:5, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dStream, w.down[l], cpu.Mat{})
 			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [stories.yaml:2, grad]
 			cpu.GLUGrad(pool, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l], cpu.SiLU)
 			// d_gate_up = concat(d_gate, d_up)  [stories.yaml:8, grad]
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [stories.yaml:8, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp[l], v.dGateUp, v.mlpIn[l])
+			cpu.LinearWeightGrad(pool, d.gateUp[l], v.dGateUp, v.mlpIn[l], false)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [stories.yaml:8, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn, v.dGateUp, w.gateUp[l], cpu.Mat{})
 			// d_x2 = rmsnorm_grad(d_mlp_in, x2[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x3) into layers.mlp_norm.weight[l]  [stories.yaml:2, grad]
 			cpu.RMSNormGrad(pool, v.dStream, d.mlpNorm[l], v.dMlpIn, v.x2[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream, cpu.RMS{Eps: 1e-05})
 			// linear_dw(d_x2, attn[l]) into layers.o.weight[l]  [stories.yaml:5, grad]
-			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l])
+			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l], false)
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [stories.yaml:5, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dStream, w.o[l], cpu.Mat{})
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [stories.yaml:2, grad]
@@ -197,7 +198,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			cpu.RoPE(pool, v.dQRot, v.dQRot, ropeTable(), positions, NumHeads, HeadDim, true)
 			// d_qkv = concat(d_q, d_k, d_v)  [stories.yaml:7, grad]
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [stories.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv, v.attnIn[l], false)
 			// d_attn_in = linear_dx(d_qkv, layers.qkv.weight[l])  [stories.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv, w.qkv[l], cpu.Mat{})
 			// d_x4 = rmsnorm_grad(d_attn_in, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x2) into layers.attn_norm.weight[l]  [stories.yaml:2, fuse-epilogue]

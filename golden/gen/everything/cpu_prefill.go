@@ -169,7 +169,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn_in, attn_in_stats = layernorm(x1, layers.0-1.attn_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnIn, nil, v.x, w.attnNorm0[l], nil, cpu.LN{Eps: 1e-06})
 		// qkv1 = linear(attn_in, layers.0-1.qkv.weight[l], layers.0-1.qkv.bias[l])  [everything.yaml:9, fuse-epilogue]
-		cpu.Linear(pool, v.qkv1, v.attnIn, w.qkv0[l], cpu.Epilogue{Bias: w.qkvBias0[l]})
+		cpu.LinearNarrow(pool, v.qkv1, v.attnIn, &g.narrow.qkv0[l], cpu.Epilogue{Bias: w.qkvBias0[l]})
 		// q1, k1, v1 = split(qkv1)  [everything.yaml:9, fuse-qkv]
 		// q2, q1_stats = rmsnorm(q1, layers.0-1.q_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.q2, nil, v.q1, w.qNorm0[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
@@ -180,9 +180,9 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k2_rot = rope(k2, positions)  [everything.yaml:18]
 		cpu.RoPE(pool, v.k2, v.k2, ropeTable0(), positions, NumKVHeads0, HeadDim, false)
 		// attn = attention_cached(q2_rot, k2_rot, v1, layers.0-1.k_cache[l], layers.0-1.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn, v.q2, v.k2, v.v1, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn, v.q2, v.k2, v.v1, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out = linear(attn, layers.0-1.o.weight[l])  [everything.yaml:7]
-		cpu.Linear(pool, v.attnOut, v.attn, w.o0[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.attnOut, v.attn, &g.narrow.o0[l], cpu.Epilogue{})
 		// attn_post, attn_post_stats = layernorm(attn_out, layers.0-1.attn_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnPost, nil, v.attnOut, w.attnPostNorm0[l], nil, cpu.LN{Eps: 1e-06})
 		// x2 = add(x1, attn_post)  [everything.yaml:31]
@@ -190,12 +190,12 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// mlp_in, mlp_in_stats = layernorm(x2, layers.0-1.mlp_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpIn, nil, v.x, w.mlpNorm0[l], nil, cpu.LN{Eps: 1e-06})
 		// gate_up1 = linear(mlp_in, layers.0-1.gate_up.weight[l], layers.0-1.gate_up.bias[l])  [everything.yaml:12, fuse-epilogue]
-		cpu.Linear(pool, v.gateUp1, v.mlpIn, w.gateUp0[l], cpu.Epilogue{Bias: w.gateUpBias0[l]})
+		cpu.LinearNarrow(pool, v.gateUp1, v.mlpIn, &g.narrow.gateUp0[l], cpu.Epilogue{Bias: w.gateUpBias0[l]})
 		// gate1, up1 = split(gate_up1)  [everything.yaml:12, fuse-gate-up]
 		// act = glu(gate1, up1)  [everything.yaml:25]
 		cpu.GLU(pool, v.gate1, v.gate1, v.up1, cpu.ReLU2)
 		// mlp_out1 = linear(act, layers.0-1.down.weight[l], layers.0-1.down.bias[l])  [everything.yaml:7, fuse-epilogue]
-		cpu.Linear(pool, v.mlpOut1, v.gate1, w.down0[l], cpu.Epilogue{Bias: w.downBias0[l]})
+		cpu.LinearNarrow(pool, v.mlpOut1, v.gate1, &g.narrow.down0[l], cpu.Epilogue{Bias: w.downBias0[l]})
 		// mlp_post, mlp_post_stats = layernorm(mlp_out1, layers.0-1.mlp_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpPost, nil, v.mlpOut1, w.mlpPostNorm0[l], nil, cpu.LN{Eps: 1e-06})
 		// x3 = add(x2, mlp_post)  [everything.yaml:31]
@@ -208,7 +208,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn_in1, attn_in_stats1 = layernorm(x4, layers.1-2.attn_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnIn1, nil, v.x4, w.attnNorm1[l], nil, cpu.LN{Eps: 1e-06})
 		// qkv3 = linear(attn_in1, layers.1-2.qkv.weight[l], layers.1-2.qkv.bias[l])  [everything.yaml:9, fuse-epilogue]
-		cpu.Linear(pool, v.qkv3, v.attnIn1, w.qkv1[l], cpu.Epilogue{Bias: w.qkvBias1[l]})
+		cpu.LinearNarrow(pool, v.qkv3, v.attnIn1, &g.narrow.qkv1[l], cpu.Epilogue{Bias: w.qkvBias1[l]})
 		// q4, k4, v3 = split(qkv3)  [everything.yaml:9, fuse-qkv]
 		// q5, q4_stats = rmsnorm(q4, layers.1-2.q_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.q5, nil, v.q4, w.qNorm1[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
@@ -219,9 +219,9 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k5_rot = rope(k5, positions)  [everything.yaml:18]
 		cpu.RoPE(pool, v.k5, v.k5, ropeTable1(), positions, NumKVHeads0, HeadDim, false)
 		// attn1 = attention_cached(q5_rot, k5_rot, v3, layers.1-2.k_cache[l], layers.1-2.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn1, v.q5, v.k5, v.v3, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn1, v.q5, v.k5, v.v3, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads0, KVHeads: NumKVHeads0, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out1 = linear(attn1, layers.1-2.o.weight[l])  [everything.yaml:7]
-		cpu.Linear(pool, v.attnOut1, v.attn1, w.o1[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.attnOut1, v.attn1, &g.narrow.o1[l], cpu.Epilogue{})
 		// attn_post1, attn_post_stats1 = layernorm(attn_out1, layers.1-2.attn_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnPost1, nil, v.attnOut1, w.attnPostNorm1[l], nil, cpu.LN{Eps: 1e-06})
 		// x5 = add(x4, attn_post1)  [everything.yaml:31]
@@ -229,12 +229,12 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// mlp_in1, mlp_in_stats1 = layernorm(x5, layers.1-2.mlp_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpIn1, nil, v.x4, w.mlpNorm1[l], nil, cpu.LN{Eps: 1e-06})
 		// gate_up3 = linear(mlp_in1, layers.1-2.gate_up.weight[l], layers.1-2.gate_up.bias[l])  [everything.yaml:12, fuse-epilogue]
-		cpu.Linear(pool, v.gateUp3, v.mlpIn1, w.gateUp1[l], cpu.Epilogue{Bias: w.gateUpBias1[l]})
+		cpu.LinearNarrow(pool, v.gateUp3, v.mlpIn1, &g.narrow.gateUp1[l], cpu.Epilogue{Bias: w.gateUpBias1[l]})
 		// gate3, up3 = split(gate_up3)  [everything.yaml:12, fuse-gate-up]
 		// act1 = glu(gate3, up3)  [everything.yaml:25]
 		cpu.GLU(pool, v.gate3, v.gate3, v.up3, cpu.ReLU2)
 		// mlp_out3 = linear(act1, layers.1-2.down.weight[l], layers.1-2.down.bias[l])  [everything.yaml:7, fuse-epilogue]
-		cpu.Linear(pool, v.mlpOut3, v.gate3, w.down1[l], cpu.Epilogue{Bias: w.downBias1[l]})
+		cpu.LinearNarrow(pool, v.mlpOut3, v.gate3, &g.narrow.down1[l], cpu.Epilogue{Bias: w.downBias1[l]})
 		// mlp_post1, mlp_post_stats1 = layernorm(mlp_out3, layers.1-2.mlp_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpPost1, nil, v.mlpOut3, w.mlpPostNorm1[l], nil, cpu.LN{Eps: 1e-06})
 		// x6 = add(x5, mlp_post1)  [everything.yaml:31]
@@ -247,16 +247,16 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn_in2, attn_in_stats2 = layernorm(x7, layers.2-3.attn_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnIn2, nil, v.x7, w.attnNorm2[l], nil, cpu.LN{Eps: 1e-06})
 		// qkv5 = linear(attn_in2, layers.2-3.qkv.weight[l], layers.2-3.qkv.bias[l])  [everything.yaml:9, fuse-epilogue]
-		cpu.Linear(pool, v.qkv5, v.attnIn2, w.qkv2[l], cpu.Epilogue{Bias: w.qkvBias2[l]})
+		cpu.LinearNarrow(pool, v.qkv5, v.attnIn2, &g.narrow.qkv2[l], cpu.Epilogue{Bias: w.qkvBias2[l]})
 		// q7, k7, v5 = split(qkv5)  [everything.yaml:9, fuse-qkv]
 		// q8, q7_stats = rmsnorm(q7, layers.2-3.q_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.q8, nil, v.q7, w.qNorm2[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// k8, k7_stats = rmsnorm(k7, layers.2-3.k_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.k8, nil, v.k7, w.kNorm2[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// attn2 = attention_cached(q8, k8, v5, layers.2-3.k_cache[l], layers.2-3.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn2, v.q8, v.k8, v.v5, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Slopes: alibiSlopes6, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn2, v.q8, v.k8, v.v5, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Slopes: alibiSlopes6, Mask: attentionMasks[l%3]})
 		// attn_out2 = linear(attn2, layers.2-3.o.weight[l])  [everything.yaml:7]
-		cpu.Linear(pool, v.attnOut2, v.attn2, w.o2[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.attnOut2, v.attn2, &g.narrow.o2[l], cpu.Epilogue{})
 		// attn_post2, attn_post_stats2 = layernorm(attn_out2, layers.2-3.attn_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnPost2, nil, v.attnOut2, w.attnPostNorm2[l], nil, cpu.LN{Eps: 1e-06})
 		// x8 = add(x7, attn_post2)  [everything.yaml:31]
@@ -264,12 +264,12 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// mlp_in2, mlp_in_stats2 = layernorm(x8, layers.2-3.mlp_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpIn2, nil, v.x7, w.mlpNorm2[l], nil, cpu.LN{Eps: 1e-06})
 		// gate_up5 = linear(mlp_in2, layers.2-3.gate_up.weight[l], layers.2-3.gate_up.bias[l])  [everything.yaml:12, fuse-epilogue]
-		cpu.Linear(pool, v.gateUp5, v.mlpIn2, w.gateUp2[l], cpu.Epilogue{Bias: w.gateUpBias2[l]})
+		cpu.LinearNarrow(pool, v.gateUp5, v.mlpIn2, &g.narrow.gateUp2[l], cpu.Epilogue{Bias: w.gateUpBias2[l]})
 		// gate5, up5 = split(gate_up5)  [everything.yaml:12, fuse-gate-up]
 		// act2 = glu(gate5, up5)  [everything.yaml:25]
 		cpu.GLU(pool, v.gate5, v.gate5, v.up5, cpu.ReLU2)
 		// mlp_out5 = linear(act2, layers.2-3.down.weight[l], layers.2-3.down.bias[l])  [everything.yaml:7, fuse-epilogue]
-		cpu.Linear(pool, v.mlpOut5, v.gate5, w.down2[l], cpu.Epilogue{Bias: w.downBias2[l]})
+		cpu.LinearNarrow(pool, v.mlpOut5, v.gate5, &g.narrow.down2[l], cpu.Epilogue{Bias: w.downBias2[l]})
 		// mlp_post2, mlp_post_stats2 = layernorm(mlp_out5, layers.2-3.mlp_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpPost2, nil, v.mlpOut5, w.mlpPostNorm2[l], nil, cpu.LN{Eps: 1e-06})
 		// x9 = add(x8, mlp_post2)  [everything.yaml:31]
@@ -282,16 +282,16 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn_in3, attn_in_stats3 = layernorm(x10, layers.3-4.attn_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnIn3, nil, v.x10, w.attnNorm3[l], nil, cpu.LN{Eps: 1e-06})
 		// qkv7 = linear(attn_in3, layers.3-4.qkv.weight[l], layers.3-4.qkv.bias[l])  [everything.yaml:9, fuse-epilogue]
-		cpu.Linear(pool, v.qkv7, v.attnIn3, w.qkv3[l], cpu.Epilogue{Bias: w.qkvBias3[l]})
+		cpu.LinearNarrow(pool, v.qkv7, v.attnIn3, &g.narrow.qkv3[l], cpu.Epilogue{Bias: w.qkvBias3[l]})
 		// q10, k10, v7 = split(qkv7)  [everything.yaml:9, fuse-qkv]
 		// q11, q10_stats = rmsnorm(q10, layers.3-4.q_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.q11, nil, v.q10, w.qNorm3[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// k11, k10_stats = rmsnorm(k10, layers.3-4.k_norm.weight[l])  [everything.yaml:16]
 		cpu.RMSNorm(pool, v.k11, nil, v.k10, w.kNorm3[l], cpu.RMS{Eps: 1e-06, Offset: 1, Group: HeadDim})
 		// attn3 = attention_cached(q11, k11, v7, layers.3-4.k_cache[l], layers.3-4.v_cache[l], positions, slots)  [everything.yaml:22]
-		cpu.AttentionCached(pool, v.attn3, v.q11, v.k11, v.v7, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
+		cpu.AttentionCached(pool, v.attn3, v.q11, v.k11, v.v7, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads2, KVHeads: NumKVHeads2, HeadDim: HeadDim, Scale: 0.10206207261596577, Softcap: 50, Mask: attentionMasks[l%3]})
 		// attn_out3 = linear(attn3, layers.3-4.o.weight[l])  [everything.yaml:7]
-		cpu.Linear(pool, v.attnOut3, v.attn3, w.o3[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.attnOut3, v.attn3, &g.narrow.o3[l], cpu.Epilogue{})
 		// attn_post3, attn_post_stats3 = layernorm(attn_out3, layers.3-4.attn_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.attnPost3, nil, v.attnOut3, w.attnPostNorm3[l], nil, cpu.LN{Eps: 1e-06})
 		// x11 = add(x10, attn_post3)  [everything.yaml:31]
@@ -299,12 +299,12 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// mlp_in3, mlp_in_stats3 = layernorm(x11, layers.3-4.mlp_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpIn3, nil, v.x10, w.mlpNorm3[l], nil, cpu.LN{Eps: 1e-06})
 		// gate_up7 = linear(mlp_in3, layers.3-4.gate_up.weight[l], layers.3-4.gate_up.bias[l])  [everything.yaml:12, fuse-epilogue]
-		cpu.Linear(pool, v.gateUp7, v.mlpIn3, w.gateUp3[l], cpu.Epilogue{Bias: w.gateUpBias3[l]})
+		cpu.LinearNarrow(pool, v.gateUp7, v.mlpIn3, &g.narrow.gateUp3[l], cpu.Epilogue{Bias: w.gateUpBias3[l]})
 		// gate7, up7 = split(gate_up7)  [everything.yaml:12, fuse-gate-up]
 		// act3 = glu(gate7, up7)  [everything.yaml:25]
 		cpu.GLU(pool, v.gate7, v.gate7, v.up7, cpu.ReLU2)
 		// mlp_out7 = linear(act3, layers.3-4.down.weight[l], layers.3-4.down.bias[l])  [everything.yaml:7, fuse-epilogue]
-		cpu.Linear(pool, v.mlpOut7, v.gate7, w.down3[l], cpu.Epilogue{Bias: w.downBias3[l]})
+		cpu.LinearNarrow(pool, v.mlpOut7, v.gate7, &g.narrow.down3[l], cpu.Epilogue{Bias: w.downBias3[l]})
 		// mlp_post3, mlp_post_stats3 = layernorm(mlp_out7, layers.3-4.mlp_post_norm.weight[l])  [everything.yaml:14]
 		cpu.LayerNorm(pool, v.mlpPost3, nil, v.mlpOut7, w.mlpPostNorm3[l], nil, cpu.LN{Eps: 1e-06})
 		// x12 = add(x11, mlp_post3)  [everything.yaml:31]
@@ -316,7 +316,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 	// final, final_stats = layernorm(x_last, final_norm.weight)  [everything.yaml:14]
 	cpu.LayerNorm(pool, v.final, nil, v.xLast, w.finalNorm, nil, cpu.LN{Eps: 1e-06})
 	// logits1 = linear(final, head, head.bias)  [everything.yaml:6, fuse-epilogue]
-	cpu.Linear(pool, v.logits1, v.final, w.head, cpu.Epilogue{Bias: w.headBias})
+	cpu.LinearNarrow(pool, v.logits1, v.final, &g.narrow.head, cpu.Epilogue{Bias: w.headBias})
 	// logits2 = scale(logits1)  [everything.yaml:30]
 	cpu.Scale(pool, v.logits1, v.logits1, 0.5)
 	// logits3 = softcap(logits2)  [everything.yaml:32]

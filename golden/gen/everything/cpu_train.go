@@ -525,7 +525,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:617504])
 	// n = count(targets)  [everything.yaml:44]
 	n := cpu.Count(targets)
 
@@ -802,7 +802,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out7) into layers.3-4.down.bias[l]  [everything.yaml:27, grad]
 			cpu.BiasGrad(pool, d.downBias3[l], v.dMlpOut7)
 			// linear_dw(d_mlp_out7, act7[l]) into layers.3-4.down.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.down3[l], v.dMlpOut7, v.act7)
+			cpu.LinearWeightGrad(pool, d.down3[l], v.dMlpOut7, v.act7, true)
 			// d_act3 = linear_dx(d_mlp_out7, layers.3-4.down.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAct3, v.dMlpOut7, w.down3[l], cpu.Mat{})
 			// d_gate7, d_up7 = glu_grad(d_act3, gate8[l], up8[l])  [everything.yaml:25, grad]
@@ -811,7 +811,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_gate_up7) into layers.3-4.gate_up.bias[l]  [everything.yaml:12, grad]
 			cpu.BiasGrad(pool, d.gateUpBias3[l], v.dGateUp7)
 			// linear_dw(d_gate_up7, mlp_in7[l]) into layers.3-4.gate_up.weight[l]  [everything.yaml:12, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp3[l], v.dGateUp7, v.mlpIn7)
+			cpu.LinearWeightGrad(pool, d.gateUp3[l], v.dGateUp7, v.mlpIn7, true)
 			// d_mlp_in3 = linear_dx(d_gate_up7, layers.3-4.gate_up.weight[l])  [everything.yaml:12, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn3, v.dGateUp7, w.gateUp3[l], cpu.Mat{})
 			// d_x1 = layernorm_grad(d_mlp_in3, x23[l], layers.3-4.mlp_norm.weight[l], mlp_in_stats7[l], d_x12) into layers.3-4.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -823,7 +823,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// d_attn_out3 = layernorm_grad(d_attn_post3, attn_out7[l], layers.3-4.attn_post_norm.weight[l], attn_post_stats7[l]) into layers.3-4.attn_post_norm.weight[l]  [everything.yaml:14, grad]
 			cpu.LayerNormGrad(pool, v.dAttnOut3, d.attnPostNorm3[l], nil, v.dAttnPost3Kept, v.attnOut7, w.attnPostNorm3[l], v.attnPostStats7, cpu.Mat{}, cpu.LN{Eps: 1e-06})
 			// linear_dw(d_attn_out3, attn7[l]) into layers.3-4.o.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.o3[l], v.dAttnOut3, v.attn7)
+			cpu.LinearWeightGrad(pool, d.o3[l], v.dAttnOut3, v.attn7, true)
 			// d_attn3 = linear_dx(d_attn_out3, layers.3-4.o.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttn3, v.dAttnOut3, w.o3[l], cpu.Mat{})
 			// d_q11, d_k11, d_v7 = attention_grad(d_attn3, q16[l], k16[l], v8[l], attn7[l], lse7[l], seed, step)  [everything.yaml:22, grad]
@@ -836,7 +836,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv7) into layers.3-4.qkv.bias[l]  [everything.yaml:9, grad]
 			cpu.BiasGrad(pool, d.qkvBias3[l], v.dQkv7)
 			// linear_dw(d_qkv7, attn_in7[l]) into layers.3-4.qkv.weight[l]  [everything.yaml:9, grad]
-			cpu.LinearWeightGrad(pool, d.qkv3[l], v.dQkv7, v.attnIn7)
+			cpu.LinearWeightGrad(pool, d.qkv3[l], v.dQkv7, v.attnIn7, true)
 			// d_attn_in3 = linear_dx(d_qkv7, layers.3-4.qkv.weight[l])  [everything.yaml:9, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn3, v.dQkv7, w.qkv3[l], cpu.Mat{})
 			// d_x2 = layernorm_grad(d_attn_in3, x22[l], layers.3-4.attn_norm.weight[l], attn_in_stats7[l], d_x1) into layers.3-4.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -855,7 +855,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out5) into layers.2-3.down.bias[l]  [everything.yaml:27, grad]
 			cpu.BiasGrad(pool, d.downBias2[l], v.dMlpOut5)
 			// linear_dw(d_mlp_out5, act6[l]) into layers.2-3.down.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.down2[l], v.dMlpOut5, v.act6)
+			cpu.LinearWeightGrad(pool, d.down2[l], v.dMlpOut5, v.act6, true)
 			// d_act2 = linear_dx(d_mlp_out5, layers.2-3.down.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAct2, v.dMlpOut5, w.down2[l], cpu.Mat{})
 			// d_gate5, d_up5 = glu_grad(d_act2, gate6[l], up6[l])  [everything.yaml:25, grad]
@@ -864,7 +864,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_gate_up5) into layers.2-3.gate_up.bias[l]  [everything.yaml:12, grad]
 			cpu.BiasGrad(pool, d.gateUpBias2[l], v.dGateUp5)
 			// linear_dw(d_gate_up5, mlp_in6[l]) into layers.2-3.gate_up.weight[l]  [everything.yaml:12, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp2[l], v.dGateUp5, v.mlpIn6)
+			cpu.LinearWeightGrad(pool, d.gateUp2[l], v.dGateUp5, v.mlpIn6, true)
 			// d_mlp_in2 = linear_dx(d_gate_up5, layers.2-3.gate_up.weight[l])  [everything.yaml:12, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn2, v.dGateUp5, w.gateUp2[l], cpu.Mat{})
 			// d_x3 = layernorm_grad(d_mlp_in2, x20[l], layers.2-3.mlp_norm.weight[l], mlp_in_stats6[l], d_x9) into layers.2-3.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -876,7 +876,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// d_attn_out2 = layernorm_grad(d_attn_post2, attn_out6[l], layers.2-3.attn_post_norm.weight[l], attn_post_stats6[l]) into layers.2-3.attn_post_norm.weight[l]  [everything.yaml:14, grad]
 			cpu.LayerNormGrad(pool, v.dAttnOut2, d.attnPostNorm2[l], nil, v.dAttnPost2Kept, v.attnOut6, w.attnPostNorm2[l], v.attnPostStats6, cpu.Mat{}, cpu.LN{Eps: 1e-06})
 			// linear_dw(d_attn_out2, attn6[l]) into layers.2-3.o.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.o2[l], v.dAttnOut2, v.attn6)
+			cpu.LinearWeightGrad(pool, d.o2[l], v.dAttnOut2, v.attn6, true)
 			// d_attn2 = linear_dx(d_attn_out2, layers.2-3.o.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttn2, v.dAttnOut2, w.o2[l], cpu.Mat{})
 			// d_q8, d_k8, d_v5 = attention_grad(d_attn2, q14[l], k14[l], v6[l], attn6[l], lse6[l], seed, step)  [everything.yaml:22, grad]
@@ -889,7 +889,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv5) into layers.2-3.qkv.bias[l]  [everything.yaml:9, grad]
 			cpu.BiasGrad(pool, d.qkvBias2[l], v.dQkv5)
 			// linear_dw(d_qkv5, attn_in6[l]) into layers.2-3.qkv.weight[l]  [everything.yaml:9, grad]
-			cpu.LinearWeightGrad(pool, d.qkv2[l], v.dQkv5, v.attnIn6)
+			cpu.LinearWeightGrad(pool, d.qkv2[l], v.dQkv5, v.attnIn6, true)
 			// d_attn_in2 = linear_dx(d_qkv5, layers.2-3.qkv.weight[l])  [everything.yaml:9, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn2, v.dQkv5, w.qkv2[l], cpu.Mat{})
 			// d_x4 = layernorm_grad(d_attn_in2, x19[l], layers.2-3.attn_norm.weight[l], attn_in_stats6[l], d_x3) into layers.2-3.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -994,7 +994,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out3) into layers.1-2.down.bias[l]  [everything.yaml:27, grad]
 			cpu.BiasGrad(pool, d.downBias1[l], v.dMlpOut3)
 			// linear_dw(d_mlp_out3, act5[l]) into layers.1-2.down.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.down1[l], v.dMlpOut3, v.act5)
+			cpu.LinearWeightGrad(pool, d.down1[l], v.dMlpOut3, v.act5, true)
 			// d_act1 = linear_dx(d_mlp_out3, layers.1-2.down.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAct1, v.dMlpOut3, w.down1[l], cpu.Mat{})
 			// d_gate3, d_up3 = glu_grad(d_act1, gate4[l], up4[l])  [everything.yaml:25, grad]
@@ -1003,7 +1003,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_gate_up3) into layers.1-2.gate_up.bias[l]  [everything.yaml:12, grad]
 			cpu.BiasGrad(pool, d.gateUpBias1[l], v.dGateUp3)
 			// linear_dw(d_gate_up3, mlp_in5[l]) into layers.1-2.gate_up.weight[l]  [everything.yaml:12, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp1[l], v.dGateUp3, v.mlpIn5)
+			cpu.LinearWeightGrad(pool, d.gateUp1[l], v.dGateUp3, v.mlpIn5, true)
 			// d_mlp_in1 = linear_dx(d_gate_up3, layers.1-2.gate_up.weight[l])  [everything.yaml:12, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn1, v.dGateUp3, w.gateUp1[l], cpu.Mat{})
 			// d_x13 = layernorm_grad(d_mlp_in1, x17[l], layers.1-2.mlp_norm.weight[l], mlp_in_stats5[l], d_x6) into layers.1-2.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -1015,7 +1015,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// d_attn_out1 = layernorm_grad(d_attn_post1, attn_out5[l], layers.1-2.attn_post_norm.weight[l], attn_post_stats5[l]) into layers.1-2.attn_post_norm.weight[l]  [everything.yaml:14, grad]
 			cpu.LayerNormGrad(pool, v.dAttnOut1, d.attnPostNorm1[l], nil, v.dAttnPost1Kept, v.attnOut5, w.attnPostNorm1[l], v.attnPostStats5, cpu.Mat{}, cpu.LN{Eps: 1e-06})
 			// linear_dw(d_attn_out1, attn5[l]) into layers.1-2.o.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.o1[l], v.dAttnOut1, v.attn5)
+			cpu.LinearWeightGrad(pool, d.o1[l], v.dAttnOut1, v.attn5, true)
 			// d_attn1 = linear_dx(d_attn_out1, layers.1-2.o.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttn1, v.dAttnOut1, w.o1[l], cpu.Mat{})
 			// d_q5_rot, d_k5_rot, d_v3 = attention_grad(d_attn1, q5_rot1[l], k5_rot1[l], v4[l], attn5[l], lse5[l], seed, step)  [everything.yaml:22, grad]
@@ -1032,7 +1032,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv3) into layers.1-2.qkv.bias[l]  [everything.yaml:9, grad]
 			cpu.BiasGrad(pool, d.qkvBias1[l], v.dQkv3)
 			// linear_dw(d_qkv3, attn_in5[l]) into layers.1-2.qkv.weight[l]  [everything.yaml:9, grad]
-			cpu.LinearWeightGrad(pool, d.qkv1[l], v.dQkv3, v.attnIn5)
+			cpu.LinearWeightGrad(pool, d.qkv1[l], v.dQkv3, v.attnIn5, true)
 			// d_attn_in1 = linear_dx(d_qkv3, layers.1-2.qkv.weight[l])  [everything.yaml:9, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn1, v.dQkv3, w.qkv1[l], cpu.Mat{})
 			// d_x15 = layernorm_grad(d_attn_in1, x16[l], layers.1-2.attn_norm.weight[l], attn_in_stats5[l], d_x13) into layers.1-2.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -1051,7 +1051,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out1) into layers.0-1.down.bias[l]  [everything.yaml:27, grad]
 			cpu.BiasGrad(pool, d.downBias0[l], v.dMlpOut1)
 			// linear_dw(d_mlp_out1, act4[l]) into layers.0-1.down.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.down0[l], v.dMlpOut1, v.act4)
+			cpu.LinearWeightGrad(pool, d.down0[l], v.dMlpOut1, v.act4, true)
 			// d_act = linear_dx(d_mlp_out1, layers.0-1.down.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dMlpOut1, w.down0[l], cpu.Mat{})
 			// d_gate1, d_up1 = glu_grad(d_act, gate2[l], up2[l])  [everything.yaml:25, grad]
@@ -1060,7 +1060,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_gate_up1) into layers.0-1.gate_up.bias[l]  [everything.yaml:12, grad]
 			cpu.BiasGrad(pool, d.gateUpBias0[l], v.dGateUp1)
 			// linear_dw(d_gate_up1, mlp_in4[l]) into layers.0-1.gate_up.weight[l]  [everything.yaml:12, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp0[l], v.dGateUp1, v.mlpIn4)
+			cpu.LinearWeightGrad(pool, d.gateUp0[l], v.dGateUp1, v.mlpIn4, true)
 			// d_mlp_in = linear_dx(d_gate_up1, layers.0-1.gate_up.weight[l])  [everything.yaml:12, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn, v.dGateUp1, w.gateUp0[l], cpu.Mat{})
 			// d_x18 = layernorm_grad(d_mlp_in, x14[l], layers.0-1.mlp_norm.weight[l], mlp_in_stats4[l], d_x16) into layers.0-1.mlp_norm.weight[l]  [everything.yaml:14, fuse-epilogue]
@@ -1072,7 +1072,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// d_attn_out = layernorm_grad(d_attn_post, attn_out4[l], layers.0-1.attn_post_norm.weight[l], attn_post_stats4[l]) into layers.0-1.attn_post_norm.weight[l]  [everything.yaml:14, grad]
 			cpu.LayerNormGrad(pool, v.dAttnOut, d.attnPostNorm0[l], nil, v.dAttnPostKept, v.attnOut4, w.attnPostNorm0[l], v.attnPostStats4, cpu.Mat{}, cpu.LN{Eps: 1e-06})
 			// linear_dw(d_attn_out, attn4[l]) into layers.0-1.o.weight[l]  [everything.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.o0[l], v.dAttnOut, v.attn4)
+			cpu.LinearWeightGrad(pool, d.o0[l], v.dAttnOut, v.attn4, true)
 			// d_attn = linear_dx(d_attn_out, layers.0-1.o.weight[l])  [everything.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dAttnOut, w.o0[l], cpu.Mat{})
 			// d_q2_rot, d_k2_rot, d_v1 = attention_grad(d_attn, q2_rot1[l], k2_rot1[l], v2[l], attn4[l], lse4[l], seed, step)  [everything.yaml:22, grad]
@@ -1089,7 +1089,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv1) into layers.0-1.qkv.bias[l]  [everything.yaml:9, grad]
 			cpu.BiasGrad(pool, d.qkvBias0[l], v.dQkv1)
 			// linear_dw(d_qkv1, attn_in4[l]) into layers.0-1.qkv.weight[l]  [everything.yaml:9, grad]
-			cpu.LinearWeightGrad(pool, d.qkv0[l], v.dQkv1, v.attnIn4)
+			cpu.LinearWeightGrad(pool, d.qkv0[l], v.dQkv1, v.attnIn4, true)
 			// d_attn_in = linear_dx(d_qkv1, layers.0-1.qkv.weight[l])  [everything.yaml:9, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv1, w.qkv0[l], cpu.Mat{})
 			// d_x20 = layernorm_grad(d_attn_in, x13[l], layers.0-1.attn_norm.weight[l], attn_in_stats4[l], d_x18) into layers.0-1.attn_norm.weight[l]  [everything.yaml:14, fuse-epilogue]

@@ -32,6 +32,7 @@ const (
 const (
 	WeightFloats  = 617504  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 617504  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 548352  // the weights of generation in int8
 	trainFloats   = 2653184 // what train computes on the way
 	evalFloats    = 573952  // what eval computes on the way
 	logitsFloats  = 286720  // what logits computes on the way

@@ -85,8 +85,8 @@ var config = lm.Config{
 	Tokenizer:    lm.Tokenizer{},
 	Data:         lm.Data{Stories: lm.Stories{Count: 2000, Seed: 7}, EvalShare: 0.02},
 	Train:        lm.Train{Epochs: 1.5, Batch: MicroBatches * MicroBatch, MicroBatch: MicroBatch, Context: Context, LR: 0.002, Schedule: []lm.Phase{{Kind: "warmup", Share: 0.02}, {Kind: "constant", Share: 0.2}, {Kind: "linear", Share: 0.3, To: 0.5}, {Kind: "cosine", Share: 0.3, To: 0.1}, {Kind: "inverse_sqrt"}}, Save: lm.Save{Every: 50, Keep: 2, Best: false}, Eval: lm.Eval{Every: 25, Batches: 4}, LogEvery: 5, Seed: 42},
-	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 64, Temperature: 0.7, TopK: 40, TopP: 0.9, Seed: 3}, Batch: MaxDecode, Prompts: []string{"Once upon a time", "The little dog"}},
-	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4 * (WeightFloats + max(prefillFloats, decodeFloats) + 245760)},
+	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 64, Temperature: 0.7, TopK: 40, TopP: 0.9, Seed: 3}, Batch: MaxDecode, Weights: "int8", Prompts: []string{"Once upon a time", "The little dog"}},
+	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4*(WeightFloats+max(prefillFloats, decodeFloats)+122880) + NarrowBytes},
 	Settings: []lm.Setting{
 		{Path: "data.eval", Value: "{0.02 []}"},
 		{Path: "data.train", Value: "{stories 2000 7 []}"},

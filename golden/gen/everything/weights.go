@@ -315,3 +315,79 @@ func newViews(buffer []float32) views {
 	}
 	return v
 }
+
+// narrow are the weights that prefill and decode read in int8. They are copies: of changes to the buffer they know nothing.
+type narrow struct {
+	o0      [NumLayers]cpu.Narrow
+	down0   [NumLayers]cpu.Narrow
+	o1      [NumLayers]cpu.Narrow
+	down1   [NumLayers]cpu.Narrow
+	o2      [NumLayers]cpu.Narrow
+	down2   [NumLayers]cpu.Narrow
+	o3      [NumLayers]cpu.Narrow
+	down3   [NumLayers]cpu.Narrow
+	head    cpu.Narrow
+	qkv0    [NumLayers]cpu.Narrow
+	qkv1    [NumLayers]cpu.Narrow
+	qkv2    [NumLayers]cpu.Narrow
+	qkv3    [NumLayers]cpu.Narrow
+	gateUp0 [NumLayers]cpu.Narrow
+	gateUp1 [NumLayers]cpu.Narrow
+	gateUp2 [NumLayers]cpu.Narrow
+	gateUp3 [NumLayers]cpu.Narrow
+}
+
+func newNarrow(pool *cpu.Pool, w *views) narrow {
+	var n narrow
+	memory := cpu.NewMemory(NarrowBytes)
+	for l := 0; l < 1; l++ {
+		n.o0[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.o0[l])
+	}
+	for l := 0; l < 1; l++ {
+		n.down0[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.down0[l])
+	}
+	for l := 1; l < 2; l++ {
+		n.o1[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.o1[l])
+	}
+	for l := 1; l < 2; l++ {
+		n.down1[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.down1[l])
+	}
+	for l := 2; l < 3; l++ {
+		n.o2[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.o2[l])
+	}
+	for l := 2; l < 3; l++ {
+		n.down2[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.down2[l])
+	}
+	for l := 3; l < 4; l++ {
+		n.o3[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.o3[l])
+	}
+	for l := 3; l < 4; l++ {
+		n.down3[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.down3[l])
+	}
+	n.head = cpu.NewNarrow(pool, memory, cpu.Int8, w.head)
+	for l := 0; l < 1; l++ {
+		n.qkv0[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.qkv0[l])
+	}
+	for l := 1; l < 2; l++ {
+		n.qkv1[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.qkv1[l])
+	}
+	for l := 2; l < 3; l++ {
+		n.qkv2[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.qkv2[l])
+	}
+	for l := 3; l < 4; l++ {
+		n.qkv3[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.qkv3[l])
+	}
+	for l := 0; l < 1; l++ {
+		n.gateUp0[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.gateUp0[l])
+	}
+	for l := 1; l < 2; l++ {
+		n.gateUp1[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.gateUp1[l])
+	}
+	for l := 2; l < 3; l++ {
+		n.gateUp2[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.gateUp2[l])
+	}
+	for l := 3; l < 4; l++ {
+		n.gateUp3[l] = cpu.NewNarrow(pool, memory, cpu.Int8, w.gateUp3[l])
+	}
+	return n
+}

@@ -21,7 +21,7 @@ type evalValues struct {
 	up        cpu.Mat   // f32[B,T,F] up
 	final     cpu.Mat   // f32[B,T,D] final
 	rowLosses []float32 // f32[B,T] row_losses
-	logits    cpu.Mat   // f32[131,V] logits
+	logits    cpu.Mat   // f32[512,V] logits
 }
 
 // newEvalValues lays the values over an arena.
@@ -41,8 +41,8 @@ func newEvalValues(arena []float32) evalValues {
 	v.gate = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, 12288)
 	v.up = cpu.At(arena, 6144, MicroBatch*Context, IntermediateSize, 12288)
 	v.final = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[37746432:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 33554432, 131, VocabSize, VocabSize)
+	v.rowLosses = arena[49938432:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 33554432, 512, VocabSize, VocabSize)
 	return v
 }
 

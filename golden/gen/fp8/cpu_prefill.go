@@ -64,7 +64,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// k_rot = rope(k, positions)  [fp8.yaml:2]
 		cpu.RoPE(pool, v.k, v.k, ropeTable(), positions, NumKVHeads, HeadDim, false)
 		// attn = attention_cached(q_rot, k_rot, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [fp8.yaml:2]
-		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.125, Mask: attentionMasks[0]})
+		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.125, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [fp8.yaml:5]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]

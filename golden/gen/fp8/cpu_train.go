@@ -27,7 +27,7 @@ type trainValues struct {
 	finalStats  []float32    // f32[B,T,1] final_stats
 	dFinal      cpu.Mat      // f32[B,T,D] d_final
 	rowLosses   []float32    // f32[B,T] row_losses
-	logits      cpu.Mat      // f32[131,V] logits
+	logits      cpu.Mat      // f32[512,V] logits
 	dStream     cpu.Mat      // f32[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dAct        cpu.Mat      // f32[B,T,F] d_act
 	dGate       cpu.Mat      // f32[B,T,F] d_gate
@@ -95,10 +95,10 @@ func newTrainValues(arena []float32) trainValues {
 		v.act[i] = cpu.At(arena, 1610612736+i*100663296, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
 	v.final = cpu.At(arena, 4194304000, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[4265604864:][:MicroBatch*Context]
+	v.finalStats = arena[4277796864:][:MicroBatch*Context]
 	v.dFinal = cpu.At(arena, 4227858432, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[4265621248:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 4261412864, 131, VocabSize, VocabSize)
+	v.rowLosses = arena[4277813248:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 4261412864, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 4496293888, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 4395630592, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	v.dGate = cpu.At(arena, 4194304000, MicroBatch*Context, IntermediateSize, 12288)
@@ -122,7 +122,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:451446784])
 	// n = count(targets)  [fp8.yaml:18]
 	n := cpu.Count(targets)
 
@@ -173,20 +173,20 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [fp8.yaml:5, grad]
-			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l])
+			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l], true)
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [fp8.yaml:5, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dStream, w.down[l], cpu.Mat{})
 			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [fp8.yaml:2, grad]
 			cpu.GLUGrad(pool, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l], cpu.SiLU)
 			// d_gate_up = concat(d_gate, d_up)  [fp8.yaml:9, grad]
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [fp8.yaml:9, grad]
-			cpu.LinearWeightGrad(pool, d.gateUp[l], v.dGateUp, v.mlpIn[l])
+			cpu.LinearWeightGrad(pool, d.gateUp[l], v.dGateUp, v.mlpIn[l], true)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [fp8.yaml:9, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn, v.dGateUp, w.gateUp[l], cpu.Mat{})
 			// d_x2 = rmsnorm_grad(d_mlp_in, x2[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x3) into layers.mlp_norm.weight[l]  [fp8.yaml:2, grad]
 			cpu.RMSNormGrad(pool, v.dStream, d.mlpNorm[l], v.dMlpIn, v.x2[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream, cpu.RMS{Eps: 1e-05})
 			// linear_dw(d_x2, attn[l]) into layers.o.weight[l]  [fp8.yaml:5, grad]
-			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l])
+			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l], true)
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [fp8.yaml:5, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dStream, w.o[l], cpu.Mat{})
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [fp8.yaml:2, grad]
@@ -197,7 +197,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			cpu.RoPE(pool, v.dQRot, v.dQRot, ropeTable(), positions, NumHeads, HeadDim, true)
 			// d_qkv = concat(d_q, d_k, d_v)  [fp8.yaml:7, grad]
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [fp8.yaml:7, grad]
-			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv, v.attnIn[l], true)
 			// d_attn_in = linear_dx(d_qkv, layers.qkv.weight[l])  [fp8.yaml:7, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv, w.qkv[l], cpu.Mat{})
 			// d_x4 = rmsnorm_grad(d_attn_in, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x2) into layers.attn_norm.weight[l]  [fp8.yaml:2, fuse-epilogue]

@@ -28,7 +28,7 @@ type trainValues struct {
 	finalStats  []float32     // f32[B,T,2] final_stats
 	dFinal      cpu.Mat       // f32[B,T,D] d_final
 	rowLosses   []float32     // f32[B,T] row_losses
-	logits      cpu.Mat       // f32[83,V] logits
+	logits      cpu.Mat       // f32[512,V] logits
 	dStream     cpu.Mat       // f32[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    cpu.Mat       // f32[B,T,D] d_mlp_out1
 	dAct        cpu.Mat       // f32[B,T,F] d_act, d_up1
@@ -52,7 +52,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.attnIn[i] = cpu.At(arena, 912261120+i*6291456, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena[1253179392+i*16384:][:MicroBatch*Context*2]
+		v.attnInStats[i] = arena[1253745152+i*16384:][:MicroBatch*Context*2]
 	}
 	for i := range v.qkv1 {
 		v.qkv1[i] = cpu.At(arena, 603979776+i*18874368, MicroBatch*Context, NumHeads*HeadDim+2*NumKVHeads*HeadDim, NumHeads*HeadDim+2*NumKVHeads*HeadDim)
@@ -70,7 +70,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.attn[i] = cpu.At(arena, 987758592+i*6291456, MicroBatch*Context, NumHeads*HeadDim, NumHeads*HeadDim)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena[1251999744+i*98304:][:MicroBatch*Context*12]
+		v.lse[i] = arena[1252565504+i*98304:][:MicroBatch*Context*12]
 	}
 	v.attnOut1 = cpu.At(arena, 1214251008, MicroBatch*Context, HiddenSize, HiddenSize)
 	for i := range v.x3 {
@@ -80,7 +80,7 @@ func newTrainValues(arena []float32) trainValues {
 		v.mlpIn[i] = cpu.At(arena, 1138753536+i*6291456, MicroBatch*Context, HiddenSize, HiddenSize)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena[1253376000+i*16384:][:MicroBatch*Context*2]
+		v.mlpInStats[i] = arena[1253941760+i*16384:][:MicroBatch*Context*2]
 	}
 	for i := range v.act {
 		v.act[i] = cpu.At(arena, 0+i*25165824, MicroBatch*Context, IntermediateSize, IntermediateSize)
@@ -88,11 +88,11 @@ func newTrainValues(arena []float32) trainValues {
 	for i := range v.up1 {
 		v.up1[i] = cpu.At(arena, 301989888+i*25165824, MicroBatch*Context, IntermediateSize, IntermediateSize)
 	}
-	v.final = cpu.At(arena, 1214251008, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.finalStats = arena[1231005264:][:MicroBatch*Context*2]
-	v.dFinal = cpu.At(arena, 1220542464, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[1231021648:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 1226833920, 83, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 1239982592, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.finalStats = arena[1254138368:][:MicroBatch*Context*2]
+	v.dFinal = cpu.At(arena, 1246274048, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[1254154752:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 1214251008, 512, VocabSize, VocabSize)
 	v.dStream = cpu.At(arena, 1239416832, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dMlpOut1 = cpu.At(arena, 1245708288, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.dAct = cpu.At(arena, 1214251008, MicroBatch*Context, IntermediateSize, IntermediateSize)
@@ -115,7 +115,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:124439808])
 	// n = count(targets)  [gpt2-124m.yaml:14]
 	n := cpu.Count(targets)
 
@@ -173,7 +173,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_mlp_out1) into layers.down.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.downBias[l], v.dMlpOut1)
 			// linear_dw(d_mlp_out1, act[l]) into layers.down.weight[l]  [gpt2-124m.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.down[l], v.dMlpOut1, v.act[l])
+			cpu.LinearWeightGrad(pool, d.down[l], v.dMlpOut1, v.act[l], true)
 			// d_act = linear_dx(d_mlp_out1, layers.down.weight[l])  [gpt2-124m.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dMlpOut1, w.down[l], cpu.Mat{})
 			// d_up1 = act_grad(d_act, up1[l])  [gpt2-124m.yaml:3, grad]
@@ -181,7 +181,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_up1) into layers.up.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.upBias[l], v.dAct)
 			// linear_dw(d_up1, mlp_in[l]) into layers.up.weight[l]  [gpt2-124m.yaml:3, grad]
-			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.mlpIn[l])
+			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.mlpIn[l], true)
 			// d_mlp_in = linear_dx(d_up1, layers.up.weight[l])  [gpt2-124m.yaml:3, grad]
 			cpu.LinearInputGrad(pool, v.dMlpIn, v.dAct, w.up[l], cpu.Mat{})
 			// d_x3 = layernorm_grad(d_mlp_in, x3[l], layers.mlp_norm.weight[l], mlp_in_stats[l], d_x4) into layers.mlp_norm.weight[l], layers.mlp_norm.bias[l]  [gpt2-124m.yaml:3, grad]
@@ -191,7 +191,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_attn_out1) into layers.o.bias[l]  [gpt2-124m.yaml:3, grad]
 			cpu.BiasGrad(pool, d.oBias[l], v.dAttnOut1)
 			// linear_dw(d_attn_out1, attn[l]) into layers.o.weight[l]  [gpt2-124m.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.o[l], v.dAttnOut1, v.attn[l])
+			cpu.LinearWeightGrad(pool, d.o[l], v.dAttnOut1, v.attn[l], true)
 			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [gpt2-124m.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dAttnOut1, w.o[l], cpu.Mat{})
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [gpt2-124m.yaml:3, grad]
@@ -200,7 +200,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [gpt2-124m.yaml:8, grad]
 			cpu.BiasGrad(pool, d.qkvBias[l], v.dQkv1)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [gpt2-124m.yaml:8, grad]
-			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l], true)
 			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l])  [gpt2-124m.yaml:8, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv1, w.qkv[l], cpu.Mat{})
 			// d_x1 = layernorm_grad(d_attn_in, x2[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [gpt2-124m.yaml:3, fuse-epilogue]

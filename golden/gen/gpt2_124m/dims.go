@@ -23,7 +23,8 @@ const (
 const (
 	WeightFloats  = 124439808  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 124318464  // of these, the first so many are subject to weight decay
-	trainFloats   = 1253572608 // what train computes on the way
+	NarrowBytes   = 247087104  // the weights of generation in bf16
+	trainFloats   = 1254162944 // what train computes on the way
 	evalFloats    = 37748736   // what eval computes on the way
 	logitsFloats  = 52249600   // what logits computes on the way
 	prefillFloats = 1179648    // what prefill computes on the way

@@ -21,7 +21,7 @@ type evalValues struct {
 	up        cpu.Mat   // f32[B,T,F] up
 	final     cpu.Mat   // f32[B,T,D] final
 	rowLosses []float32 // f32[B,T] row_losses
-	logits    cpu.Mat   // f32[256,V] logits
+	logits    cpu.Mat   // f32[512,V] logits
 }
 
 // newEvalValues lays the values over an arena.
@@ -40,9 +40,9 @@ func newEvalValues(arena []float32) evalValues {
 	v.gateUp = cpu.At(arena, 0, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
 	v.gate = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, 4096)
 	v.up = cpu.At(arena, 2048, MicroBatch*Context, IntermediateSize, 4096)
-	v.final = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[10485760:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 6291456, 256, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 8388608, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[14680064:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 0, 512, VocabSize, VocabSize)
 	return v
 }
 

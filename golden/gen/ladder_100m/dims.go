@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 97536768   // all weights, and as many gradients and moments of either order
 	DecayedFloats = 97517568   // of these, the first so many are subject to weight decay
+	NarrowBytes   = 195035136  // the weights of generation in bf16
 	trainFloats   = 1273430016 // what train computes on the way
 	evalFloats    = 46137344   // what eval computes on the way
 	logitsFloats  = 8781824    // what logits computes on the way

@@ -30,13 +30,13 @@ type trainer struct {
 }
 
 func newTrainer(weight []float32, workers int) lm.Trainer {
-	memory := make([]float32, 3*WeightFloats+max(trainFloats, evalFloats))
+	memory := cpu.Floats(3*WeightFloats + max(trainFloats, evalFloats))
 	arena := memory[3*WeightFloats:]
 	t := &trainer{
 		evalValues:  newEvalValues(arena),
 		first:       memory[WeightFloats:][:WeightFloats],
 		gradient:    memory[:WeightFloats],
-		pool:        cpu.NewPool(workers),
+		pool:        cpu.NewPool(workers).InBF16(),
 		positions:   make([]int32, MicroBatch*Context),
 		second:      memory[2*WeightFloats:][:WeightFloats],
 		trainValues: newTrainValues(arena),
@@ -59,6 +59,11 @@ func (t *trainer) Step(tokens, targets []int32, p lm.StepParams) (loss, gradNorm
 func (t *trainer) Loss(tokens, targets []int32) (sum float64, targetCount int, err error) {
 	s, n := t.eval(tokens, targets)
 	return float64(s), int(n), nil
+}
+
+// Pool is where the kernels run, for bench to watch them.
+func (t *trainer) Pool() *cpu.Pool {
+	return t.pool
 }
 
 // Weights is the live weight buffer.
@@ -95,6 +100,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -112,18 +118,12 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		width := NumKVHeads * HeadDim
-		g.cache[l] = cpu.Cache{
-			K:     make([]float32, slots*MaxPositions*width),
-			MaxT:  MaxPositions,
-			Slots: slots,
-			V:     make([]float32, slots*MaxPositions*width),
-			Width: width,
-		}
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, true)
 	}
 	return g
 }
@@ -144,6 +144,11 @@ func (g *generator) Decode(tokens, positions, slots []int32) ([]float32, error) 
 		copy(g.decoded[i*VocabSize:], g.decode(tokens[i:j], positions[i:j], slots[i:j]))
 	}
 	return g.decoded[:len(tokens)*VocabSize], nil
+}
+
+// ProfileDecode takes a step several times and tells what its kernels took; lm.ProfiledGenerator says how.
+func (g *generator) ProfileDecode(tokens, positions, slots []int32, times int) (*lm.Profile, error) {
+	return lm.ProfileKernels(g.pool, times, func() { g.Decode(tokens, positions, slots) })
 }
 
 // Logits gives the logits of every position of one sequence; its memory grows with the longest asked for.

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 10203840  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 10199040  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 20398080  // the weights of generation in bf16
 	trainFloats   = 328892416 // what train computes on the way
 	evalFloats    = 19922944  // what eval computes on the way
 	logitsFloats  = 2260992   // what logits computes on the way

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 861408   // all weights, and as many gradients and moments of either order
 	DecayedFloats = 860160   // of these, the first so many are subject to weight decay
+	NarrowBytes   = 1720320  // the weights of generation in bf16
 	trainFloats   = 83607552 // what train computes on the way
 	evalFloats    = 5767168  // what eval computes on the way
 	logitsFloats  = 1097728  // what logits computes on the way

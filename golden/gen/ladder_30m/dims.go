@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 29893120  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 29884416  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 59768832  // the weights of generation in bf16
 	trainFloats   = 589430784 // what train computes on the way
 	evalFloats    = 31457280  // what eval computes on the way
 	logitsFloats  = 4456448   // what logits computes on the way

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 3197600   // all weights, and as many gradients and moments of either order
 	DecayedFloats = 3194880   // of these, the first so many are subject to weight decay
+	NarrowBytes   = 6389760   // the weights of generation in bf16
 	trainFloats   = 186056704 // what train computes on the way
 	evalFloats    = 9961472   // what eval computes on the way
 	logitsFloats  = 2179072   // what logits computes on the way

@@ -21,7 +21,7 @@ type evalValues struct {
 	up        cpu.Mat   // f32[B,T,F] up
 	final     cpu.Mat   // f32[B,T,D] final
 	rowLosses []float32 // f32[B,T] row_losses
-	logits    cpu.Mat   // f32[64,V] logits
+	logits    cpu.Mat   // f32[512,V] logits
 }
 
 // newEvalValues lays the values over an arena.
@@ -40,9 +40,9 @@ func newEvalValues(arena []float32) evalValues {
 	v.gateUp = cpu.At(arena, 0, MicroBatch*Context, 2*IntermediateSize, 2*IntermediateSize)
 	v.gate = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, 16384)
 	v.up = cpu.At(arena, 8192, MicroBatch*Context, IntermediateSize, 16384)
-	v.final = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[24985600:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 16777216, 64, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 65667072, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[82444288:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 0, 512, VocabSize, VocabSize)
 	return v
 }
 

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 1235814400  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 1235746816  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 2471493632  // the weights of generation in bf16
 	trainFloats   = 5205393408  // what train computes on the way
 	evalFloats    = 167772160   // what eval computes on the way
 	logitsFloats  = 17079205888 // what logits computes on the way

@@ -54,7 +54,7 @@ func (g *generator) decode(tokens, positions, slots []int32) []float32 {
 		// k1_rot = rope(k1, positions)  [parallel.yaml:10]
 		cpu.RoPE(pool, v.k1, v.k1, ropeTable(), positions, NumHeads, HeadDim, false)
 		// attn = attention_cached(q1_rot, k1_rot, v1, layers.k_cache[l], layers.v_cache[l], positions, slots)  [parallel.yaml:3]
-		cpu.AttentionCached(pool, v.attn, v.q1, v.k1, v.v1, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
+		cpu.AttentionCached(pool, v.attn, v.q1, v.k1, v.v1, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Mask: attentionMasks[0]})
 		// act, up1 = linear(attn_in, layers.up.weight[l], layers.up.bias[l])  [parallel.yaml:3, fuse-epilogue]
 		cpu.Linear(pool, v.act, v.attnIn, w.up[l], cpu.Epilogue{Bias: w.upBias[l], Act: cpu.GELUTanh})
 		// x2 = linear(attn, layers.o.weight[l], layers.o.bias[l], x1)  [parallel.yaml:6, fuse-epilogue]

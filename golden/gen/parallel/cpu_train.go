@@ -92,7 +92,9 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	v := &t.trainValues
 	positions := t.positions
 	// zero_grads()  [grad]
-	cpu.Zero(pool, t.gradient)
+	cpu.Zero(pool, t.gradient[0:262144])
+	cpu.Zero(pool, t.gradient[851968:1114112])
+	cpu.Zero(pool, t.gradient[1310720:1318656])
 	// n = count(targets)  [parallel.yaml:19]
 	n := cpu.Count(targets)
 
@@ -140,7 +142,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_x3) into layers.down.bias[l]  [parallel.yaml:13, grad]
 			cpu.BiasGrad(pool, d.downBias[l], v.dStream)
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [parallel.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l])
+			cpu.LinearWeightGrad(pool, d.down[l], v.dStream, v.act[l], false)
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [parallel.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAct, v.dStream, w.down[l], cpu.Mat{})
 			// d_up1 = act_grad(d_act, up1[l])  [parallel.yaml:11, grad]
@@ -148,13 +150,13 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_up1) into layers.up.bias[l]  [parallel.yaml:13, grad]
 			cpu.BiasGrad(pool, d.upBias[l], v.dAct)
 			// linear_dw(d_up1, attn_in[l]) into layers.up.weight[l]  [parallel.yaml:3, grad]
-			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.up[l], v.dAct, v.attnIn[l], false)
 			// d_attn_in = linear_dx(d_up1, layers.up.weight[l])  [parallel.yaml:3, grad]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dAct, w.up[l], cpu.Mat{})
 			// bias_grad(d_x3) into layers.o.bias[l]  [parallel.yaml:13, grad]
 			cpu.BiasGrad(pool, d.oBias[l], v.dStream)
 			// linear_dw(d_x3, attn[l]) into layers.o.weight[l]  [parallel.yaml:6, grad]
-			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l])
+			cpu.LinearWeightGrad(pool, d.o[l], v.dStream, v.attn[l], false)
 			// d_attn = linear_dx(d_x3, layers.o.weight[l])  [parallel.yaml:6, grad]
 			cpu.LinearInputGrad(pool, v.dAttn, v.dStream, w.o[l], cpu.Mat{})
 			// d_q1_rot, d_k1_rot, d_v1 = attention_grad(d_attn, q1_rot[l], k1_rot[l], v1[l], attn[l], lse[l])  [parallel.yaml:3, grad]
@@ -167,7 +169,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [parallel.yaml:8, grad]
 			cpu.BiasGrad(pool, d.qkvBias[l], v.dQkv1)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [parallel.yaml:8, grad]
-			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l])
+			cpu.LinearWeightGrad(pool, d.qkv[l], v.dQkv1, v.attnIn[l], false)
 			// d_attn_in2 = linear_dx(d_qkv1, layers.qkv.weight[l], d_attn_in)  [parallel.yaml:8, fuse-epilogue]
 			cpu.LinearInputGrad(pool, v.dAttnIn, v.dQkv1, w.qkv[l], v.dAttnIn)
 			// d_x2 = layernorm_grad(d_attn_in2, x1[l], layers.attn_norm.weight[l], attn_in_stats[l], d_x3) into layers.attn_norm.weight[l], layers.attn_norm.bias[l]  [parallel.yaml:3, fuse-epilogue]

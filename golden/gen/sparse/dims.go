@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 7868672   // all weights, and as many gradients and moments of either order
 	DecayedFloats = 7864320   // of these, the first so many are subject to weight decay
+	NarrowBytes   = 15728640  // the weights of generation in bf16
 	trainFloats   = 154468352 // what train computes on the way
 	evalFloats    = 8388608   // what eval computes on the way
 	logitsFloats  = 4456448   // what logits computes on the way

@@ -19,7 +19,7 @@ type evalValues struct {
 	act       cpu.Mat   // f32[B,T,F] act
 	final     cpu.Mat   // f32[B,T,D] final
 	rowLosses []float32 // f32[B,T] row_losses
-	logits    cpu.Mat   // f32[410,V] logits
+	logits    cpu.Mat   // f32[512,V] logits
 }
 
 // newEvalValues lays the values over an arena.
@@ -36,9 +36,9 @@ func newEvalValues(arena []float32) evalValues {
 	v.attnOut1 = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.mlpIn = cpu.At(arena, 20971520, MicroBatch*Context, HiddenSize, HiddenSize)
 	v.act = cpu.At(arena, 0, MicroBatch*Context, IntermediateSize, IntermediateSize)
-	v.final = cpu.At(arena, 0, MicroBatch*Context, HiddenSize, HiddenSize)
-	v.rowLosses = arena[8294304:][:MicroBatch*Context]
-	v.logits = cpu.At(arena, 4194304, 410, VocabSize, VocabSize)
+	v.final = cpu.At(arena, 5120000, MicroBatch*Context, HiddenSize, HiddenSize)
+	v.rowLosses = arena[9314304:][:MicroBatch*Context]
+	v.logits = cpu.At(arena, 0, 512, VocabSize, VocabSize)
 	return v
 }
 

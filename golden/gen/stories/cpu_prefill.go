@@ -46,7 +46,7 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 	n := len(tokens)
 	v := newPrefillValues(g.arena, n)
 	// x = embed(tokens, wte)  [stories.yaml:3]
-	cpu.Embed(pool, v.x, w.wte, tokens, 1)
+	cpu.EmbedNarrow(pool, v.x, &g.narrow.wte, tokens, 1)
 	// x1 = add_positions(x, wpe, positions)  [stories.yaml:3]
 	cpu.AddPositions(pool, v.x, v.x, w.wpe, positions)
 
@@ -55,18 +55,18 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn_in, attn_in_stats = layernorm(x2, layers.attn_norm.weight[l], layers.attn_norm.bias[l])  [stories.yaml:3]
 		cpu.LayerNorm(pool, v.attnIn, nil, v.x, w.attnNorm[l], w.attnNormBias[l], cpu.LN{Eps: 1e-05})
 		// qkv1 = linear(attn_in, layers.qkv.weight[l], layers.qkv.bias[l])  [stories.yaml:8, fuse-epilogue]
-		cpu.Linear(pool, v.qkv1, v.attnIn, w.qkv[l], cpu.Epilogue{Bias: w.qkvBias[l]})
+		cpu.LinearNarrow(pool, v.qkv1, v.attnIn, &g.narrow.qkv[l], cpu.Epilogue{Bias: w.qkvBias[l]})
 		// q1, k1, v1 = split(qkv1)  [stories.yaml:8, fuse-qkv]
 		// attn = attention_cached(q1, k1, v1, layers.k_cache[l], layers.v_cache[l], positions, slots)  [stories.yaml:3]
-		cpu.AttentionCached(pool, v.attn, v.q1, v.k1, v.v1, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.125, Mask: attentionMasks[0]})
+		cpu.AttentionCached(pool, v.attn, v.q1, v.k1, v.v1, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.125, Mask: attentionMasks[0]})
 		// attn_out1 = linear(attn, layers.o.weight[l], layers.o.bias[l])  [stories.yaml:6, fuse-epilogue]
-		cpu.Linear(pool, v.attnOut1, v.attn, w.o[l], cpu.Epilogue{Bias: w.oBias[l]})
+		cpu.LinearNarrow(pool, v.attnOut1, v.attn, &g.narrow.o[l], cpu.Epilogue{Bias: w.oBias[l]})
 		// x3, mlp_in, mlp_in_stats = add_layernorm(x2, attn_out1, layers.mlp_norm.weight[l], layers.mlp_norm.bias[l])  [stories.yaml:3, fuse-norm]
 		cpu.AddLayerNorm(pool, v.x, v.mlpIn, nil, v.x, v.attnOut1, w.mlpNorm[l], w.mlpNormBias[l], cpu.LN{Eps: 1e-05})
 		// act, up1 = linear(mlp_in, layers.up.weight[l], layers.up.bias[l])  [stories.yaml:9, fuse-epilogue]
-		cpu.Linear(pool, v.act, v.mlpIn, w.up[l], cpu.Epilogue{Bias: w.upBias[l], Act: cpu.GELUTanh})
+		cpu.LinearNarrow(pool, v.act, v.mlpIn, &g.narrow.up[l], cpu.Epilogue{Bias: w.upBias[l], Act: cpu.GELUTanh})
 		// x4 = linear(act, layers.down.weight[l], layers.down.bias[l], x3)  [stories.yaml:6, fuse-epilogue]
-		cpu.Linear(pool, v.x, v.act, w.down[l], cpu.Epilogue{Bias: w.downBias[l], Residual: v.x})
+		cpu.LinearNarrow(pool, v.x, v.act, &g.narrow.down[l], cpu.Epilogue{Bias: w.downBias[l], Residual: v.x})
 	}
 
 	// x_last = last(stream)  [stories.yaml:3]
@@ -74,6 +74,6 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 	// final, final_stats = layernorm(x_last, final_norm.weight, final_norm.bias)  [stories.yaml:3]
 	cpu.LayerNorm(pool, v.final, nil, v.xLast, w.finalNorm, w.finalNormBias, cpu.LN{Eps: 1e-05})
 	// logits = linear(final, wte)  [stories.yaml:5]
-	cpu.Linear(pool, v.logits, v.final, w.wte, cpu.Epilogue{})
+	cpu.LinearNarrow(pool, v.logits, v.final, &g.narrow.wte, cpu.Epilogue{})
 	return v.logits.Data
 }

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 30602240  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 30547968  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 60571648  // the weights of generation in bf16
 	trainFloats   = 567017472 // what train computes on the way
 	evalFloats    = 25165824  // what eval computes on the way
 	logitsFloats  = 5382144   // what logits computes on the way

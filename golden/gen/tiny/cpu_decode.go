@@ -58,7 +58,7 @@ func (g *generator) decode(tokens, positions, slots []int32) []float32 {
 		cpu.Linear(pool, v.qkv, v.attnIn, w.qkv[l], cpu.Epilogue{})
 		// q, k, v = split(qkv)  [tiny.yaml:8, fuse-qkv]
 		// attn = attention_cached(q, k, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [tiny.yaml:3]
-		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
+		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.17677669529663687, Slopes: alibiSlopes5, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]

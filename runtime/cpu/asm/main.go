@@ -48,11 +48,31 @@ func main() {
 		v.max()
 		v.keep()
 		v.normal()
+		v.roundBF16()
+		v.columnSums()
+		v.multiplyAdds()
+		v.read()
 	}
+	for _, rows := range avx512.rows {
+		tileBF16(rows)
+	}
+	transposeBF16("transposeA", 14)
+	transposeBF16("transposeB", 16)
+	copyPanelBF16("copyA", 14)
+	copyPanelBF16("copyB", 32)
+	multiplyAddsBF16()
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
+	narrow()
+	attend()
+	for _, rows := range []int{4, 2, 1} {
+		avx512.stream(rows)
+		avx2.stream(rows)
+	}
+	avx512.exp64()
+	avx2.exp64()
 	constantTable()
 	constantTable64()
 	Generate()

@@ -25,6 +25,9 @@ func (v isa) tile(rows int) {
 			clear(acc[i][j])
 		}
 	}
+	if v.lanes == 16 {
+		prefetchTile(c, ldc, rows)
+	}
 	step := func(offset int) {
 		var row [cols]reg.VecVirtual
 		for j := range cols {
@@ -78,6 +81,17 @@ func (v isa) tile(rows int) {
 	RET()
 }
 
+// prefetchTile asks for the rows of C, two lines each, which are written when the sums are done.
+func prefetchTile(c, ldc reg.Register, rows int) {
+	at := GP64()
+	MOVQ(c, at)
+	for range rows {
+		PREFETCHT0(Mem{Base: at})
+		PREFETCHT0(Mem{Base: at, Disp: 64})
+		ADDQ(ldc, at)
+	}
+}
+
 // dot writes the kernel for few rows: out[r*4+j] = x[r]·w[j] for four rows of w, each read once and unpacked.
 func (v isa) dot(rows int) {
 	TEXT(fmt.Sprintf("dot%d%s", rows, v.suffix), NOSPLIT, "func(k int, w *float32, ldw int, x *float32, ldx int, out *float32)")
@@ -126,12 +140,16 @@ func (v isa) dot(rows int) {
 }
 
 // sum adds the lanes of x by halves and returns the register that holds the sum.
-func (v isa) sum(x reg.VecVirtual) reg.Register {
+func (v isa) sum(x reg.VecVirtual) reg.Register { return v.fold(x, VADDPS, VADDSS) }
+
+// fold combines the lanes of x by halves, by an operation on vectors and the same on one lane, and returns the register that holds
+// the result.
+func (v isa) fold(x reg.VecVirtual, op, last func(...Op)) reg.Register {
 	y := x.AsY()
 	if v.lanes == 16 {
 		high := YMM()
 		VEXTRACTF64X4(Imm(1), x, high)
-		VADDPS(high, y, y)
+		op(high, y, y)
 	}
 	low, t := x.AsX(), XMM()
 	if v.lanes == 16 {
@@ -139,22 +157,32 @@ func (v isa) sum(x reg.VecVirtual) reg.Register {
 	} else {
 		VEXTRACTF128(Imm(1), y, t)
 	}
-	VADDPS(t, low, low)
+	op(t, low, low)
 	VMOVHLPS(low, low, t)
-	VADDPS(t, low, low)
+	op(t, low, low)
 	VMOVSHDUP(low, t)
-	VADDSS(t, low, low)
+	last(t, low, low)
 	return low
 }
 
 // transpose16 writes the packing of a panel from a matrix whose rows run along k: groups blocks of 16 steps of k, each
 // step's rows elements stored dstStride bytes after those of the step before.
 func transpose16(name string, rows int) {
-	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
-	Doc(fmt.Sprintf("%sAVX512 transposes %d rows by groups*16 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	TEXT(name+"AVX512", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX512 transposes up to %d rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.", name, rows))
+	transposing(rows, 64, func(at reg.Register) reg.VecVirtual {
+		in := ZMM()
+		VMOVUPS(Mem{Base: at}, in)
+		return in
+	})
+}
+
+// transposing writes the body of a transposition in blocks of 16 × 16 elements of 32 bits: load reads a row of a block, and a
+// block of a row is so many bytes.
+func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
-	stride := Load(Param("dstStride"), GP64())
+	stride, count := Load(Param("dstStride"), GP64()), Load(Param("rows"), GP64())
 	mask := K()
 	m := GP32()
 	MOVL(U32(1<<rows-1), m)
@@ -164,11 +192,11 @@ func transpose16(name string, rows int) {
 		MOVQ(src, at)
 		in := make([]reg.VecVirtual, 16)
 		for i := range in {
-			in[i] = ZMM()
 			if i < rows {
-				VMOVUPS(Mem{Base: at}, in[i])
-				ADDQ(ld, at)
+				in[i] = load(at)
+				nextRow(at, ld, count, i+1)
 			} else {
+				in[i] = ZMM()
 				clear(in[i])
 			}
 		}
@@ -193,19 +221,27 @@ func transpose16(name string, rows int) {
 			}
 			ADDQ(stride, dst)
 		}
-		ADDQ(Imm(64), src)
+		ADDQ(Imm(uint64(bytes)), src)
 	})
 	VZEROUPPER()
 	RET()
 }
 
+// nextRow moves at to row i, where there are more than i rows.
+func nextRow(at, ld, count reg.Register, i int) {
+	next := GP64()
+	LEAQ(Mem{Base: at, Index: ld, Scale: 1}, next)
+	CMPQ(count, Imm(uint64(i)))
+	CMOVQGT(next, at)
+}
+
 // transpose8 is transpose16 for AVX2: blocks of 8 steps.
 func transpose8(name string, rows int) {
-	TEXT(name+"AVX2", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
-	Doc(fmt.Sprintf("%sAVX2 transposes %d rows by groups*8 columns of src into dst; ld and dstStride count bytes.", name, rows))
+	TEXT(name+"AVX2", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%sAVX2 transposes up to %d rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.", name, rows))
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
-	stride := Load(Param("dstStride"), GP64())
+	stride, count := Load(Param("dstStride"), GP64()), Load(Param("rows"), GP64())
 	loop("group", groups, 1, func() {
 		at := GP64()
 		MOVQ(src, at)
@@ -214,7 +250,7 @@ func transpose8(name string, rows int) {
 			in[i] = YMM()
 			if i < rows {
 				VMOVUPS(Mem{Base: at}, in[i])
-				ADDQ(ld, at)
+				nextRow(at, ld, count, i+1)
 			} else {
 				clear(in[i])
 			}

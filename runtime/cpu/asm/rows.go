@@ -103,7 +103,19 @@ func (v isa) pow2(n vector) vector {
 
 // expOf returns e^x, subnormal results included.
 func (v isa) expOf(x vector) vector {
-	em1, n := v.expSplit(v.atMost(v.atLeast(x, -104), 89))
+	x = v.atMost(v.atLeast(x, -104), 89)
+	if v.lanes == 16 { // which has instructions to round, and to multiply by 2^n whatever n is
+		n, r := v.vec(), v.load(x)
+		VRNDSCALEPS(Imm(8), v.mul(x, number(math.Log2E)), n)
+		VFNMADD231PS(number(0.693359375), n, r)
+		VFNMADD231PS(number(-2.12194440054690583e-4), n, r)
+		e := v.mul(r, r)
+		VFMADD213PS(r, v.horner(expPoly, r), e)
+		e = v.add(e, number(1))
+		VSCALEFPS(n, e, e)
+		return e
+	}
+	em1, n := v.expSplit(x)
 	half := v.vec()
 	VPSRAD(Imm(1), n, half)
 	rest := v.binary(VPSUBD, half, n)
@@ -347,13 +359,13 @@ func (v isa) adamw() {
 
 // max writes the largest elements.
 func (v isa) max() {
-	TEXT("max"+v.suffix, NOSPLIT, "func(x *float32, n int, tops *[16]float32)")
+	TEXT("max"+v.suffix, NOSPLIT, "func(x *float32, n int) float32")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("max%s raises tops[i%%16] to x[i] over n elements, a multiple of 16.", v.suffix))
-	x, n, tops := Load(Param("x"), GP64()), Load(Param("n"), GP64()), Load(Param("tops"), GP64())
+	Doc(fmt.Sprintf("max%s returns the largest of n elements, a multiple of 16 above 0. A NaN may be lost.", v.suffix))
+	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
 	acc := make([]vector, 16/v.lanes)
 	for i := range acc {
-		acc[i] = v.load(Mem{Base: tops, Disp: i * v.lanes * 4})
+		acc[i] = v.load(Mem{Base: x, Disp: i * v.lanes * 4})
 	}
 	loop("step", n, 16, func() {
 		for i := range acc {
@@ -361,8 +373,39 @@ func (v isa) max() {
 		}
 		ADDQ(Imm(64), x)
 	})
+	for i := 1; i < len(acc); i++ {
+		VMAXPS(acc[i], acc[0], acc[0])
+	}
+	Store(v.fold(acc[0], VMAXPS, VMAXSS).(reg.VecVirtual).AsX(), ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// columnSums writes the addition of a matrix's rows.
+func (v isa) columnSums() {
+	const regs, ahead = 8, 4 // ahead: rows that are asked for before they are due
+	TEXT("columnSums"+v.suffix, NOSPLIT, "func(sum, x *float32, rows, ld int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("columnSums%s adds rows of x, ld bytes apart, to %d sums, row by row.", v.suffix, regs*v.lanes))
+	sum, x, rows, ld := Load(Param("sum"), GP64()), Load(Param("x"), GP64()), Load(Param("rows"), GP64()), Load(Param("ld"), GP64())
+	var acc [regs]vector
 	for i := range acc {
-		VMOVUPS(acc[i], Mem{Base: tops, Disp: i * v.lanes * 4})
+		acc[i] = v.load(Mem{Base: sum, Disp: i * v.lanes * 4})
+	}
+	far := GP64()
+	LEAQ(Mem{Base: x, Index: ld, Scale: ahead}, far)
+	loop("row", rows, 1, func() {
+		for at := 0; at < regs*v.lanes*4; at += 64 {
+			PREFETCHT0(Mem{Base: far, Disp: at})
+		}
+		for i := range acc {
+			VADDPS(Mem{Base: x, Disp: i * v.lanes * 4}, acc[i], acc[i])
+		}
+		ADDQ(ld, x)
+		ADDQ(ld, far)
+	})
+	for i := range acc {
+		VMOVUPS(acc[i], Mem{Base: sum, Disp: i * v.lanes * 4})
 	}
 	VZEROUPPER()
 	RET()
