@@ -42,7 +42,7 @@ func testProductsOf8Bits(t *testing.T, c *cuda.Context) (without []string) {
 		}
 		p.LDA, p.LDB, p.LDD = ld(p.K, 1), ld(p.K, 1), ld(p.N, p.D.Size())
 		a, b := newMatrix(t, c, random, p.M, p.K, p.LDA, p.A), newMatrix(t, c, random, p.N, p.K, p.LDB, p.B)
-		d, scales := newMatrix(t, c, random, p.M, p.N, p.LDD, p.D), newMatrix(t, c, random, 1, 2, 2, cuda.F32)
+		d, scales := newMatrix(t, c, random, p.M, p.N, p.LDD, p.D), newMatrix(t, c, random, 1, 5, 5, cuda.F32)
 		if random.IntN(2) == 0 {
 			p.Beta, old = 1, d
 			if random.IntN(2) == 0 {
@@ -59,7 +59,7 @@ func testProductsOf8Bits(t *testing.T, c *cuda.Context) (without []string) {
 		if want := []string{"heuristic", "timed"}[i%2]; prepared.Origin() != want {
 			t.Errorf("%+v: the algorithm is by %s, not %s", p, prepared.Origin(), want)
 		}
-		s.MultiplyScaled(prepared, d.at, a.at, b.at, oldAt, biasAt, scales.at, scales.at.At(4))
+		s.MultiplyScaled(prepared, d.at, a.at, b.at, oldAt, biasAt, scales.at, scales.at.At(16))
 		check(t, s.Sync())
 		got := d.download(t, c)
 		tolerance := map[cuda.DType]float64{cuda.BF16: 1.0 / 128, cuda.F32: 1e-5}[p.D]
@@ -69,7 +69,7 @@ func testProductsOf8Bits(t *testing.T, c *cuda.Context) (without []string) {
 				for k := range p.K {
 					x += a.get(r, k, false) * b.get(k, col, true)
 				}
-				x *= scales.values[0] * scales.values[1]
+				x *= scales.values[0] * scales.values[4]
 				if old != nil {
 					x += old.get(r, col, false)
 				}
@@ -88,8 +88,8 @@ func testProductsOf8Bits(t *testing.T, c *cuda.Context) (without []string) {
 		bad.MultiplyScaled(prepared, d.at, a.at, b.at, 0, biasAt, none, scales.at)
 		wants(t, bad.Err(), "factors of A at 0x0")
 		bad = must(c.NewStream())(t)
-		bad.MultiplyScaled(prepared, d.at, a.at, b.at, 0, biasAt, scales.at.At(2), scales.at)
-		wants(t, bad.Err(), "are no floats")
+		bad.MultiplyScaled(prepared, d.at, a.at, b.at, 0, biasAt, scales.at.At(4), scales.at)
+		wants(t, bad.Err(), "not all multiples of 16 bytes")
 		bad = must(c.NewStream())(t)
 		bad.Multiply(prepared, d.at, a.at, b.at, 0, biasAt, 0, 1)
 		wants(t, bad.Err(), "factors of A at 0x0")

@@ -317,8 +317,8 @@ func (p *Prepared) check(c *Context, o operands) error {
 		return fmt.Errorf("%s: sums at %#x", &p.info, uint64(o.sums))
 	case p.product.scaled() != (o.scaleA != 0) || p.product.scaled() != (o.scaleB != 0):
 		return fmt.Errorf("%s: factors of A at %#x, of B at %#x", &p.info, uint64(o.scaleA), uint64(o.scaleB))
-	case (o.scaleA|o.scaleB)&3 != 0:
-		return fmt.Errorf("%s: factors of A at %#x, of B at %#x are no floats", &p.info, uint64(o.scaleA), uint64(o.scaleB))
+	case (o.scaleA|o.scaleB)%eightBitSide != 0: // for which cuBLASLt says that the product is not supported
+		return fmt.Errorf("%s: factors of A at %#x, of B at %#x: not all multiples of %d bytes", &p.info, uint64(o.scaleA), uint64(o.scaleB), eightBitSide)
 	case o.c == o.d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
 	case (o.d|o.a|o.b|o.c|o.bias|o.aux)&Ptr(p.product.Align-1) != 0:

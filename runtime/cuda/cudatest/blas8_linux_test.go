@@ -68,13 +68,13 @@ func TestEightBits(t *testing.T) {
 			g.C.ld, g.D.ld = m, m
 			c.change(a, g)
 			g.D.p = upload(a, make([]float32, 64*64))
-			scales := upload(a, []float32{0.25, -2})
+			scales := upload(a, []float32{0.25, 0, 0, 0, -2})
 			p := a.product(68, g.A, g.B, g.C, g.D)
 			set(a, p.operation, 3, g.transA)
 			set(a, p.operation, 4, g.transB)
 			set(a, p.operation, 7, g.epilogue)
 			set(a, p.operation, 17, scales)
-			set(a, p.operation, 18, scales+4)
+			set(a, p.operation, 18, scales+16)
 			if r := a.multiply(p, 0, 0, 0, 0); r != c.status {
 				t.Fatalf("cublasLtMatmul returns %d, want %d", r, c.status)
 			}

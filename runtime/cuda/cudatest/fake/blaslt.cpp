@@ -115,6 +115,7 @@ Status describe(const Operation *o, const Matrix *a, const Matrix *b, const Matr
     if (o->compute != 68 && o->compute != 69 && o->compute != 77) return not_supported;
     if (p.tf32 && a->type != Type::f32) return not_supported;
     p.scale_a = o->scale_a, p.scale_b = o->scale_b;
+    if ((reinterpret_cast<uintptr_t>(p.scale_a) | reinterpret_cast<uintptr_t>(p.scale_b)) % 16 != 0) return not_supported; // as was seen on an H200
     if (eight_bits(a->type) || eight_bits(b->type)) return eight_bits_fit(o, a, b, c, d, p);
     if (o->scale_a || o->scale_b) return not_supported;
     // A and B alike; C and D alike, of the same type or float.
