@@ -33,7 +33,7 @@ func newTrainer(weight []float32, workers int) lm.Trainer {
 		evalValues:  newEvalValues(arena),
 		first:       memory[WeightFloats:][:WeightFloats],
 		gradient:    memory[:WeightFloats],
-		pool:        cpu.NewPool(workers),
+		pool:        cpu.NewPool(workers).InBF16(),
 		positions:   make([]int32, MicroBatch*Context),
 		second:      memory[2*WeightFloats:][:WeightFloats],
 		trainValues: newTrainValues(arena),
@@ -97,6 +97,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -114,11 +115,12 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, true)
 	}
 	return g
 }

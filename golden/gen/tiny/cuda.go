@@ -23,14 +23,14 @@ const (
 	kAddRmsnormX2_3
 	kAddRmsnormX2_4
 	kAddScalarsLoss1
+	kAttentionMmaAttn
+	kAttentionMmaAttn_2
+	kAttentionMmaGradDQ
 	kAttentionStatsDQ
-	kAttentionTiledAttn
-	kAttentionTiledAttn_2
-	kAttentionTiledGradDQ
 	kCountN
 	kCrossEntropyPart
 	kCrossEntropyPart_2
-	kDecodeAttentionAttn
+	kDecodeAttentionMmaAttn
 	kEmbedFinishWte
 	kEmbedMergeWte
 	kEmbedSortWte
@@ -46,7 +46,27 @@ const (
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
-	kPrefillAttentionAttn
+	kPrefillAttentionMmaAttn
+	kProductWgmmaAttnOut
+	kProductWgmmaAttnOut_2
+	kProductWgmmaDAct
+	kProductWgmmaDAct_2
+	kProductWgmmaDAttn
+	kProductWgmmaDAttn_2
+	kProductWgmmaDAttnIn
+	kProductWgmmaDAttnIn_2
+	kProductWgmmaDMlpIn
+	kProductWgmmaDMlpIn_2
+	kProductWgmmaGateUp
+	kProductWgmmaGateUp_2
+	kProductWgmmaPart
+	kProductWgmmaPart_2
+	kProductWgmmaPart_3
+	kProductWgmmaPart_4
+	kProductWgmmaQkv
+	kProductWgmmaQkv_2
+	kProductWgmmaX3
+	kProductWgmmaX3_2
 	kRmsnormAttnIn
 	kRmsnormAttnIn_2
 	kRmsnormAttnIn_3
@@ -55,11 +75,11 @@ const (
 	kRmsnormGradDStream
 	kRmsnormGradDX2
 	kSampleTokens
-	kSmallLinearAttnOut
-	kSmallLinearGateUp
-	kSmallLinearLogits
-	kSmallLinearQkv
-	kSmallLinearX3
+	kSmallLinearMmaAttnOut
+	kSmallLinearMmaGateUp
+	kSmallLinearMmaLogits
+	kSmallLinearMmaQkv
+	kSmallLinearMmaX3
 	kSquareSumsGradNorm
 	kSumLossesPart
 	kSumLossesPart_2
@@ -94,7 +114,7 @@ const (
 // cudaProgram is the model's CUDA code, for package gpu to run.
 var cudaProgram = &gpu.Program{
 	Files:        kernelFiles,
-	Element:      gpu.F32,
+	Element:      gpu.BF16,
 	WeightFloats: WeightFloats,
 	MicroBatches: MicroBatches,
 	MicroBatch:   MicroBatch,
@@ -105,84 +125,140 @@ var cudaProgram = &gpu.Program{
 	MaxDecode:    MaxDecode,
 	CacheWidths:  []int{160, 160, 160},
 	Kernels: []gpu.Kernel{
-		{Entry: "adamw_adamw", Threads: 256, Bytes: 35871360, About: "adamw  adamw"},
+		{Entry: "adamw_adamw", Threads: 256, Bytes: 38433600, About: "adamw  adamw"},
 		{Entry: "adamw_begin_adamw", Threads: 32, Bytes: 8, About: "adamw  adamw"},
 		{Entry: "add_partials_d_stream", Threads: 256, Bytes: 32000, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
-		{Entry: "add_rmsnorm_x2", Threads: 128, Bytes: 3938944, FLOPs: 1474560, About: "add_rmsnorm  x2  tiny.yaml:3"},
-		{Entry: "add_rmsnorm_x2_2", Threads: 128, Bytes: 3932800, FLOPs: 1474560, About: "add_rmsnorm  x2  tiny.yaml:3"},
-		{Entry: "add_rmsnorm_x2_3", Threads: 128, Bytes: 640, RowBytes: 2560, RowFLOPs: 960, About: "add_rmsnorm  x2  tiny.yaml:3"},
-		{Entry: "add_rmsnorm_x2_4", Threads: 128, Bytes: 640, RowBytes: 2560, RowFLOPs: 960, About: "add_rmsnorm  x2  tiny.yaml:3"},
+		{Entry: "add_rmsnorm_x2", Threads: 128, Bytes: 1972864, FLOPs: 1474560, About: "add_rmsnorm  x2  tiny.yaml:3"},
+		{Entry: "add_rmsnorm_x2_2", Threads: 128, Bytes: 1966720, FLOPs: 1474560, About: "add_rmsnorm  x2  tiny.yaml:3"},
+		{Entry: "add_rmsnorm_x2_3", Threads: 128, Bytes: 640, RowBytes: 1280, RowFLOPs: 960, About: "add_rmsnorm  x2  tiny.yaml:3"},
+		{Entry: "add_rmsnorm_x2_4", Threads: 128, Bytes: 640, RowBytes: 1280, RowFLOPs: 960, About: "add_rmsnorm  x2  tiny.yaml:3"},
 		{Entry: "add_scalars_loss1", Threads: 32, Bytes: 12, FLOPs: 1, About: "add  loss1  tiny.yaml:5"},
-		{Entry: "attention_stats_d_q", Threads: 256, Bytes: 2058240, About: "attention_grad  d_q  tiny.yaml:3"},
-		{Entry: "attention_tiled_attn", Threads: 128, Shared: 35840, Bytes: 3962880, FLOPs: 93880320, About: "attention  attn  tiny.yaml:3"},
-		{Entry: "attention_tiled_attn_2", Threads: 128, Shared: 35840, RowBytes: 2580, RowFLOPs: 81280, About: "attention  attn  tiny.yaml:3"},
-		{Entry: "attention_tiled_grad_d_q", Threads: 128, Shared: 45056, Bytes: 6942720, FLOPs: 234700800, About: "attention_grad  d_q  tiny.yaml:3"},
-		{Entry: "count_n", Threads: 1024, Bytes: 6148, About: "count  n  tiny.yaml:22"},
-		{Entry: "cross_entropy_part", Threads: 256, Shared: 8224, Bytes: 25178116, About: "head_loss_grad  part  tiny.yaml:5"},
-		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 12595200, About: "head_loss  part  tiny.yaml:5"},
-		{Entry: "decode_attention_attn", Threads: 128, RowBytes: 3848, KeyBytes: 1280, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
-		{Entry: "embed_finish_wte", Threads: 64, Bytes: 12288, About: "embed_grad  wte  tiny.yaml:3"},
+		{Entry: "attention_mma_attn", Threads: 128, Shared: 24576, Bytes: 1996800, FLOPs: 93880320, About: "attention  attn  tiny.yaml:3"},
+		{Entry: "attention_mma_attn_2", Threads: 128, Shared: 24576, RowBytes: 1300, RowFLOPs: 81280, About: "attention  attn  tiny.yaml:3"},
+		{Entry: "attention_mma_grad_d_q", Threads: 128, Shared: 25600, Bytes: 3502080, FLOPs: 234700800, About: "attention_grad  d_q  tiny.yaml:3"},
+		{Entry: "attention_stats_d_q", Threads: 256, Bytes: 1075200, About: "attention_grad  d_q  tiny.yaml:3"},
+		{Entry: "count_n", Threads: 1024, Bytes: 6148, About: "count  n  tiny.yaml:23"},
+		{Entry: "cross_entropy_part", Threads: 256, Shared: 4128, Bytes: 12595204, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 6303744, About: "head_loss  part  tiny.yaml:5"},
+		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 1928, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
+		{Entry: "embed_finish_wte", Threads: 32, Bytes: 12288, About: "embed_grad  wte  tiny.yaml:3"},
 		{Entry: "embed_merge_wte", Threads: 256, Bytes: 20480, About: "embed_grad  wte  tiny.yaml:3"},
 		{Entry: "embed_sort_wte", Threads: 1024, Bytes: 14336, About: "embed_grad  wte  tiny.yaml:3"},
-		{Entry: "embed_sums_wte", Threads: 64, Bytes: 2961408, FLOPs: 491520, About: "embed_grad  wte  tiny.yaml:3"},
-		{Entry: "embed_x", Threads: 256, Bytes: 1972224, FLOPs: 245760, About: "embed  x  tiny.yaml:3"},
-		{Entry: "embed_x_2", Threads: 256, RowBytes: 1284, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
-		{Entry: "embed_x_3", Threads: 256, RowBytes: 1284, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 8257536, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 8257536, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 5376, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 5376, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 13762560, FLOPs: 12386304, About: "glu_grad  d_gate  tiny.yaml:3"},
+		{Entry: "embed_sums_wte", Threads: 32, Bytes: 2469888, FLOPs: 491520, About: "embed_grad  wte  tiny.yaml:3"},
+		{Entry: "embed_x", Threads: 256, Bytes: 1480704, FLOPs: 245760, About: "embed  x  tiny.yaml:3"},
+		{Entry: "embed_x_2", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
+		{Entry: "embed_x_3", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 4128768, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
+		{Entry: "glu_act_2", Threads: 256, Bytes: 4128768, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
+		{Entry: "glu_act_4", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
+		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 6881280, FLOPs: 12386304, About: "glu_grad  d_gate  tiny.yaml:3"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 636, About: "grad_norm  grad_norm"},
-		{Entry: "kv_append_attn", Threads: 256, RowBytes: 2568, About: "attention_cached  attn  tiny.yaml:3"},
-		{Entry: "last_x_last", Threads: 256, Bytes: 1280, About: "last  x_last  tiny.yaml:3"},
-		{Entry: "prefill_attention_attn", Threads: 128, Shared: 35840, RowBytes: 1288, KeyBytes: 1280, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
-		{Entry: "rmsnorm_attn_in", Threads: 128, Bytes: 1972864, FLOPs: 1228800, About: "rmsnorm  attn_in  tiny.yaml:3"},
-		{Entry: "rmsnorm_attn_in_2", Threads: 128, Bytes: 1966720, FLOPs: 1228800, About: "rmsnorm  attn_in  tiny.yaml:3"},
-		{Entry: "rmsnorm_attn_in_3", Threads: 128, Bytes: 640, RowBytes: 1280, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
-		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 640, RowBytes: 1280, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
-		{Entry: "rmsnorm_final", Threads: 128, Bytes: 1920, FLOPs: 800, About: "rmsnorm  final  tiny.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 2986624, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 3969664, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
-		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
-		{Entry: "small_linear_attn_out", Threads: 128, Bytes: 102400, RowBytes: 1280, RowFLOPs: 51200, About: "linear  attn_out  tiny.yaml:6"},
-		{Entry: "small_linear_gate_up", Threads: 128, Bytes: 573440, RowBytes: 4224, RowFLOPs: 286720, About: "linear  gate_up  tiny.yaml:9"},
-		{Entry: "small_linear_logits", Threads: 128, Bytes: 1310720, RowBytes: 8832, RowFLOPs: 655360, About: "linear  logits  tiny.yaml:5"},
-		{Entry: "small_linear_qkv", Threads: 128, Bytes: 307200, RowBytes: 2560, RowFLOPs: 153600, About: "linear  qkv  tiny.yaml:8"},
-		{Entry: "small_linear_x3", Threads: 128, Bytes: 286720, RowBytes: 3072, RowFLOPs: 143360, About: "linear  x3  tiny.yaml:6"},
+		{Entry: "kv_append_attn", Threads: 256, RowBytes: 1288, About: "attention_cached  attn  tiny.yaml:3"},
+		{Entry: "last_x_last", Threads: 256, Bytes: 640, About: "last  x_last  tiny.yaml:3"},
+		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 648, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
+		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  tiny.yaml:6"},
+		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  tiny.yaml:8"},
+		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  tiny.yaml:8"},
+		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
+		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
+		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  tiny.yaml:9"},
+		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  tiny.yaml:9"},
+		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "product_wgmma_part_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
+		{Entry: "product_wgmma_qkv", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  tiny.yaml:8"},
+		{Entry: "product_wgmma_qkv_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  tiny.yaml:8"},
+		{Entry: "product_wgmma_x3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x3  tiny.yaml:6"},
+		{Entry: "product_wgmma_x3_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x3  tiny.yaml:6"},
+		{Entry: "rmsnorm_attn_in", Threads: 128, Bytes: 989824, FLOPs: 1228800, About: "rmsnorm  attn_in  tiny.yaml:3"},
+		{Entry: "rmsnorm_attn_in_2", Threads: 128, Bytes: 983680, FLOPs: 1228800, About: "rmsnorm  attn_in  tiny.yaml:3"},
+		{Entry: "rmsnorm_attn_in_3", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
+		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
+		{Entry: "rmsnorm_final", Threads: 128, Bytes: 1280, FLOPs: 800, About: "rmsnorm  final  tiny.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 1512064, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 2003584, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
+		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
+		{Entry: "small_linear_mma_attn_out", Threads: 96, Bytes: 51200, RowBytes: 640, RowFLOPs: 51200, About: "linear  attn_out  tiny.yaml:6"},
+		{Entry: "small_linear_mma_gate_up", Threads: 96, Bytes: 286720, RowBytes: 2112, RowFLOPs: 286720, About: "linear  gate_up  tiny.yaml:9"},
+		{Entry: "small_linear_mma_logits", Threads: 96, Bytes: 655360, RowBytes: 4416, RowFLOPs: 655360, About: "linear  logits  tiny.yaml:5"},
+		{Entry: "small_linear_mma_qkv", Threads: 96, Bytes: 153600, RowBytes: 1280, RowFLOPs: 153600, About: "linear  qkv  tiny.yaml:8"},
+		{Entry: "small_linear_mma_x3", Threads: 224, Bytes: 143360, RowBytes: 1536, RowFLOPs: 143360, About: "linear  x3  tiny.yaml:6"},
 		{Entry: "square_sums_grad_norm", Threads: 256, Bytes: 5125112, About: "grad_norm  grad_norm"},
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 6152, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 6148, About: "head_loss  part  tiny.yaml:5"},
 	},
 	Products: []gpu.Product{
-		{M: 1536, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  qkv  tiny.yaml:8"},
-		{M: 1536, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  attn_out  tiny.yaml:6"},
-		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  gate_up  tiny.yaml:9"},
-		{M: 1536, N: 160, K: 448, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear  x3  tiny.yaml:6"},
-		{M: 1536, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "head_loss_grad  part  tiny.yaml:5"},
-		{M: 2048, N: 160, K: 1536, TransA: true, LDA: 2048, LDB: 160, LDC: 160, LDD: 160, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  tiny.yaml:5"},
-		{M: 1536, N: 160, K: 2048, LDA: 2048, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "head_loss_grad  part  tiny.yaml:5"},
-		{M: 160, N: 448, K: 1536, TransA: true, LDA: 160, LDB: 448, LDD: 448, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dw  down_weight  tiny.yaml:6"},
-		{M: 1536, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 448, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_act  tiny.yaml:6"},
-		{M: 896, N: 160, K: 1536, TransA: true, LDA: 896, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dw  gate_up_weight  tiny.yaml:9"},
-		{M: 1536, N: 160, K: 896, LDA: 896, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
-		{M: 160, N: 160, K: 1536, TransA: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dw  o_weight  tiny.yaml:6"},
-		{M: 1536, N: 160, K: 160, LDA: 160, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_attn  tiny.yaml:6"},
-		{M: 480, N: 160, K: 1536, TransA: true, LDA: 480, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dw  qkv_weight  tiny.yaml:8"},
-		{M: 1536, N: 160, K: 480, LDA: 480, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear_dx  d_attn_in  tiny.yaml:8"},
-		{M: 1536, N: 160, K: 448, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear  x3  tiny.yaml:6"},
-		{M: 256, N: 480, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  qkv  tiny.yaml:8"},
-		{M: 256, N: 160, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  attn_out  tiny.yaml:6"},
-		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  gate_up  tiny.yaml:9"},
-		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.F32, B: gpu.F32, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear  x3  tiny.yaml:6"},
-		{M: 256, N: 2048, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  logits  tiny.yaml:5"},
-		{M: 1, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.F32, B: gpu.F32, D: gpu.F32, Align: 64, About: "linear  logits  tiny.yaml:5"},
+		{M: 1536, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  tiny.yaml:8"},
+		{M: 1536, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  tiny.yaml:6"},
+		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  tiny.yaml:9"},
+		{M: 1536, N: 160, K: 448, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
+		{M: 1536, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  tiny.yaml:5"},
+		{M: 2048, N: 160, K: 1536, TransA: true, LDA: 2048, LDB: 160, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  tiny.yaml:5"},
+		{M: 1536, N: 160, K: 2048, LDA: 2048, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  tiny.yaml:5"},
+		{M: 160, N: 448, K: 1536, TransA: true, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  down_weight  tiny.yaml:6"},
+		{M: 1536, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  tiny.yaml:6"},
+		{M: 896, N: 160, K: 1536, TransA: true, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  gate_up_weight  tiny.yaml:9"},
+		{M: 1536, N: 160, K: 896, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
+		{M: 160, N: 160, K: 1536, TransA: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  o_weight  tiny.yaml:6"},
+		{M: 1536, N: 160, K: 160, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  tiny.yaml:6"},
+		{M: 480, N: 160, K: 1536, TransA: true, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  qkv_weight  tiny.yaml:8"},
+		{M: 1536, N: 160, K: 480, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  tiny.yaml:8"},
+		{M: 1536, N: 160, K: 448, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
+		{M: 256, N: 480, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  tiny.yaml:8"},
+		{M: 256, N: 160, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  tiny.yaml:6"},
+		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  tiny.yaml:9"},
+		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
+		{M: 256, N: 2048, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  tiny.yaml:5"},
+		{M: 1, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  tiny.yaml:5"},
 	},
-	Train:   gpu.Job{Arena: 64038912, Scratch: 81920, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
-	Eval:    gpu.Job{Arena: 13572096, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
-	Logits:  gpu.Job{Arena: 2260992, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 1245184, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
-	Decode:  gpu.Job{Arena: 8832, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
+	Rivals: []gpu.Rival{
+		{Product: pQkv, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
+		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
+		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
+		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
+		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
+		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
+		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
+		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+	},
+	Train:   gpu.Job{Arena: 32090112, Scratch: 81920, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Eval:    gpu.Job{Arena: 6789120, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
+	Logits:  gpu.Job{Arena: 1130496, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
+	Prefill: gpu.Job{Arena: 622592, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Decode:  gpu.Job{Arena: 4416, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }
 

@@ -6,38 +6,38 @@ import "github.com/tfc-dev/tfc/runtime/gpu"
 
 // cudaDecodeValues are the values of decode, each in its planned place; those that share memory share a field.
 type cudaDecodeValues struct {
-	x       gpu.Ptr // f32[N,D] x, x1, x2, x3, stream
-	attnIn  gpu.Ptr // f32[N,D] attn_in
-	qkv     gpu.Ptr // f32[N,H*E+2*G*E] qkv
-	q       gpu.Ptr // f32[N,H*E] q
-	k       gpu.Ptr // f32[N,G*E] k
-	v       gpu.Ptr // f32[N,G*E] v
-	attn    gpu.Ptr // f32[N,H*E] attn
-	attnOut gpu.Ptr // f32[N,D] attn_out
-	mlpIn   gpu.Ptr // f32[N,D] mlp_in
-	gateUp  gpu.Ptr // f32[N,2*F] gate_up
-	gate    gpu.Ptr // f32[N,F] gate, act
-	up      gpu.Ptr // f32[N,F] up
-	final   gpu.Ptr // f32[N,D] final
-	logits  gpu.Ptr // f32[N,V] logits
+	x       gpu.Ptr // bf16[N,D] x, x1, x2, x3, stream
+	attnIn  gpu.Ptr // bf16[N,D] attn_in
+	qkv     gpu.Ptr // bf16[N,H*E+2*G*E] qkv
+	q       gpu.Ptr // bf16[N,H*E] q
+	k       gpu.Ptr // bf16[N,G*E] k
+	v       gpu.Ptr // bf16[N,G*E] v
+	attn    gpu.Ptr // bf16[N,H*E] attn
+	attnOut gpu.Ptr // bf16[N,D] attn_out
+	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
+	gate    gpu.Ptr // bf16[N,F] gate, act
+	up      gpu.Ptr // bf16[N,F] up
+	final   gpu.Ptr // bf16[N,D] final
+	logits  gpu.Ptr // bf16[N,V] logits
 }
 
 // newCudaDecodeValues lays the values over an arena.
 func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 	var v cudaDecodeValues
-	v.x = arena.At(3584)
-	v.attnIn = arena.At(1920)
+	v.x = arena.At(1792)
+	v.attnIn = arena.At(960)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
-	v.k = arena.At(640)
-	v.v = arena.At(1280)
-	v.attn = arena.At(1920)
+	v.k = arena.At(320)
+	v.v = arena.At(640)
+	v.attn = arena.At(960)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(4224)
+	v.mlpIn = arena.At(2112)
 	v.gateUp = arena.At(0)
 	v.gate = arena.At(0)
-	v.up = arena.At(1792)
-	v.final = arena.At(8192)
+	v.up = arena.At(896)
+	v.final = arena.At(4096)
 	v.logits = arena.At(0)
 	return v
 }
@@ -46,34 +46,34 @@ func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 func cudaDecode(r *gpu.Run) gpu.Ptr {
 	v := newCudaDecodeValues(r.Arena)
 	w := newCudaViews(r.Weights, 4)
-	c := newCudaViews(r.Copies, gpu.F32.Size())
+	c := newCudaViews(r.Copies, gpu.BF16.Size())
 	tokens := r.Tokens
 	// x = embed(tokens, wte)  [tiny.yaml:3]
-	r.Launch(kEmbedX_3, gpu.Grid{r.Blocks(6), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
+	r.Launch(kEmbedX_3, gpu.Grid{r.Blocks(12), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
 
 	// The layers
 	for l := range NumLayers {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [tiny.yaml:3]
 		r.Launch(kRmsnormAttnIn_4, gpu.Grid{r.Blocks(8), 1, 1}, v.attnIn, 0, v.x, w.attnNorm[l], gpu.Int(r.Rows))
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
-		r.Launch(kSmallLinearQkv, gpu.Grid{120, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaQkv, gpu.Grid{60, r.Blocks(8), 1}, v.qkv, v.attnIn, c.qkv[l], 0, 0, gpu.Int(r.Rows))
 		// attn = attention_cached(q, k, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [tiny.yaml:3]
-		r.Launch(kDecodeAttentionAttn, gpu.Grid{1, 5, r.Blocks(1)}, v.attn, 0, 0, v.q, v.k, v.v, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
+		r.Launch(kDecodeAttentionMmaAttn, gpu.Grid{1, 5, r.Blocks(1)}, v.attn, 0, 0, v.q, v.k, v.v, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
-		r.Launch(kSmallLinearAttnOut, gpu.Grid{40, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{20, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_4, gpu.Grid{r.Blocks(8), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [tiny.yaml:9, fuse-gate-up]
-		r.Launch(kSmallLinearGateUp, gpu.Grid{224, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{112, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
 		// act = glu(gate, up)  [tiny.yaml:3]
-		r.Launch(kGluAct_4, gpu.Grid{r.Blocks(2), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		r.Launch(kGluAct_4, gpu.Grid{r.Blocks(4), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [tiny.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearX3, gpu.Grid{40, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX3, gpu.Grid{20, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [tiny.yaml:3]
 	r.Launch(kRmsnormAttnIn_4, gpu.Grid{r.Blocks(8), 1, 1}, v.final, 0, v.x, w.finalNorm, gpu.Int(r.Rows))
 	// logits = linear(final, wte)  [tiny.yaml:5]
-	r.Launch(kSmallLinearLogits, gpu.Grid{512, r.Blocks(8), 1}, v.logits, v.final, c.wte, 0, 0, gpu.Int(r.Rows))
+	r.Launch(kSmallLinearMmaLogits, gpu.Grid{128, r.Blocks(8), 1}, v.logits, v.final, c.wte, 0, 0, gpu.Int(r.Rows))
 	return v.logits
 }

@@ -6,42 +6,42 @@ import "github.com/tfc-dev/tfc/runtime/gpu"
 
 // cudaEvalValues are the values of eval, each in its planned place; those that share memory share a field.
 type cudaEvalValues struct {
-	x         gpu.Ptr // f32[B,T,D] x, x1, x2, x3, stream
-	attnIn    gpu.Ptr // f32[B,T,D] attn_in
-	qkv       gpu.Ptr // f32[B,T,H*E+2*G*E] qkv
-	q         gpu.Ptr // f32[B,T,H*E] q
-	k         gpu.Ptr // f32[B,T,G*E] k
-	v         gpu.Ptr // f32[B,T,G*E] v
-	attn      gpu.Ptr // f32[B,T,H*E] attn
+	x         gpu.Ptr // bf16[B,T,D] x, x1, x2, x3, stream
+	attnIn    gpu.Ptr // bf16[B,T,D] attn_in
+	qkv       gpu.Ptr // bf16[B,T,H*E+2*G*E] qkv
+	q         gpu.Ptr // bf16[B,T,H*E] q
+	k         gpu.Ptr // bf16[B,T,G*E] k
+	v         gpu.Ptr // bf16[B,T,G*E] v
+	attn      gpu.Ptr // bf16[B,T,H*E] attn
 	lse       gpu.Ptr // f32[B,T,5] lse
-	attnOut   gpu.Ptr // f32[B,T,D] attn_out
-	mlpIn     gpu.Ptr // f32[B,T,D] mlp_in
-	gateUp    gpu.Ptr // f32[B,T,2*F] gate_up
-	gate      gpu.Ptr // f32[B,T,F] gate, act
-	up        gpu.Ptr // f32[B,T,F] up
-	final     gpu.Ptr // f32[B,T,D] final
+	attnOut   gpu.Ptr // bf16[B,T,D] attn_out
+	mlpIn     gpu.Ptr // bf16[B,T,D] mlp_in
+	gateUp    gpu.Ptr // bf16[B,T,2*F] gate_up
+	gate      gpu.Ptr // bf16[B,T,F] gate, act
+	up        gpu.Ptr // bf16[B,T,F] up
+	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
-	logits    gpu.Ptr // f32[1536,V] logits
+	logits    gpu.Ptr // bf16[1536,V] logits
 }
 
 // newCudaEvalValues lays the values over an arena.
 func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	var v cudaEvalValues
-	v.x = arena.At(5505024)
-	v.attnIn = arena.At(2949120)
+	v.x = arena.At(2752512)
+	v.attnIn = arena.At(1474560)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
-	v.k = arena.At(640)
-	v.v = arena.At(1280)
-	v.attn = arena.At(2949120)
-	v.lse = arena.At(3932160)
+	v.k = arena.At(320)
+	v.v = arena.At(640)
+	v.attn = arena.At(1474560)
+	v.lse = arena.At(1966080)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(6488064)
+	v.mlpIn = arena.At(3244032)
 	v.gateUp = arena.At(0)
 	v.gate = arena.At(0)
-	v.up = arena.At(1792)
-	v.final = arena.At(12582912)
-	v.rowLosses = arena.At(13565952)
+	v.up = arena.At(896)
+	v.final = arena.At(6291456)
+	v.rowLosses = arena.At(6782976)
 	v.logits = arena.At(0)
 	return v
 }
@@ -50,13 +50,13 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 func cudaEval(r *gpu.Run) gpu.Ptr {
 	v := newCudaEvalValues(r.Arena)
 	w := newCudaViews(r.Weights, 4)
-	c := newCudaViews(r.Copies, gpu.F32.Size())
+	c := newCudaViews(r.Copies, gpu.BF16.Size())
 	tokens := r.Tokens
 	targets := r.Targets
 	// n = count(targets)
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
 	// x = embed(tokens, wte)  [tiny.yaml:3]
-	r.Launch(kEmbedX, gpu.Grid{240, 1, 1}, v.x, tokens, w.wte)
+	r.Launch(kEmbedX, gpu.Grid{120, 1, 1}, v.x, tokens, w.wte)
 
 	// The layers
 	for l := range NumLayers {
@@ -65,7 +65,7 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 		r.Multiply(pQkv, v.qkv, v.attnIn, c.qkv[l], 0, 0, 0)
 		// attn, lse = attention(q, k, v)  [tiny.yaml:3]
-		r.Launch(kAttentionTiledAttn, gpu.Grid{120, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
+		r.Launch(kAttentionMmaAttn, gpu.Grid{80, 1, 1}, v.attn, v.lse, v.q, v.k, v.v)
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		r.Multiply(pAttnOut, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
@@ -73,7 +73,7 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [tiny.yaml:9, fuse-gate-up]
 		r.Multiply(pGateUp, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
 		// act = glu(gate, up)  [tiny.yaml:3]
-		r.Launch(kGluAct_2, gpu.Grid{672, 1, 1}, v.gate, v.gate, v.up)
+		r.Launch(kGluAct_2, gpu.Grid{336, 1, 1}, v.gate, v.gate, v.up)
 		// x3 = linear(act, layers.down.weight[l], x2)  [tiny.yaml:6, fuse-epilogue]
 		r.Multiply(pX2, v.x, v.gate, c.down[l], v.x, 0, 0)
 	}

@@ -6,40 +6,40 @@ import "github.com/tfc-dev/tfc/runtime/gpu"
 
 // cudaLogitsValues are the values of logits, each in its planned place; those that share memory share a field.
 type cudaLogitsValues struct {
-	x       gpu.Ptr // f32[N,D] x, x1, x2, x3, stream
-	attnIn  gpu.Ptr // f32[N,D] attn_in
-	qkv     gpu.Ptr // f32[N,H*E+2*G*E] qkv
-	q       gpu.Ptr // f32[N,H*E] q
-	k       gpu.Ptr // f32[N,G*E] k
-	v       gpu.Ptr // f32[N,G*E] v
-	attn    gpu.Ptr // f32[N,H*E] attn
+	x       gpu.Ptr // bf16[N,D] x, x1, x2, x3, stream
+	attnIn  gpu.Ptr // bf16[N,D] attn_in
+	qkv     gpu.Ptr // bf16[N,H*E+2*G*E] qkv
+	q       gpu.Ptr // bf16[N,H*E] q
+	k       gpu.Ptr // bf16[N,G*E] k
+	v       gpu.Ptr // bf16[N,G*E] v
+	attn    gpu.Ptr // bf16[N,H*E] attn
 	lse     gpu.Ptr // f32[N,5] lse
-	attnOut gpu.Ptr // f32[N,D] attn_out
-	mlpIn   gpu.Ptr // f32[N,D] mlp_in
-	gateUp  gpu.Ptr // f32[N,2*F] gate_up
-	gate    gpu.Ptr // f32[N,F] gate, act
-	up      gpu.Ptr // f32[N,F] up
-	final   gpu.Ptr // f32[N,D] final
-	logits  gpu.Ptr // f32[N,V] logits
+	attnOut gpu.Ptr // bf16[N,D] attn_out
+	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
+	gate    gpu.Ptr // bf16[N,F] gate, act
+	up      gpu.Ptr // bf16[N,F] up
+	final   gpu.Ptr // bf16[N,D] final
+	logits  gpu.Ptr // bf16[N,V] logits
 }
 
 // newCudaLogitsValues lays the values over an arena.
 func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 	var v cudaLogitsValues
-	v.x = arena.At(917504)
-	v.attnIn = arena.At(491520)
+	v.x = arena.At(458752)
+	v.attnIn = arena.At(245760)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
-	v.k = arena.At(640)
-	v.v = arena.At(1280)
-	v.attn = arena.At(491520)
-	v.lse = arena.At(655360)
+	v.k = arena.At(320)
+	v.v = arena.At(640)
+	v.attn = arena.At(245760)
+	v.lse = arena.At(327680)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(1081344)
+	v.mlpIn = arena.At(540672)
 	v.gateUp = arena.At(0)
 	v.gate = arena.At(0)
-	v.up = arena.At(1792)
-	v.final = arena.At(2097152)
+	v.up = arena.At(896)
+	v.final = arena.At(1048576)
 	v.logits = arena.At(0)
 	return v
 }
@@ -48,10 +48,10 @@ func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 func cudaLogits(r *gpu.Run) gpu.Ptr {
 	v := newCudaLogitsValues(r.Arena)
 	w := newCudaViews(r.Weights, 4)
-	c := newCudaViews(r.Copies, gpu.F32.Size())
+	c := newCudaViews(r.Copies, gpu.BF16.Size())
 	tokens := r.Tokens
 	// x = embed(tokens, wte)  [tiny.yaml:3]
-	r.Launch(kEmbedX_2, gpu.Grid{r.Blocks(6), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
+	r.Launch(kEmbedX_2, gpu.Grid{r.Blocks(12), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
 
 	// The layers
 	for l := range NumLayers {
@@ -60,7 +60,7 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 		r.Multiply(pQkv2, v.qkv, v.attnIn, c.qkv[l], 0, 0, 0)
 		// attn, lse = attention(q, k, v)  [tiny.yaml:3]
-		r.Launch(kAttentionTiledAttn_2, gpu.Grid{r.Blocks(64) * 5, 1, 1}, v.attn, v.lse, v.q, v.k, v.v, gpu.Int(r.Rows))
+		r.Launch(kAttentionMmaAttn_2, gpu.Grid{r.Blocks(128) * 5, 1, 1}, v.attn, v.lse, v.q, v.k, v.v, gpu.Int(r.Rows))
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		r.Multiply(pAttnOut2, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
@@ -68,7 +68,7 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [tiny.yaml:9, fuse-gate-up]
 		r.Multiply(pGateUp2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
 		// act = glu(gate, up)  [tiny.yaml:3]
-		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(2), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(4), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [tiny.yaml:6, fuse-epilogue]
 		r.Multiply(pX4, v.x, v.gate, c.down[l], v.x, 0, 0)
 	}

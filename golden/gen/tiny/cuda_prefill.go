@@ -6,40 +6,40 @@ import "github.com/tfc-dev/tfc/runtime/gpu"
 
 // cudaPrefillValues are the values of prefill, each in its planned place; those that share memory share a field.
 type cudaPrefillValues struct {
-	x       gpu.Ptr // f32[N,D] x, x1, x2, x3, stream
-	attnIn  gpu.Ptr // f32[N,D] attn_in
-	qkv     gpu.Ptr // f32[N,H*E+2*G*E] qkv
-	q       gpu.Ptr // f32[N,H*E] q
-	k       gpu.Ptr // f32[N,G*E] k
-	v       gpu.Ptr // f32[N,G*E] v
-	attn    gpu.Ptr // f32[N,H*E] attn
-	attnOut gpu.Ptr // f32[N,D] attn_out
-	mlpIn   gpu.Ptr // f32[N,D] mlp_in
-	gateUp  gpu.Ptr // f32[N,2*F] gate_up
-	gate    gpu.Ptr // f32[N,F] gate, act
-	up      gpu.Ptr // f32[N,F] up
-	xLast   gpu.Ptr // f32[1,D] x_last
-	final   gpu.Ptr // f32[1,D] final
-	logits  gpu.Ptr // f32[1,V] logits
+	x       gpu.Ptr // bf16[N,D] x, x1, x2, x3, stream
+	attnIn  gpu.Ptr // bf16[N,D] attn_in
+	qkv     gpu.Ptr // bf16[N,H*E+2*G*E] qkv
+	q       gpu.Ptr // bf16[N,H*E] q
+	k       gpu.Ptr // bf16[N,G*E] k
+	v       gpu.Ptr // bf16[N,G*E] v
+	attn    gpu.Ptr // bf16[N,H*E] attn
+	attnOut gpu.Ptr // bf16[N,D] attn_out
+	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
+	gate    gpu.Ptr // bf16[N,F] gate, act
+	up      gpu.Ptr // bf16[N,F] up
+	xLast   gpu.Ptr // bf16[1,D] x_last
+	final   gpu.Ptr // bf16[1,D] final
+	logits  gpu.Ptr // bf16[1,V] logits
 }
 
 // newCudaPrefillValues lays the values over an arena.
 func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 	var v cudaPrefillValues
-	v.x = arena.At(917504)
-	v.attnIn = arena.At(491520)
+	v.x = arena.At(458752)
+	v.attnIn = arena.At(245760)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
-	v.k = arena.At(640)
-	v.v = arena.At(1280)
-	v.attn = arena.At(491520)
+	v.k = arena.At(320)
+	v.v = arena.At(640)
+	v.attn = arena.At(245760)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(1081344)
+	v.mlpIn = arena.At(540672)
 	v.gateUp = arena.At(0)
 	v.gate = arena.At(0)
-	v.up = arena.At(1792)
+	v.up = arena.At(896)
 	v.xLast = arena.At(0)
-	v.final = arena.At(8192)
+	v.final = arena.At(4096)
 	v.logits = arena.At(0)
 	return v
 }
@@ -48,10 +48,10 @@ func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 func cudaPrefill(r *gpu.Run) gpu.Ptr {
 	v := newCudaPrefillValues(r.Arena)
 	w := newCudaViews(r.Weights, 4)
-	c := newCudaViews(r.Copies, gpu.F32.Size())
+	c := newCudaViews(r.Copies, gpu.BF16.Size())
 	tokens := r.Tokens
 	// x = embed(tokens, wte)  [tiny.yaml:3]
-	r.Launch(kEmbedX_2, gpu.Grid{r.Blocks(6), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
+	r.Launch(kEmbedX_2, gpu.Grid{r.Blocks(12), 1, 1}, v.x, tokens, w.wte, gpu.Int(r.Rows))
 
 	// The layers
 	for l := range NumLayers {
@@ -60,8 +60,8 @@ func cudaPrefill(r *gpu.Run) gpu.Ptr {
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 		r.Multiply(pQkv2, v.qkv, v.attnIn, c.qkv[l], 0, 0, 0)
 		// attn = attention_cached(q, k, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [tiny.yaml:3]
-		r.Launch(kKvAppendAttn, gpu.Grid{r.Blocks(6), 1, 1}, r.Keys[l], r.Values[l], v.k, v.v, r.Positions, r.Slots, gpu.Int(r.Rows))
-		r.Launch(kPrefillAttentionAttn, gpu.Grid{r.Blocks(64) * 5, 1, 1}, v.attn, v.q, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
+		r.Launch(kKvAppendAttn, gpu.Grid{r.Blocks(12), 1, 1}, r.Keys[l], r.Values[l], v.k, v.v, r.Positions, r.Slots, gpu.Int(r.Rows))
+		r.Launch(kPrefillAttentionMmaAttn, gpu.Grid{r.Blocks(32) * 5, 1, 1}, v.attn, v.q, r.Keys[l], r.Values[l], r.Positions, r.Slots, gpu.Int(r.Rows))
 		// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 		r.Multiply(pAttnOut2, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
@@ -69,7 +69,7 @@ func cudaPrefill(r *gpu.Run) gpu.Ptr {
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [tiny.yaml:9, fuse-gate-up]
 		r.Multiply(pGateUp2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
 		// act = glu(gate, up)  [tiny.yaml:3]
-		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(2), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(4), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [tiny.yaml:6, fuse-epilogue]
 		r.Multiply(pX4, v.x, v.gate, c.down[l], v.x, 0, 0)
 	}

@@ -6,111 +6,111 @@ import "github.com/tfc-dev/tfc/runtime/gpu"
 
 // cudaTrainValues are the values of train, each in its planned place; those that share memory share a field.
 type cudaTrainValues struct {
-	x           [4]gpu.Ptr // f32[B,T,D] x, x1, x3, stream
-	attnIn      [3]gpu.Ptr // f32[B,T,D] attn_in
+	x           [4]gpu.Ptr // bf16[B,T,D] x, x1, x3, stream
+	attnIn      [3]gpu.Ptr // bf16[B,T,D] attn_in
 	attnInStats [3]gpu.Ptr // f32[B,T,1] attn_in_stats
-	qkv         [3]gpu.Ptr // f32[B,T,H*E+2*G*E] qkv
-	q           [3]gpu.Ptr // f32[B,T,H*E] q
-	k           [3]gpu.Ptr // f32[B,T,G*E] k
-	v           [3]gpu.Ptr // f32[B,T,G*E] v
-	attn        [3]gpu.Ptr // f32[B,T,H*E] attn
+	qkv         [3]gpu.Ptr // bf16[B,T,H*E+2*G*E] qkv
+	q           [3]gpu.Ptr // bf16[B,T,H*E] q
+	k           [3]gpu.Ptr // bf16[B,T,G*E] k
+	v           [3]gpu.Ptr // bf16[B,T,G*E] v
+	attn        [3]gpu.Ptr // bf16[B,T,H*E] attn
 	lse         [3]gpu.Ptr // f32[B,T,5] lse
-	attnOut     gpu.Ptr    // f32[B,T,D] attn_out
-	x2          [3]gpu.Ptr // f32[B,T,D] x2
-	mlpIn       [3]gpu.Ptr // f32[B,T,D] mlp_in
+	attnOut     gpu.Ptr    // bf16[B,T,D] attn_out
+	x2          [3]gpu.Ptr // bf16[B,T,D] x2
+	mlpIn       [3]gpu.Ptr // bf16[B,T,D] mlp_in
 	mlpInStats  [3]gpu.Ptr // f32[B,T,1] mlp_in_stats
-	gateUp      [3]gpu.Ptr // f32[B,T,2*F] gate_up
-	gate        [3]gpu.Ptr // f32[B,T,F] gate
-	up          [3]gpu.Ptr // f32[B,T,F] up
-	act         [3]gpu.Ptr // f32[B,T,F] act
-	final       gpu.Ptr    // f32[B,T,D] final
+	gateUp      [3]gpu.Ptr // bf16[B,T,2*F] gate_up
+	gate        [3]gpu.Ptr // bf16[B,T,F] gate
+	up          [3]gpu.Ptr // bf16[B,T,F] up
+	act         [3]gpu.Ptr // bf16[B,T,F] act
+	final       gpu.Ptr    // bf16[B,T,D] final
 	finalStats  gpu.Ptr    // f32[B,T,1] final_stats
-	dFinal      gpu.Ptr    // f32[B,T,D] d_final
+	dFinal      gpu.Ptr    // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr    // f32[B,T] row_losses
-	logits      gpu.Ptr    // f32[1536,V] logits
-	dStream     gpu.Ptr    // f32[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
-	dAct        gpu.Ptr    // f32[B,T,F] d_act
-	dGate       gpu.Ptr    // f32[B,T,F] d_gate
-	dUp         gpu.Ptr    // f32[B,T,F] d_up
-	dGateUp     gpu.Ptr    // f32[B,T,2*F] d_gate_up
-	dMlpIn      gpu.Ptr    // f32[B,T,D] d_mlp_in
-	dAttn       gpu.Ptr    // f32[B,T,H*E] d_attn
-	dQ          gpu.Ptr    // f32[B,T,H*E] d_q
-	dK          gpu.Ptr    // f32[B,T,G*E] d_k
-	dV          gpu.Ptr    // f32[B,T,G*E] d_v
-	dQkv        gpu.Ptr    // f32[B,T,H*E+2*G*E] d_qkv
-	dAttnIn     gpu.Ptr    // f32[B,T,D] d_attn_in
+	logits      gpu.Ptr    // bf16[1536,V] logits
+	dStream     gpu.Ptr    // bf16[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
+	dAct        gpu.Ptr    // bf16[B,T,F] d_act
+	dGate       gpu.Ptr    // bf16[B,T,F] d_gate
+	dUp         gpu.Ptr    // bf16[B,T,F] d_up
+	dGateUp     gpu.Ptr    // bf16[B,T,2*F] d_gate_up
+	dMlpIn      gpu.Ptr    // bf16[B,T,D] d_mlp_in
+	dAttn       gpu.Ptr    // bf16[B,T,H*E] d_attn
+	dQ          gpu.Ptr    // bf16[B,T,H*E] d_q
+	dK          gpu.Ptr    // bf16[B,T,G*E] d_k
+	dV          gpu.Ptr    // bf16[B,T,G*E] d_v
+	dQkv        gpu.Ptr    // bf16[B,T,H*E+2*G*E] d_qkv
+	dAttnIn     gpu.Ptr    // bf16[B,T,D] d_attn_in
 }
 
 // newCudaTrainValues lays the values over an arena.
 func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	var v cudaTrainValues
 	for i := range v.x {
-		v.x[i] = arena.At(46202880 + i*983040)
+		v.x[i] = arena.At(23101440 + i*491520)
 	}
 	for i := range v.attnIn {
-		v.attnIn[i] = arena.At(50135040 + i*983040)
+		v.attnIn[i] = arena.At(25067520 + i*491520)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena.At(63989760 + i*6144)
+		v.attnInStats[i] = arena.At(32040960 + i*6144)
 	}
 	for i := range v.qkv {
-		v.qkv[i] = arena.At(29097984 + i*2949120)
+		v.qkv[i] = arena.At(14548992 + i*1474560)
 	}
 	for i := range v.q {
-		v.q[i] = arena.At(29097984 + i*2949120)
+		v.q[i] = arena.At(14548992 + i*1474560)
 	}
 	for i := range v.k {
-		v.k[i] = arena.At(29098624 + i*2949120)
+		v.k[i] = arena.At(14549312 + i*1474560)
 	}
 	for i := range v.v {
-		v.v[i] = arena.At(29099264 + i*2949120)
+		v.v[i] = arena.At(14549632 + i*1474560)
 	}
 	for i := range v.attn {
-		v.attn[i] = arena.At(53084160 + i*983040)
+		v.attn[i] = arena.At(26542080 + i*491520)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena.At(63897600 + i*30720)
+		v.lse[i] = arena.At(31948800 + i*30720)
 	}
-	v.attnOut = arena.At(16515072)
+	v.attnOut = arena.At(8257536)
 	for i := range v.x2 {
-		v.x2[i] = arena.At(56033280 + i*983040)
+		v.x2[i] = arena.At(28016640 + i*491520)
 	}
 	for i := range v.mlpIn {
-		v.mlpIn[i] = arena.At(58982400 + i*983040)
+		v.mlpIn[i] = arena.At(29491200 + i*491520)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena.At(64008192 + i*6144)
+		v.mlpInStats[i] = arena.At(32059392 + i*6144)
 	}
 	for i := range v.gateUp {
-		v.gateUp[i] = arena.At(0 + i*5505024)
+		v.gateUp[i] = arena.At(0 + i*2752512)
 	}
 	for i := range v.gate {
-		v.gate[i] = arena.At(0 + i*5505024)
+		v.gate[i] = arena.At(0 + i*2752512)
 	}
 	for i := range v.up {
-		v.up[i] = arena.At(1792 + i*5505024)
+		v.up[i] = arena.At(896 + i*2752512)
 	}
 	for i := range v.act {
-		v.act[i] = arena.At(37945344 + i*2752512)
+		v.act[i] = arena.At(18972672 + i*1376256)
 	}
-	v.final = arena.At(61931520)
-	v.finalStats = arena.At(64026624)
-	v.dFinal = arena.At(62914560)
-	v.rowLosses = arena.At(64032768)
-	v.logits = arena.At(16515072)
-	v.dStream = arena.At(24772608)
-	v.dAct = arena.At(22020096)
-	v.dGate = arena.At(16515072)
-	v.dUp = arena.At(16516864)
-	v.dGateUp = arena.At(16515072)
-	v.dMlpIn = arena.At(22020096)
-	v.dAttn = arena.At(19464192)
-	v.dQ = arena.At(16515072)
-	v.dK = arena.At(16515712)
-	v.dV = arena.At(16516352)
-	v.dQkv = arena.At(16515072)
-	v.dAttnIn = arena.At(19464192)
+	v.final = arena.At(30965760)
+	v.finalStats = arena.At(32077824)
+	v.dFinal = arena.At(31457280)
+	v.rowLosses = arena.At(32083968)
+	v.logits = arena.At(8257536)
+	v.dStream = arena.At(12386304)
+	v.dAct = arena.At(11010048)
+	v.dGate = arena.At(8257536)
+	v.dUp = arena.At(8258432)
+	v.dGateUp = arena.At(8257536)
+	v.dMlpIn = arena.At(11010048)
+	v.dAttn = arena.At(9732096)
+	v.dQ = arena.At(8257536)
+	v.dK = arena.At(8257856)
+	v.dV = arena.At(8258176)
+	v.dQkv = arena.At(8257536)
+	v.dAttnIn = arena.At(9732096)
 	return v
 }
 
@@ -118,16 +118,16 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 func cudaTrain(r *gpu.Run) gpu.Ptr {
 	v := newCudaTrainValues(r.Arena)
 	w := newCudaViews(r.Weights, 4)
-	c := newCudaViews(r.Copies, gpu.F32.Size())
+	c := newCudaViews(r.Copies, gpu.BF16.Size())
 	d := newCudaViews(r.Gradients, 4)
 	tokens := r.Tokens
 	targets := r.Targets
 	// zero_grads()  [grad]
 	r.Clear(r.Gradients, 1310720)
 	r.Clear(r.Gradients.At(5120000), 4480)
-	// n = count(targets)  [tiny.yaml:22]
+	// n = count(targets)  [tiny.yaml:23]
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
-	// zero = zero()  [tiny.yaml:22]
+	// zero = zero()  [tiny.yaml:23]
 	r.Clear(r.Scalar(1), 4)
 
 	// The micro-batches
@@ -135,7 +135,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		tokens := tokens.At(m * 4 * MicroBatch * Context)
 		targets := targets.At(m * 4 * MicroBatch * Context)
 		// x = embed(tokens[m], wte)  [tiny.yaml:3]
-		r.Launch(kEmbedX, gpu.Grid{240, 1, 1}, v.x[0], tokens, w.wte)
+		r.Launch(kEmbedX, gpu.Grid{120, 1, 1}, v.x[0], tokens, w.wte)
 
 		// The layers
 		for l := range NumLayers {
@@ -144,7 +144,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// qkv = linear(attn_in, layers.qkv.weight[l])  [tiny.yaml:8, fuse-qkv]
 			r.Multiply(pQkv, v.qkv[l], v.attnIn[l], c.qkv[l], 0, 0, 0)
 			// attn, lse = attention(q, k, v)  [tiny.yaml:3]
-			r.Launch(kAttentionTiledAttn, gpu.Grid{120, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
+			r.Launch(kAttentionMmaAttn, gpu.Grid{80, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
 			// attn_out = linear(attn, layers.o.weight[l])  [tiny.yaml:6]
 			r.Multiply(pAttnOut, v.attnOut, v.attn[l], c.o[l], 0, 0, 0)
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [tiny.yaml:3, fuse-norm]
@@ -152,7 +152,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [tiny.yaml:9, fuse-gate-up]
 			r.Multiply(pGateUp, v.gateUp[l], v.mlpIn[l], c.gateUp[l], 0, 0, 0)
 			// act = glu(gate, up)  [tiny.yaml:3]
-			r.Launch(kGluAct, gpu.Grid{672, 1, 1}, v.act[l], v.gate[l], v.up[l])
+			r.Launch(kGluAct, gpu.Grid{336, 1, 1}, v.act[l], v.gate[l], v.up[l])
 			// x3 = linear(act, layers.down.weight[l], x2)  [tiny.yaml:6, fuse-epilogue]
 			r.Multiply(pX3, v.x[l+1], v.act[l], c.down[l], v.x2[l], 0, 0)
 		}
@@ -178,7 +178,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_act = linear_dx(d_x3, layers.down.weight[l])  [tiny.yaml:6, grad]
 			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
 			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [tiny.yaml:3, grad]
-			r.Launch(kGluGradDGate, gpu.Grid{672, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
+			r.Launch(kGluGradDGate, gpu.Grid{336, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [tiny.yaml:9, grad]
 			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], 0, 0, 0)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [tiny.yaml:9, grad]
@@ -191,8 +191,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_attn = linear_dx(d_x2, layers.o.weight[l])  [tiny.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q, d_k, d_v = attention_grad(d_attn, q[l], k[l], v[l], attn[l], lse[l])  [tiny.yaml:3, grad]
-			r.Launch(kAttentionStatsDQ, gpu.Grid{240, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
-			r.Launch(kAttentionTiledGradDQ, gpu.Grid{240, 1, 1}, v.dQ, v.dK, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+			r.Launch(kAttentionStatsDQ, gpu.Grid{120, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
+			r.Launch(kAttentionMmaGradDQ, gpu.Grid{240, 1, 1}, v.dQ, v.dK, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
 			// linear_dw(d_qkv, attn_in[l]) into layers.qkv.weight[l]  [tiny.yaml:8, grad]
 			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv, v.attnIn[l], 0, 0, 0)
 			// d_attn_in = linear_dx(d_qkv, layers.qkv.weight[l])  [tiny.yaml:8, grad]
@@ -214,6 +214,6 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	r.Launch(kGradNormGradNorm, gpu.Grid{1, 1, 1}, r.Scalar(3), r.Scratch, r.State)
 	// adamw(grad_norm, lr, step)  [grad]
 	r.Launch(kAdamwBeginAdamw, gpu.Grid{1, 1, 1}, r.State, r.Scalar(1), r.Scalar(3))
-	r.Launch(kAdamwAdamw, gpu.Grid{626, 1, 1}, r.Weights, r.First, r.Second, 0, r.Gradients, r.State)
+	r.Launch(kAdamwAdamw, gpu.Grid{626, 1, 1}, r.Weights, r.First, r.Second, r.Copies, r.Gradients, r.State)
 	return 0
 }

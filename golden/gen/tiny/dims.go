@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 1281120  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 1280000  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 2560000  // the weights of generation in bf16
 	trainFloats   = 16009728 // what train computes on the way
 	evalFloats    = 3393024  // what eval computes on the way
 	logitsFloats  = 565248   // what logits computes on the way

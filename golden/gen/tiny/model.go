@@ -75,7 +75,7 @@ var configJSON string
 // config is what tiny.yaml says.
 var config = lm.Config{
 	Name:         "tiny",
-	SpecHash:     "312a18315775ac4b85674f5da86e50cc383c00aea2d11fcb524788c46571d960",
+	SpecHash:     "28b3b428898dcd0649b5871b197ccdcf9329e8f06ad49fdfa067cfb679fffe56",
 	VocabSize:    VocabSize,
 	Context:      MaxPositions,
 	Weights:      weightTable,
@@ -83,9 +83,9 @@ var config = lm.Config{
 	HFConfig:     configJSON,
 	Tokenizer:    lm.Tokenizer{},
 	Data:         lm.Data{Stories: lm.Stories{Count: 20000, Seed: 1}, EvalShare: 0.01},
-	Train:        lm.Train{Steps: 1100, Batch: MicroBatches * MicroBatch, MicroBatch: MicroBatch, Context: Context, LR: 0.01, Schedule: []lm.Phase{{Kind: "warmup", Share: 0.05}, {Kind: "cosine", To: 0.05}}, Save: lm.Save{Every: 500, Keep: 3, Best: true}, Eval: lm.Eval{Every: 100, Batches: 10}, LogEvery: 10, Seed: 1},
-	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 160, Temperature: 0.6, Seed: 1}, Batch: MaxDecode, Prompts: []string{"Once upon a time", "One rainy day"}},
-	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4 * (WeightFloats + max(prefillFloats, decodeFloats) + 245760)},
+	Train:        lm.Train{Steps: 1800, Batch: MicroBatches * MicroBatch, MicroBatch: MicroBatch, Context: Context, LR: 0.01, Schedule: []lm.Phase{{Kind: "warmup", Share: 0.05}, {Kind: "cosine", To: 0.05}}, Save: lm.Save{Every: 500, Keep: 3, Best: true}, Eval: lm.Eval{Every: 100, Batches: 10}, LogEvery: 10, Seed: 1},
+	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 160, Temperature: 0.6, Seed: 1}, Batch: MaxDecode, Weights: "bf16", Prompts: []string{"Once upon a time", "One rainy day"}},
+	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4*(WeightFloats+max(prefillFloats, decodeFloats)+122880) + NarrowBytes},
 	Settings: []lm.Setting{
 		{Path: "data.eval", Value: "{0.01 []}"},
 		{Path: "data.train", Value: "{stories 20000 1 []}"},
@@ -151,7 +151,7 @@ var config = lm.Config{
 		{Path: "train.context", Value: "192"},
 		{Path: "train.micro_batch", Value: "8"},
 		{Path: "train.optimizer", Value: "{adamw 0.01 [0.9 0.98] 1e-08 0.1 matrices}"},
-		{Path: "train.precision", Value: "f32"},
+		{Path: "train.precision", Value: "bf16"},
 		{Path: "train.schedule", Value: "[{warmup {0 0.05} 0} {cosine {0 0} 0.05}]"},
 		{Path: "train.seed", Value: "1"},
 	},

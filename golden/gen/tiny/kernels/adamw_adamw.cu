@@ -4,13 +4,13 @@
 
 struct Config {
     static constexpr int rows = 1;
-    using T = float;
+    using T = bf16;
     static constexpr long long count = 1281120;
     static constexpr long long decayed = 1280000;
-    static constexpr bool copied = false;
+    static constexpr bool copied = true;
     static constexpr int threads = 256;
 };
 
-extern "C" __global__ void __launch_bounds__(256) adamw_adamw(float *w, float *m, float *v, float *copies, const float *g, State *state) {
+extern "C" __global__ void __launch_bounds__(256) adamw_adamw(float *w, float *m, float *v, bf16 *copies, const float *g, State *state) {
     adamw<Config>(Config::rows, w, m, v, copies, g, state);
 }

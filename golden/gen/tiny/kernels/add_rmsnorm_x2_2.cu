@@ -4,10 +4,10 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
     static constexpr int group = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int team = 16;
     static constexpr int threads = 128;
     static constexpr float eps = 9.99999975e-06f;
@@ -20,6 +20,6 @@ struct Config {
     static constexpr int b_stride = 160;
 };
 
-extern "C" __global__ void __launch_bounds__(128) add_rmsnorm_x2_2(float *sum, float *y, float *stats, const float *a, const float *b, const float *w) {
+extern "C" __global__ void __launch_bounds__(128) add_rmsnorm_x2_2(bf16 *sum, bf16 *y, float *stats, const bf16 *a, const bf16 *b, const float *w) {
     add_rmsnorm<Config>(Config::rows, sum, y, stats, a, b, w);
 }

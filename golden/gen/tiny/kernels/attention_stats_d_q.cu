@@ -4,17 +4,17 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int batch = 8;
     static constexpr int context = 192;
     static constexpr int heads = 5;
     static constexpr int head_dim = 32;
     static constexpr int do_stride = 160;
     static constexpr int o_stride = 160;
-    static constexpr int vec = 4;
-    static constexpr int padding = 1;
+    static constexpr int vec = 8;
+    static constexpr int padding = 64;
 };
 
-extern "C" __global__ void __launch_bounds__(256) attention_stats_d_q(float2 *stats, const float *d_o, const float *o, const float *lse) {
+extern "C" __global__ void __launch_bounds__(256) attention_stats_d_q(float2 *stats, const bf16 *d_o, const bf16 *o, const float *lse) {
     attention_stats<Config>(Config::rows, stats, d_o, o, lse);
 }

@@ -4,9 +4,9 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 2048;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int d_stride = 2048;
     static constexpr int logits_stride = 2048;
     static constexpr float scale = 1.0f;
@@ -19,6 +19,6 @@ struct Config {
     static constexpr int kept = 2048;
 };
 
-extern "C" __global__ void __launch_bounds__(256) cross_entropy_part(float *losses, float *d, const float *logits, const float *bias, const int *targets, const float *n, State *state) {
+extern "C" __global__ void __launch_bounds__(256) cross_entropy_part(float *losses, bf16 *d, const bf16 *logits, const float *bias, const int *targets, const float *n, State *state) {
     cross_entropy<Config>(Config::rows, losses, d, logits, bias, targets, n, state);
 }

@@ -4,15 +4,15 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int dy_stride = 160;
     static constexpr float scale = 1.0f;
     static constexpr int chunk = 32;
-    static constexpr int threads = 64;
+    static constexpr int threads = 32;
 };
 
-extern "C" __global__ void __launch_bounds__(64) embed_finish_wte(float *d, const float *partial, const Entry *sorted) {
+extern "C" __global__ void __launch_bounds__(32) embed_finish_wte(float *d, const float *partial, const Entry *sorted) {
     embed_finish<Config>(Config::rows, d, partial, sorted);
 }

@@ -4,14 +4,14 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int threads = 256;
     static constexpr float scale = 1.0f;
     static constexpr int y_stride = 160;
 };
 
-extern "C" __global__ void __launch_bounds__(256) embed_x(float *y, const int *tokens, const float *table) {
+extern "C" __global__ void __launch_bounds__(256) embed_x(bf16 *y, const int *tokens, const float *table) {
     embed<Config>(Config::rows, y, tokens, table);
 }

@@ -4,9 +4,9 @@
 
 struct Config {
     static constexpr int rows = 256;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 448;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int threads = 256;
     static constexpr Activation fn = Activation::silu;
     static constexpr int y_stride = 896;
@@ -14,6 +14,6 @@ struct Config {
     static constexpr int b_stride = 896;
 };
 
-extern "C" __global__ void __launch_bounds__(256) glu_act_3(float *y, const float *gate, const float *up, int rows) {
+extern "C" __global__ void __launch_bounds__(256) glu_act_3(bf16 *y, const bf16 *gate, const bf16 *up, int rows) {
     glu<Config>(rows, y, gate, up);
 }

@@ -4,9 +4,9 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 448;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int threads = 256;
     static constexpr Activation fn = Activation::silu;
     static constexpr int dgate_stride = 896;
@@ -16,6 +16,6 @@ struct Config {
     static constexpr int up_stride = 896;
 };
 
-extern "C" __global__ void __launch_bounds__(256) glu_grad_d_gate(float *dgate, float *dup, const float *dy, const float *gate, const float *up) {
+extern "C" __global__ void __launch_bounds__(256) glu_grad_d_gate(bf16 *dgate, bf16 *dup, const bf16 *dy, const bf16 *gate, const bf16 *up) {
     glu_grad<Config>(Config::rows, dgate, dup, dy, gate, up);
 }

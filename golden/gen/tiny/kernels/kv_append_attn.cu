@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 256;
-    using T = float;
+    using T = bf16;
     static constexpr int heads = 5;
     static constexpr int kv_heads = 5;
     static constexpr int head_dim = 32;
@@ -14,7 +14,7 @@ struct Config {
     static constexpr int k_stride = 480;
     static constexpr int v_stride = 480;
     static constexpr int o_stride = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr float scale = 0.176776692f;
     static constexpr float softcap = 0.0f;
     static constexpr bool alibi = true;
@@ -22,6 +22,6 @@ struct Config {
     using Mask = Causal<>;
 };
 
-extern "C" __global__ void __launch_bounds__(256) kv_append_attn(float *k_cache, float *v_cache, const float *k, const float *v, const int *positions, const int *slots, int rows) {
+extern "C" __global__ void __launch_bounds__(256) kv_append_attn(bf16 *k_cache, bf16 *v_cache, const bf16 *k, const bf16 *v, const int *positions, const int *slots, int rows) {
     kv_append<Config>(rows, k_cache, v_cache, k, v, positions, slots);
 }

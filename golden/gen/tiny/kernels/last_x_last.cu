@@ -4,13 +4,13 @@
 
 struct Config {
     static constexpr int rows = 256;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int threads = 256;
     static constexpr int x_stride = 160;
 };
 
-extern "C" __global__ void __launch_bounds__(256) last_x_last(float *y, const float *x, int rows) {
+extern "C" __global__ void __launch_bounds__(256) last_x_last(bf16 *y, const bf16 *x, int rows) {
     last<Config>(rows, y, x);
 }

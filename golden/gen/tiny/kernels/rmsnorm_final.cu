@@ -4,10 +4,10 @@
 
 struct Config {
     static constexpr int rows = 1;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
     static constexpr int group = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int team = 16;
     static constexpr int threads = 128;
     static constexpr float eps = 9.99999975e-06f;
@@ -18,6 +18,6 @@ struct Config {
     static constexpr int x_stride = 160;
 };
 
-extern "C" __global__ void __launch_bounds__(128) rmsnorm_final(float *y, float *stats, const float *x, const float *w) {
+extern "C" __global__ void __launch_bounds__(128) rmsnorm_final(bf16 *y, float *stats, const bf16 *x, const float *w) {
     rmsnorm<Config>(Config::rows, y, stats, x, w);
 }

@@ -4,10 +4,10 @@
 
 struct Config {
     static constexpr int rows = 1536;
-    using T = float;
+    using T = bf16;
     static constexpr int cols = 160;
     static constexpr int group = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int team = 16;
     static constexpr int threads = 128;
     static constexpr float eps = 9.99999975e-06f;
@@ -21,6 +21,6 @@ struct Config {
     static constexpr int residual_stride = 0;
 };
 
-extern "C" __global__ void __launch_bounds__(128) rmsnorm_grad_d_stream(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+extern "C" __global__ void __launch_bounds__(128) rmsnorm_grad_d_stream(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *stats, const bf16 *residual) {
     rmsnorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);
 }

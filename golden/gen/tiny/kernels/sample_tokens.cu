@@ -4,15 +4,15 @@
 
 struct Config {
     static constexpr int rows = 1;
-    using T = float;
+    using T = bf16;
     static constexpr int vocab = 2048;
     static constexpr int stride = 2048;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr int parts = 1;
     static constexpr int part = 2048;
     static constexpr int threads = 1024;
 };
 
-extern "C" __global__ void __launch_bounds__(1024) sample_tokens(int *tokens, int *positions, const float *logits, const SampleOptions *options, const Whole *best, int rows) {
+extern "C" __global__ void __launch_bounds__(1024) sample_tokens(int *tokens, int *positions, const bf16 *logits, const SampleOptions *options, const Whole *best, int rows) {
     sample<Config>(rows, tokens, positions, logits, options, best);
 }

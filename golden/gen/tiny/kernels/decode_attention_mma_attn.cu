@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 1;
-    using T = float;
+    using T = bf16;
     static constexpr int heads = 5;
     static constexpr int kv_heads = 5;
     static constexpr int head_dim = 32;
@@ -14,19 +14,19 @@ struct Config {
     static constexpr int k_stride = 480;
     static constexpr int v_stride = 480;
     static constexpr int o_stride = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr float scale = 0.176776692f;
     static constexpr float softcap = 0.0f;
     static constexpr bool alibi = true;
     static constexpr float slopes[] = {0.25f, 0.0625f, 0.015625f, 0.00390625f, 0.5f};
-    static constexpr int warps = 4;
+    static constexpr int warps = 8;
     static constexpr int splits = 1;
-    static constexpr int stretch = 128;
-    static constexpr int pieces = 1;
+    static constexpr int stretch = 256;
+    static constexpr int pieces = 2;
     static constexpr int heads_at_once = 1;
     using Mask = Causal<>;
 };
 
-extern "C" __global__ void __launch_bounds__(128) decode_attention_attn(float *o, float *sums, float2 *stats, const float *q, const float *k, const float *v, float *k_cache, float *v_cache, const int *positions, const int *slots, int rows) {
-    decode_attention<Config>(rows, o, sums, stats, q, k, v, k_cache, v_cache, positions, slots);
+extern "C" __global__ void __launch_bounds__(256) decode_attention_mma_attn(bf16 *o, float *sums, float2 *stats, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *k_cache, bf16 *v_cache, const int *positions, const int *slots, int rows) {
+    decode_attention_mma<Config>(rows, o, sums, stats, q, k, v, k_cache, v_cache, positions, slots);
 }

@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 256;
-    using T = float;
+    using T = bf16;
     static constexpr int heads = 5;
     static constexpr int kv_heads = 5;
     static constexpr int head_dim = 32;
@@ -14,14 +14,18 @@ struct Config {
     static constexpr int k_stride = 480;
     static constexpr int v_stride = 480;
     static constexpr int o_stride = 160;
-    static constexpr int vec = 4;
+    static constexpr int vec = 8;
     static constexpr float scale = 0.176776692f;
     static constexpr float softcap = 0.0f;
     static constexpr bool alibi = true;
     static constexpr float slopes[] = {0.25f, 0.0625f, 0.015625f, 0.00390625f, 0.5f};
+    static constexpr int warps = 2;
+    static constexpr int tile = 64;
+    static constexpr int step = 64;
+    static constexpr bool keep = true;
     using Mask = Causal<>;
 };
 
-extern "C" __global__ void __launch_bounds__(128) prefill_attention_attn(float *o, const float *q, float *k_cache, float *v_cache, const int *positions, const int *slots, int rows) {
-    prefill_attention<Config>(rows, o, q, k_cache, v_cache, positions, slots);
+extern "C" __global__ void __launch_bounds__(64) prefill_attention_mma_attn(bf16 *o, const bf16 *q, bf16 *k_cache, bf16 *v_cache, const int *positions, const int *slots, int rows) {
+    prefill_attention_mma<Config>(rows, o, q, k_cache, v_cache, positions, slots);
 }

@@ -4,7 +4,7 @@
 
 struct Config {
     static constexpr int rows = 1;
-    using T = float;
+    using T = bf16;
     static constexpr int in = 160;
     static constexpr int out = 2048;
     static constexpr int x_stride = 160;
@@ -13,11 +13,14 @@ struct Config {
     static constexpr bool glu = false;
     static constexpr bool active = false;
     static constexpr Activation fn = Activation::relu;
-    static constexpr int vec = 4;
-    static constexpr int columns = 1;
-    static constexpr int warps = 4;
+    static constexpr int m_tiles = 1;
+    static constexpr int halves = 2;
+    static constexpr int n_tiles = 1;
+    static constexpr int warps_m = 1;
+    static constexpr int warps_k = 3;
+    static constexpr int depth = 1;
 };
 
-extern "C" __global__ void __launch_bounds__(128) small_linear_logits(float *y, const float *x, const float *w, const float *bias, const float *residual, int rows) {
-    small_linear<Config>(rows, y, x, w, bias, residual);
+extern "C" __global__ void __launch_bounds__(96) small_linear_mma_logits(bf16 *y, const bf16 *x, const bf16 *w, const float *bias, const bf16 *residual, int rows) {
+    small_linear_mma<Config>(rows, y, x, w, bias, residual);
 }
