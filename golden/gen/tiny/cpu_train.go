@@ -123,7 +123,7 @@ func (t *trainer) train(tokens, targets []int32, lr float32, step int, seed uint
 	// zero_grads()  [grad]
 	cpu.Zero(pool, t.gradient[0:327680])
 	cpu.Zero(pool, t.gradient[1280000:1281120])
-	// n = count(targets)  [tiny.yaml:23]
+	// n = count(targets)  [tiny.yaml:22]
 	n := cpu.Count(targets)
 
 	loss := float32(0)

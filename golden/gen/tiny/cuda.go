@@ -137,7 +137,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_mma_attn_2", Threads: 128, Shared: 24576, RowBytes: 1300, RowFLOPs: 81280, About: "attention  attn  tiny.yaml:3"},
 		{Entry: "attention_mma_grad_d_q", Threads: 128, Shared: 25600, Bytes: 3502080, FLOPs: 234700800, About: "attention_grad  d_q  tiny.yaml:3"},
 		{Entry: "attention_stats_d_q", Threads: 256, Bytes: 1075200, About: "attention_grad  d_q  tiny.yaml:3"},
-		{Entry: "count_n", Threads: 1024, Bytes: 6148, About: "count  n  tiny.yaml:23"},
+		{Entry: "count_n", Threads: 1024, Bytes: 6148, About: "count  n  tiny.yaml:22"},
 		{Entry: "cross_entropy_part", Threads: 256, Shared: 4128, Bytes: 12595204, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "cross_entropy_part_2", Threads: 256, Bytes: 6303744, About: "head_loss  part  tiny.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 256, RowBytes: 1928, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},

@@ -125,9 +125,9 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	// zero_grads()  [grad]
 	r.Clear(r.Gradients, 1310720)
 	r.Clear(r.Gradients.At(5120000), 4480)
-	// n = count(targets)  [tiny.yaml:23]
+	// n = count(targets)  [tiny.yaml:22]
 	r.Launch(kCountN, gpu.Grid{1, 1, 1}, r.Scalar(0), targets)
-	// zero = zero()  [tiny.yaml:23]
+	// zero = zero()  [tiny.yaml:22]
 	r.Clear(r.Scalar(1), 4)
 
 	// The micro-batches
