@@ -474,7 +474,7 @@ func checkTarget(c *checker) {
 	twice("target.arch", c.s.Target.Arch)
 }
 
-// checkFP8 wants GPUs that have products in 8 bits. A CPU computes in f32, whatever the precision.
+// checkFP8 wants GPUs that have products in 8 bits. A CPU takes it as bf16.
 func checkFP8(c *checker) {
 	if c.t.Precision != "fp8" || !slices.Contains(c.s.Target.Devices, "cuda") {
 		return

@@ -5,7 +5,7 @@ func (s *Spec) GenerationWeights() string {
 	switch {
 	case s.Generate.Weights != "auto":
 		return s.Generate.Weights
-	case s.Train.Precision == "bf16":
+	case s.Train.Precision == "bf16" || s.Train.Precision == "fp8":
 		return "bf16"
 	}
 	return "f32"

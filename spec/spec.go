@@ -170,7 +170,7 @@ type Train struct {
 	Batch         Batch         `yaml:"batch" default:"16"`                                                 // sequences a step
 	MicroBatch    int           `yaml:"micro_batch" default:"0" min:"0" max:"2147483647"`                   // sequences at once; their gradients add up to the batch. 0: the whole batch
 	Context       int           `yaml:"context" default:"max_position_embeddings" min:"1" max:"2147483647"` // tokens in a training sequence
-	Precision     string        `yaml:"precision" default:"f32" enum:"f32|tf32|bf16|fp16|fp8"`              // of activations and products, on the CPU bf16 of what products of training multiply; tf32 is f32 whose products round their operands to 10 bits on a GPU; fp8 is bf16 whose layers multiply operands in 8 bits, on GPUs that can; f32 master weights always
+	Precision     string        `yaml:"precision" default:"f32" enum:"f32|tf32|bf16|fp16|fp8"`              // of activations and products, on the CPU bf16 of what products of training multiply; tf32 is f32 whose products round their operands to 10 bits on a GPU; fp8 is bf16 whose layers multiply operands in 8 bits, on GPUs that can, and on the CPU is bf16; f32 master weights always
 	Optimizer     Optimizer     `yaml:"optimizer" default:"adamw"`
 	Schedule      Schedule      `yaml:"schedule" default:"warmup(5%) -> cosine(to: 0.1)"` // of the learning rate
 	Clip          float64       `yaml:"clip" default:"1" min:"0"`                         // largest norm of the whole gradient; 0 for none
@@ -261,7 +261,7 @@ type Generate struct {
 	TopP         float64  `yaml:"top_p" default:"1" min:"0" max:"1"`
 	Seed         uint64   `yaml:"seed" default:"1"`
 	Batch        int      `yaml:"batch" default:"1" min:"1" max:"65536"`                 // sequences written at once
-	Weights      string   `yaml:"weights" default:"auto" enum:"auto|f32|bf16|int8|int4"` // that are read, on a CPU: int8 and int4 with a scale for each 32 along the sum; auto is bf16 where train.precision is, otherwise f32. A GPU reads those of train.precision
+	Weights      string   `yaml:"weights" default:"auto" enum:"auto|f32|bf16|int8|int4"` // that are read, on a CPU: int8 and int4 with a scale for each 32 along the sum; auto is bf16 where train.precision is bf16 or fp8, otherwise f32. A GPU reads those of train.precision
 	Prompts      []string `yaml:"prompts"`                                               // what `run` continues when training ends
 }
 

@@ -99,7 +99,7 @@ func (e *emitter) keepsSlope(v *ir.Value) bool {
 		return false
 	}
 	for _, use := range e.f.Uses()[v] {
-		if use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !whole(use.Args[0], use.Results[0]) {
+		if use == nil || use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !whole(use.Args[0], use.Results[0]) {
 			return false
 		}
 	}

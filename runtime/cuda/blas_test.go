@@ -546,7 +546,7 @@ func TestMultiply(t *testing.T) {
 
 	f.FailNth("cublasLtMatmul", 1, 14)
 	s.Multiply(p, at(0), at(1), at(2), 0, at(3), 0, 1)
-	wants(t, s.Err(), "a product by cuBLASLt (linear qkv, a.yaml:7; m=16 n=24 k=32 nt", "cublasLtMatmul: CUBLAS_STATUS_INTERNAL_ERROR: ")
+	wants(t, s.Err(), "a matrix product (linear qkv, a.yaml:7; m=16 n=24 k=32 nt", "cublasLtMatmul: CUBLAS_STATUS_INTERNAL_ERROR: ")
 	// Where a kernel before is to blame, the device's error is the answer.
 	s = stream()
 	m := must(c.Load(image(t)))(t)

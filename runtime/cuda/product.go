@@ -108,8 +108,8 @@ func (e Epilogue) info() epilogueInfo {
 
 func (e Epilogue) String() string { return e.info().name }
 
-// Own is an end of products that cuBLASLt does not have, and only rivals make: with P as above and a matrix other [M,N] in the place of
-// aux,
+// Own is an end of products that cuBLASLt does not have, and only rivals make. P is what Product says, before its epilogue, and other a
+// matrix [M,N] in the place of aux.
 type Own uint8
 
 const (
@@ -208,7 +208,7 @@ func (p Product) info() KernelInfo {
 	if p.About != "" {
 		about = p.About + "; " + about
 	}
-	return KernelInfo{Entry: "a product by cuBLASLt", About: about}
+	return KernelInfo{Entry: "a matrix product", About: about}
 }
 
 // complete returns the product with everything that was left out, or says what is wrong with it.

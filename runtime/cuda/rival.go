@@ -46,7 +46,7 @@ func (p *Product) owned() bool { return p.Own != OwnNone || p.Sums }
 func (p *Prepared) takeRivals(rivals []Rival) error {
 	q := &p.product
 	if len(rivals) == 0 && q.owned() {
-		return fmt.Errorf("it needs a kernel of the program's own, and there is none for %s", p.blas.ctx.device)
+		return fmt.Errorf("it needs a kernel of the program's own, and there is none for %s: run tfc build again with the architecture of this GPU in target.arch", p.blas.ctx.device)
 	}
 	if len(rivals) == 0 {
 		return nil

@@ -128,7 +128,7 @@ func TestRivalsArguments(t *testing.T) {
 	bad := plainProduct
 	bad.Own = cuda.OwnTimes
 	_, err := b.Prepare(bad)
-	wants(t, err, "it needs a kernel of the program's own, and there is none", "linear qkv, a.yaml:7")
+	wants(t, err, "it needs a kernel of the program's own, and there is none for ", "run tfc build again with the architecture of this GPU in target.arch", "linear qkv, a.yaml:7")
 	for name, change := range map[string]func(*cuda.Product){
 		"rows":  func(p *cuda.Product) { p.LDA = 36 },
 		"type":  func(p *cuda.Product) { p.A, p.B, p.D = cuda.F32, cuda.F32, cuda.F32 },

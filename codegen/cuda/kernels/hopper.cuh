@@ -73,15 +73,6 @@ __device__ inline Matrix matrix_across(const void *tile, int panel) {
     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                                                                       \
     "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"                                                                        \
     "}, %64, %65, p, 1, 1, 0, %67;}"
-#define TFC_WGMMA_192(type)                                                                                                                  \
-    "{.reg .pred p; setp.ne.b32 p, %98, 0; wgmma.mma_async.sync.aligned.m64n192k16.f32." type "." type " {"                                   \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                                                                 \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"                                                                       \
-    "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"                                                                       \
-    "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"                                                                       \
-    "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"                                                                       \
-    "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"                                                                        \
-    "}, %96, %97, p, 1, 1, 0, %99;}"
 #define TFC_WGMMA_256(type)                                                                                                                  \
     "{.reg .pred p; setp.ne.b32 p, %130, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {"                                  \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                                                                 \
@@ -94,19 +85,13 @@ __device__ inline Matrix matrix_across(const void *tile, int panel) {
     "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"                                                        \
     "}, %128, %129, p, 1, 1, 0, %131;}"
 
-// wgmma_columns is D = A·B, or where add is set D += A·B, for 64 rows of A, 64*Panels columns, and 16 terms. B is stored [n, k], or where
+// wgmma_columns is D = A·B, or where add is set D += A·B, for 64 rows of A, 128 or 256 columns, and 16 terms. B is stored [n, k], or where
 // Across is set [k, n].
 template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[2][8][4], Matrix a, Matrix b, bool add) {
     if constexpr (is_bf16<T>)
         asm volatile(TFC_WGMMA_128("bf16") : TFC_PANEL(0), TFC_PANEL(1) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
     else
         asm volatile(TFC_WGMMA_128("f16") : TFC_PANEL(0), TFC_PANEL(1) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
-}
-template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[3][8][4], Matrix a, Matrix b, bool add) {
-    if constexpr (is_bf16<T>)
-        asm volatile(TFC_WGMMA_192("bf16") : TFC_PANEL(0), TFC_PANEL(1), TFC_PANEL(2) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
-    else
-        asm volatile(TFC_WGMMA_192("f16") : TFC_PANEL(0), TFC_PANEL(1), TFC_PANEL(2) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
 }
 template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[4][8][4], Matrix a, Matrix b, bool add) {
     if constexpr (is_bf16<T>)
@@ -116,7 +101,6 @@ template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[
 }
 
 #undef TFC_WGMMA_128
-#undef TFC_WGMMA_192
 #undef TFC_WGMMA_256
 #undef TFC_PANEL
 #undef TFC_FOUR

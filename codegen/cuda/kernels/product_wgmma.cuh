@@ -1,5 +1,5 @@
 // Matrix products of 16 bits on Hopper, with what belongs to their ends: a bias, a summand, an activation or its derivative, column
-// sums. One warp fetches tiles by descriptor into a ring of shared memory, two warpgroups multiply them (wgmma); blocks stay and take
+// sums. One thread fetches tiles by descriptor into a ring of shared memory, two warpgroups multiply them (wgmma); blocks stay and take
 // tiles of D in turn. In pairs (ping-pong), a warpgroup has a tile of D for itself, and while one ends its tile the other
 // multiplies; together, they have halves of a wider tile, which needs fewer bytes from the L2 cache a multiplication.
 // (CUTLASS's "warp-specialized persistent" kernels, "ping-pong" and "cooperative", are built so.)
@@ -12,7 +12,7 @@
 // of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), cols] float, in a fixed order.
 //
 //   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums
-//   maps    of a with 128 rows a tile, of b with tile_cols (across: 64), of d and other with 64. other is C, or the activation's
+//   maps    of a with 128 rows a tile, of b with the columns of a tile (across: 64), of d and other with 64. other is C, or the activation's
 //           derivative, which is written with slope and read with times: what a layer's two products keep between them
 //   grid    as many blocks as run at once; threads 384; shared: ProductTiles::shared
 //   tile    128 × 64*panels

@@ -100,6 +100,7 @@ func (t *trainer) Close() {
 type generator struct {
 	pool            *cpu.Pool
 	weights         views
+	narrow          narrow
 	arena           []float32
 	cache           [NumLayers]cpu.Cache
 	slots           int
@@ -117,11 +118,12 @@ func newGenerator(weight []float32, slots, workers int) lm.Generator {
 		slots:     slots,
 		weights:   newViews(weight),
 	}
+	g.narrow = newNarrow(g.pool, &g.weights)
 	for i := range g.positions {
 		g.positions[i] = int32(i)
 	}
 	for l := range NumLayers {
-		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, false)
+		g.cache[l] = cpu.NewCache(slots, MaxPositions, NumKVHeads, HeadDim, true)
 	}
 	return g
 }

@@ -50,14 +50,14 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 	n := len(tokens)
 	v := newPrefillValues(g.arena, n)
 	// x = embed(tokens, wte)  [fp8.yaml:2]
-	cpu.Embed(pool, v.x, w.wte, tokens, 1)
+	cpu.EmbedNarrow(pool, v.x, &g.narrow.wte, tokens, 1)
 
 	// The layers
 	for l := range NumLayers {
 		// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [fp8.yaml:2]
 		cpu.RMSNorm(pool, v.attnIn, nil, v.x, w.attnNorm[l], cpu.RMS{Eps: 1e-05})
 		// qkv = linear(attn_in, layers.qkv.weight[l])  [fp8.yaml:7, fuse-qkv]
-		cpu.Linear(pool, v.qkv, v.attnIn, w.qkv[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.qkv, v.attnIn, &g.narrow.qkv[l], cpu.Epilogue{})
 		// q, k, v = split(qkv)  [fp8.yaml:7, fuse-qkv]
 		// q_rot = rope(q, positions)  [fp8.yaml:2]
 		cpu.RoPE(pool, v.q, v.q, ropeTable(), positions, NumHeads, HeadDim, false)
@@ -66,16 +66,16 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 		// attn = attention_cached(q_rot, k_rot, v, layers.k_cache[l], layers.v_cache[l], positions, slots)  [fp8.yaml:2]
 		cpu.AttentionCached(pool, v.attn, v.q, v.k, v.v, &g.cache[l], positions, slots, &cpu.AttentionParams{Heads: NumHeads, KVHeads: NumKVHeads, HeadDim: HeadDim, Scale: 0.125, Mask: attentionMasks[0]})
 		// attn_out = linear(attn, layers.o.weight[l])  [fp8.yaml:5]
-		cpu.Linear(pool, v.attnOut, v.attn, w.o[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.attnOut, v.attn, &g.narrow.o[l], cpu.Epilogue{})
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]
 		cpu.AddRMSNorm(pool, v.x, v.mlpIn, nil, v.x, v.attnOut, w.mlpNorm[l], cpu.RMS{Eps: 1e-05})
 		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-gate-up]
-		cpu.Linear(pool, v.gateUp, v.mlpIn, w.gateUp[l], cpu.Epilogue{})
+		cpu.LinearNarrow(pool, v.gateUp, v.mlpIn, &g.narrow.gateUp[l], cpu.Epilogue{})
 		// gate, up = split(gate_up)  [fp8.yaml:9, fuse-gate-up]
 		// act = glu(gate, up)  [fp8.yaml:2]
 		cpu.GLU(pool, v.gate, v.gate, v.up, cpu.SiLU)
 		// x3 = linear(act, layers.down.weight[l], x2)  [fp8.yaml:5, fuse-epilogue]
-		cpu.Linear(pool, v.x, v.gate, w.down[l], cpu.Epilogue{Residual: v.x})
+		cpu.LinearNarrow(pool, v.x, v.gate, &g.narrow.down[l], cpu.Epilogue{Residual: v.x})
 	}
 
 	// x_last = last(stream)  [fp8.yaml:2]
@@ -83,6 +83,6 @@ func (g *generator) prefill(tokens, positions, slots []int32) []float32 {
 	// final, final_stats = rmsnorm(x_last, final_norm.weight)  [fp8.yaml:2]
 	cpu.RMSNorm(pool, v.final, nil, v.xLast, w.finalNorm, cpu.RMS{Eps: 1e-05})
 	// logits = linear(final, wte)  [fp8.yaml:4]
-	cpu.Linear(pool, v.logits, v.final, w.wte, cpu.Epilogue{})
+	cpu.LinearNarrow(pool, v.logits, v.final, &g.narrow.wte, cpu.Epilogue{})
 	return v.logits.Data
 }

@@ -23,6 +23,7 @@ const (
 const (
 	WeightFloats  = 451446784  // all weights, and as many gradients and moments of either order
 	DecayedFloats = 451411968  // of these, the first so many are subject to weight decay
+	NarrowBytes   = 902823936  // the weights of generation in bf16
 	trainFloats   = 4534304768 // what train computes on the way
 	evalFloats    = 268435456  // what eval computes on the way
 	logitsFloats  = 34865152   // what logits computes on the way

@@ -84,8 +84,8 @@ var config = lm.Config{
 	Tokenizer:    lm.Tokenizer{},
 	Data:         lm.Data{Stories: lm.Stories{Count: 200000, Seed: 1}, EvalShare: 0.01},
 	Train:        lm.Train{Steps: 2000, Batch: MicroBatches * MicroBatch, MicroBatch: MicroBatch, Context: Context, LR: 0.0003, Schedule: []lm.Phase{{Kind: "warmup", Steps: 100}, {Kind: "cosine", To: 0.1}}, Save: lm.Save{Every: 500, Keep: 2, Best: true}, Eval: lm.Eval{Every: 100, Batches: 20}, LogEvery: 10, Seed: 1},
-	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 200, Temperature: 0.8, TopP: 0.95, Seed: 1}, Batch: MaxDecode, Prompts: []string{"Once upon a time"}},
-	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4 * (WeightFloats + max(prefillFloats, decodeFloats) + 8388608)},
+	Generate:     lm.Generate{Options: lm.GenerateOptions{MaxNewTokens: 200, Temperature: 0.8, TopP: 0.95, Seed: 1}, Batch: MaxDecode, Weights: "bf16", Prompts: []string{"Once upon a time"}},
+	Memory:       lm.Memory{Train: 4 * (4*WeightFloats + max(trainFloats, evalFloats)), Generate: 4*(WeightFloats+max(prefillFloats, decodeFloats)+4194304) + NarrowBytes},
 	Settings: []lm.Setting{
 		{Path: "data.eval", Value: "{0.01 []}"},
 		{Path: "data.train", Value: "{stories 200000 1 []}"},

@@ -121,3 +121,31 @@ func newViews(buffer []float32) views {
 	}
 	return v
 }
+
+// narrow are the weights that prefill and decode read in bf16. They are copies: of changes to the buffer they know nothing.
+type narrow struct {
+	wte    cpu.Narrow
+	o      [NumLayers]cpu.Narrow
+	down   [NumLayers]cpu.Narrow
+	qkv    [NumLayers]cpu.Narrow
+	gateUp [NumLayers]cpu.Narrow
+}
+
+func newNarrow(pool *cpu.Pool, w *views) narrow {
+	var n narrow
+	memory := cpu.NewMemory(NarrowBytes)
+	n.wte = cpu.NewNarrow(pool, memory, cpu.BF16, w.wte)
+	for l := range NumLayers {
+		n.o[l] = cpu.NewNarrow(pool, memory, cpu.BF16, w.o[l])
+	}
+	for l := range NumLayers {
+		n.down[l] = cpu.NewNarrow(pool, memory, cpu.BF16, w.down[l])
+	}
+	for l := range NumLayers {
+		n.qkv[l] = cpu.NewNarrow(pool, memory, cpu.BF16, w.qkv[l])
+	}
+	for l := range NumLayers {
+		n.gateUp[l] = cpu.NewNarrow(pool, memory, cpu.BF16, w.gateUp[l])
+	}
+	return n
+}
