@@ -11,7 +11,7 @@ type Target struct {
 	FLOPs     float64  // of products in f32, a second: what plans are estimated by
 	Bandwidth float64  // bytes a second
 	Launch    float64  // seconds one kernel costs beside its work
-	HeadTile  int      // logits that the output head holds at once; 0: as many as a CPU's cache has room for
+	HeadTile  int      // logits that the output head holds at once, of HeadRows rows at least; 0: as many as a CPU's cache has room for
 	Features  []string
 }
 
@@ -51,6 +51,15 @@ func (t *Target) Rate(op *Op) float64 {
 		return 2 * t.FLOPs
 	}
 	return t.FLOPs
+}
+
+// HeadRows is the fewest rows that the output head should hold the logits of at once, 0 where HeadTile is 0. Each tile adds to the gradients of the
+// whole weights, which moves 8 bytes for 2 FLOPs a row: with so many rows the product takes three times as long as that.
+func (t *Target) HeadRows() int {
+	if t.HeadTile == 0 {
+		return 0
+	}
+	return int(3 * 4 * t.FLOPs / t.Bandwidth)
 }
 
 // Takes says whether the target's products take operands of a type.

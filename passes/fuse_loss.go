@@ -10,7 +10,7 @@ func fuseLoss(f *ir.Func, o Options) (int, error) {
 		v := loss.Args[0]
 		attrs := ir.Attrs{}
 		if o.Target != nil && o.Target.HeadTile > 0 {
-			attrs["tile"] = o.Target.HeadTile
+			attrs["tile"] = max(o.Target.HeadTile, o.Target.HeadRows()*v.Type.Cols())
 		}
 		chain := []*ir.Op{}
 		// step takes the op of a kind that gives v, if only the chain reads v.
