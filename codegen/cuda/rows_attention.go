@@ -61,7 +61,23 @@ var attentionRows = map[string]lowering{
 			return kernel{rows: q, layers: a.masks, params: append(append(append(results, reads...), more...), e.draws(op)...)}
 		}
 		group := a.heads / a.kvHeads
+		onePass := func() {
+			const queries, keys, keyStages, stages, dsStages = 64, 128, 2, 3, 4 // GradTiles
+			tiles := a.batch * a.heads * ((a.context + queries - 1) / queries)
+			sums := e.scratch("float *", "sums", tiles*queries*64*4).moving(moved{})
+			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"), sums}, e.makeStats(op, a, queries))
+			n.arch, n.file, n.body, n.config = hopper, "attention_wgmma_grad.cuh", "attention_wgmma_grad", config
+			n.blocks, n.threads = 1, 384
+			n.shared = 128*(keyStages*2*keys+stages*2*queries+dsStages*keys) + 2*queries*64*4 + stages*queries*8 + 256
+			n.shared = (n.shared + 1023) / 1024 * 1024
+			n.grid = blocks(min(processors, a.batch*a.kvHeads))
+			e.emit(op, n)
+		}
 		onGroups := func() {
+			if a.onePass() {
+				onePass()
+				return
+			}
 			stats := e.attentionStats(a, 64)
 			for _, half := range []struct {
 				body   string
@@ -275,6 +291,18 @@ func backwardTile(op *ir.Op, a attentionShape) attentionTile {
 
 // hopper is the architecture that has warpgroups.
 const hopper = "sm_90a"
+
+// processors is how many its largest devices have (H100 SXM, H200), with 50 MiB of level 2 cache. Tests have fewer.
+var processors = 132
+
+// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, enough of them to keep
+// all processors busy to the end, and what those at work read and add to again and again, q, do and the sums of dq, in the level 2 cache.
+func (a attentionShape) onePass() bool {
+	heads, group := a.batch*a.kvHeads, a.heads/a.kvHeads
+	turns := (heads + processors - 1) / processors
+	working := min(heads, processors) * group * a.context * 64 * (2 + 2 + 4)
+	return !a.dynamic && a.width <= 64 && 5*heads >= 4*turns*processors && working <= 40<<20
+}
 
 // onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and what they hold
 // fit in registers.

@@ -113,7 +113,7 @@ func (b *bench) test(what, binary, folder, pattern string, limit time.Duration, 
 }
 
 // opTests are the tests of codegen/cuda that run kernels.
-const opTests = "^Test(Ops|Hopper|FP8|Quantize|Optimizer.*|Generation|Sample)$"
+const opTests = "^Test(Ops|Hopper.*|FP8|Quantize|Optimizer.*|Generation|Sample)$"
 
 func driver(b *bench) []result {
 	return b.test("driver, cuBLASLt", "driver.test", "runtime/cuda", "^TestGPU$", 2*time.Minute, "TFC_TEST_GPU=1")
