@@ -45,13 +45,23 @@ __device__ inline void source(float (&v)[doubles(C::of) ? 2 * N : N], int row, i
     }
 }
 
-// turn_amax makes the largest magnitudes of a step those of the step before: history is [slots] of two floats, before and now.
+// usable says whether a largest magnitude is one to scale by.
+__device__ inline bool usable(float amax) { return amax > 0 && amax < infinity; }
+
+// turn_amax makes the largest magnitudes of a step those of the step before, where they are usable: history is [slots] of two floats, before
+// and now.
 //   Config  slots, threads        grid    x: ceil(slots / threads)
 template <class C> __device__ void turn_amax(int, unsigned *history) {
     const int i = blockIdx.x * C::threads + threadIdx.x;
     if (i >= C::slots) return;
-    history[2 * i] = history[2 * i + 1];
+    if (usable(__uint_as_float(history[2 * i + 1]))) history[2 * i] = history[2 * i + 1];
     history[2 * i + 1] = 0;
+}
+
+// twice is what a history gives: twice the largest magnitude of the step before; 0 without one that is usable.
+__device__ inline unsigned twice(const unsigned *history) {
+    const float most = 2 * __uint_as_float(history[0]);
+    return usable(most) ? __float_as_uint(most) : 0;
 }
 
 // Magnitudes are compared as integers, the bits of floats, which is in order, with NaN the largest of all; the maximum does not depend
@@ -72,9 +82,8 @@ template <class C>
 __device__ void amax(int rows, unsigned *top, const typename C::T *x, const typename C::T *x2, const typename C::T *x3, const unsigned *history) {
     constexpr int accesses = C::cols / C::vec, warps = C::threads / warp_size;
     if constexpr (C::has_history) {
-        const float before = 2 * __uint_as_float(history[0]);
-        if (before > 0 && before < infinity) {
-            if (blockIdx.x == 0 && threadIdx.x == 0) *top = __float_as_uint(before);
+        if (const unsigned before = twice(history)) {
+            if (blockIdx.x == 0 && threadIdx.x == 0) *top = before;
             return;
         }
     }
@@ -275,8 +284,8 @@ __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> 
     }
 }
 
-// quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from *amax, y the source itself; the history's largest
-// magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
+// quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from what the history gives, or where that is nothing from
+// *amax, or where that is null for 0; y the source itself; the history's largest magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
 //   Config  T, of, fn, rows, cols (of an operand), vec (divides cols, the strides and where columns start), strides, and those of quantize_tile
 //   grid    x: ceil(rows/128) * ceil(cols/128), or ceil(cols/64) where the source has two halves        shared: quantize_tile's
 //   bytes   the operands once, q, t, y and sums once
@@ -284,7 +293,9 @@ template <class C>
 __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typename C::T *y, float *sums, const typename C::T *x, const typename C::T *x2,
                          const typename C::T *x3, const unsigned *amax, unsigned *history) {
     constexpr int halves = doubles(C::of) ? 2 : 1;
-    const Scale s = scale_of<C::e5m2 ? 15 : 8>(*amax);
+    unsigned most = 0;
+    if constexpr (C::has_history) most = twice(history);
+    const Scale s = scale_of<C::e5m2 ? 15 : 8>(most == 0 && amax != nullptr ? *amax : most);
     if (blockIdx.x == 0 && threadIdx.x == 0) *scale = s.by;
     const TilePlace<C::cols, quantize_side / halves> at(rows);
     quantize_tile<C, halves, false>(at, rows, s.inverse, q, t, y, sums, history, [&](float (&v)[16], int row, int col) { source<C, 16 / halves>(v, row, col, x, x2, x3); });
