@@ -184,6 +184,21 @@ __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> 
 #pragma unroll
             for (int i = 0; i < 16; i++) sum[i] = 0;
         }
+        const auto write = [&](const float(&v)[16], int r) {
+            uint32_t bytes[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                bytes[i] = pack4<C::e5m2>(v[4 * i] * inverse, v[4 * i + 1] * inverse, v[4 * i + 2] * inverse, v[4 * i + 3] * inverse);
+#pragma unroll
+            for (int h = 0; h < Halves; h++) {
+                Pack<uint32_t, 4 / Halves> some;
+#pragma unroll
+                for (int i = 0; i < 4 / Halves; i++) some.v[i] = bytes[4 / Halves * h + i];
+                if constexpr (C::has_q) *reinterpret_cast<Pack<uint32_t, 4 / Halves> *>(q + static_cast<size_t>(at.row + r) * columns + h * C::cols + col) = some;
+                const int word = (width * h + part * group) / 4 + r / 16 * 4 + (Halves > 1 ? r % 2 * (words / 2) : 0);
+                if constexpr (C::has_t) *reinterpret_cast<Pack<uint32_t, 4 / Halves> *>(tile + r * words + word % words) = some;
+            }
+        };
 #pragma unroll 1
         for (int pass = 0; pass < passes; pass += ahead) {
             float v[ahead][16];
@@ -210,28 +225,20 @@ __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> 
                     }
                 }
                 if constexpr (!Bounded) {
-                    float here = 0;
 #pragma unroll
-                    for (int i = 0; i < 16; i++) here = max_magnitude(here, v[k][i]);
-                    most = max_magnitude(most, here);
-                    if (!(here < infinity)) { // an infinity must not saturate, and becomes NaN
-#pragma unroll
-                        for (int i = 0; i < 16; i++) v[k][i] -= v[k][i] - v[k][i];
-                    }
+                    for (int i = 0; i < 16; i++) most = max_magnitude(most, v[k][i]);
                 }
-                uint32_t bytes[4];
+                write(v[k], r);
+            }
+        }
+        if (!Bounded && !(most < infinity)) { // an infinity must not saturate: it becomes NaN
+#pragma unroll 1
+            for (int r = line; r < side && at.row + r < rows; r += lines) {
+                float v[16];
+                piece(v, at.row + r, col);
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    bytes[i] = pack4<C::e5m2>(v[k][4 * i] * inverse, v[k][4 * i + 1] * inverse, v[k][4 * i + 2] * inverse, v[k][4 * i + 3] * inverse);
-#pragma unroll
-                for (int h = 0; h < Halves; h++) {
-                    Pack<uint32_t, 4 / Halves> some;
-#pragma unroll
-                    for (int i = 0; i < 4 / Halves; i++) some.v[i] = bytes[4 / Halves * h + i];
-                    if constexpr (C::has_q) *reinterpret_cast<Pack<uint32_t, 4 / Halves> *>(q + static_cast<size_t>(row) * columns + h * C::cols + col) = some;
-                    const int word = (width * h + part * group) / 4 + r / 16 * 4 + (Halves > 1 ? r % 2 * (words / 2) : 0);
-                    if constexpr (C::has_t) *reinterpret_cast<Pack<uint32_t, 4 / Halves> *>(tile + r * words + word % words) = some;
-                }
+                for (int i = 0; i < 16; i++) v[i] -= v[i] - v[i];
+                write(v, r);
             }
         }
         if constexpr (C::has_history) {
