@@ -68,7 +68,7 @@ var fp8Rows = map[string]lowering{
 				resident--
 			}
 		}
-		if s.of == "act_grad" || s.of == "glu_grad" {
+		if s.of == "act_grad" {
 			resident = 2
 		}
 		columns, parts := op.Results[0].Type.Cols(), (rows+side-1)/side

@@ -145,11 +145,12 @@ __device__ inline void transpose4(uint32_t (&column)[4], uint32_t a, uint32_t b,
 constexpr int quantize_side = 128;
 
 // TilePlace is where a block's tile starts, of Width columns of an operand. Blocks take tiles of 16 rows of tiles column by column: what
-// they write of the transpose at one time then lies together.
+// they write of the transpose at one time then lies together. Halves of a tile's width are read in pieces of 128 bytes, and those are
+// better read row by row.
 template <int Cols, int Width = quantize_side> struct TilePlace {
     int row, col;
     __device__ inline TilePlace(int rows) {
-        constexpr int across = ceil_div(Cols, Width), tall = 16;
+        constexpr int across = ceil_div(Cols, Width), tall = Width < quantize_side ? 1 : 16;
         const int block = static_cast<int>(blockIdx.x), first = block / (tall * across) * tall, place = block % (tall * across);
         const int height = min(tall, ceil_div(rows, quantize_side) - first);
         row = (first + place % height) * quantize_side;
