@@ -57,16 +57,15 @@ func evalCrossEntropyGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 
 // headLogits gives the logits of the output head, and the derivative of each by the product of its row and weight.
 func headLogits(op *Op, in []*Tensor) (logits, slopes *Tensor) {
-	return logitsOf(op, product(in[0], in[1]), in[2])
-}
-
-// logitsOf is headLogits of those products, which become the logits.
-func logitsOf(op *Op, products, bias *Tensor) (logits, slopes *Tensor) {
-	scale, cap := headScale(op), op.Float("softcap")
-	logits, slopes = products, products.like()
+	scale, cap := op.Float("scale"), op.Float("softcap")
+	if scale == 0 {
+		scale = 1
+	}
+	logits = product(in[0], in[1])
+	slopes = logits.like()
 	for i, v := range logits.Data {
-		if bias != nil {
-			v += bias.Data[i%logits.cols()]
+		if in[2] != nil {
+			v += in[2].Data[i%logits.cols()]
 		}
 		v, slopes.Data[i] = v*scale, scale
 		if cap != 0 {
@@ -76,14 +75,6 @@ func logitsOf(op *Op, products, bias *Tensor) (logits, slopes *Tensor) {
 		logits.Data[i] = v
 	}
 	return logits, slopes
-}
-
-// headScale is what the products of the output head are multiplied by.
-func headScale(op *Op) float64 {
-	if s := op.Float("scale"); s != 0 {
-		return s
-	}
-	return 1
 }
 
 func evalHeadLoss(e *evaluator, op *Op, in []*Tensor) []*Tensor {

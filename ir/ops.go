@@ -41,7 +41,7 @@ var Table map[string]*OpDef
 
 func init() { // not a literal: gradients build ops, so the table would refer to itself
 	Table = map[string]*OpDef{}
-	for _, group := range [][]*OpDef{forwardOps(), attentionOps(), lossOps(), fusedOps(), backwardOps(), fp8Ops(), fp8HeadOps(), updateOps()} {
+	for _, group := range [][]*OpDef{forwardOps(), attentionOps(), lossOps(), fusedOps(), backwardOps(), fp8Ops(), updateOps()} {
 		for _, d := range group {
 			Table[d.Kind] = d
 		}

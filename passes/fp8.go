@@ -2,7 +2,6 @@ package passes
 
 import (
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/tfc-dev/tfc/ir"
@@ -22,9 +21,8 @@ const (
 // divided by a scale of its own, and is there in two layouts, for both operands of a product must have the summed index as their columns.
 // The scale is for twice the largest magnitude of the step before (delayed scaling, Micikevicius et al.), or where there was none for
 // what it is now, so that what computes a value can write it in 8 bits at once. Weights are quantised before the first micro-batch, once a
-// step. The output head has such products of its logits' gradient, whose scale needs no measuring, and logits of 16 bits, so that the loss
-// is as it was. Attention, and products whose sides are no multiples of 16 stay as they are, and so does everything where the target has no
-// such products.
+// step. The output head, attention, and products whose sides are no multiples of 16 stay as they are, and so does everything where the
+// target has no such products.
 func fp8(f *ir.Func, o Options) (int, error) {
 	if f.Name != "train" || o.Precision != "fp8" || !takesFP8(o.Target) {
 		return 0, nil
@@ -36,18 +34,12 @@ func fp8(f *ir.Func, o Options) (int, error) {
 	for _, op := range layerProducts(f) {
 		q.layers = max(q.layers, layerWeight(op).Param.To)
 	}
-	q.layers = max(q.layers, 1)
 	for _, op := range layerProducts(f) {
-		if fp8Refuses(op) == "" {
-			q.product(op)
-			n++
+		if fp8Refuses(op) != "" {
+			continue
 		}
-	}
-	for _, op := range opsOf(f, "head_loss_grad") {
-		if headRefuses(op) == "" {
-			q.head(op)
-			n++
-		}
+		q.product(op)
+		n++
 	}
 	if q.histories > 0 {
 		b.Before(f.Body.Ops[0])
@@ -84,25 +76,7 @@ func layerWeight(op *ir.Op) *ir.Value {
 
 // fp8Refuses says why a product cannot have operands in 8 bits; "" where it can.
 func fp8Refuses(op *ir.Op) string {
-	if why := sidesRefuse(op.Args[0], layerWeight(op)); why != "" {
-		return why
-	}
-	if op.Str("act") != "" || op.Kind != "linear_dw" && (op.Args[2] != nil || op.Args[3] != nil) {
-		return "it does more than multiply"
-	}
-	return ""
-}
-
-// headRefuses is fp8Refuses of the output head with its loss.
-func headRefuses(op *ir.Op) string {
-	if op.Args[2] != nil {
-		return "it has a bias"
-	}
-	return sidesRefuse(op.Args[0], op.Args[1])
-}
-
-// sidesRefuse says what of x·wᵀ does not fit matrix units of 8 bits.
-func sidesRefuse(x, w *ir.Value) string {
+	x, w := op.Args[0], layerWeight(op)
 	if x.Type.DType != ir.BF16 {
 		return fmt.Sprintf("its operands are %s, not bf16", x.Type.DType)
 	}
@@ -115,11 +89,14 @@ func sidesRefuse(x, w *ir.Value) string {
 			return fmt.Sprintf("%d %s are no multiple of %d", s.n, s.what, fp8Side)
 		}
 	}
+	if op.Str("act") != "" || op.Kind != "linear_dw" && (op.Args[2] != nil || op.Args[3] != nil) {
+		return "it does more than multiply"
+	}
 	return ""
 }
 
 // FP8Left says what of f, a function that all passes have seen, is not in 8 bits though the spec asks for it, and why: nothing but the
-// products of layers and those of the output head's gradient, in training, is counted.
+// products of layers in training is counted.
 func FP8Left(f *ir.Func, o Options) []string {
 	if f.Name != "train" || o.Precision != "fp8" {
 		return nil
@@ -128,17 +105,12 @@ func FP8Left(f *ir.Func, o Options) []string {
 		return []string{fmt.Sprintf("all products: %s has none in 8 bits", o.Target.Name)}
 	}
 	var list []string
-	left := func(op *ir.Op, w *ir.Value, why string) {
+	for _, op := range layerProducts(f) {
+		why := fp8Refuses(op)
 		if why == "" {
 			why = "the pass is switched off"
 		}
-		list = append(list, fmt.Sprintf("%s of %s: %s", op.Kind, w.Param.Name, why))
-	}
-	for _, op := range layerProducts(f) {
-		left(op, layerWeight(op), fp8Refuses(op))
-	}
-	for _, op := range opsOf(f, "head_loss_grad") {
-		left(op, op.Args[1], headRefuses(op))
+		list = append(list, fmt.Sprintf("%s of %s: %s", op.Kind, layerWeight(op).Param.Name, why))
 	}
 	return list
 }
@@ -177,33 +149,6 @@ func (q *quantizer) product(op *ir.Op) {
 		op.Remove()
 	}
 }
-
-// head puts a head whose gradient is multiplied in 8 bits in op's place. Its tiles have twice the rows: each is added to the whole of the
-// weight's gradient, which takes as long as the product of 8 bits.
-func (q *quantizer) head(op *ir.Op) {
-	x, u := q.value(op.Args[0], fp8Forward, op), q.weight(op.Args[1], op)
-	q.Before(op)
-	q.Pos = op.Pos
-	attrs := maps.Clone(op.Attrs)
-	if tile := op.Int("tile"); tile > 0 {
-		attrs["tile"] = headTiles * tile
-	}
-	var names []string
-	for _, v := range op.Results {
-		q.Free(v.Name)
-		names = append(names, v.Name)
-	}
-	d := "d_" + op.Results[3].Name
-	args := []*ir.Value{op.Args[0], op.Args[1], op.Args[3], op.Args[4], u.Results[1], x.Results[1], u.Results[2], x.Results[2]}
-	made := q.Op("head_loss_grad_fp8", append(names, d+"_q", d+"_qt", d+"_scale"), args, attrs, op.Into[0])
-	for i, v := range op.Results {
-		q.Func.Replace(v, made.Results[i])
-	}
-	op.Remove()
-}
-
-// headTiles is how many times the rows of a tile of 16 bits one of the head in 8 bits has.
-const headTiles = 2
 
 // replace puts x·wᵀ in op's place.
 func (q *quantizer) replace(op *ir.Op, x, w, xScale, wScale *ir.Value) {
@@ -248,17 +193,16 @@ func (q *quantizer) weight(w *ir.Value, op *ir.Op) *ir.Op {
 		return made
 	}
 	p := w.Param
-	q.Before(firstLoop(q.Func))
-	q.Pos = op.Pos
-	if p.Axis != "" {
-		over := fmt.Sprint(p.Axis, p.From, p.To)
-		loop := q.loops[over]
-		if loop == nil {
-			loop = q.For(ir.Loop{Var: "l", Axis: p.Axis, From: p.From, To: p.To}, nil, nil)
-			q.loops[over] = loop
-		}
-		q.AtEnd(loop.Loop.Body)
+	over := fmt.Sprint(p.Axis, p.From, p.To)
+	loop := q.loops[over]
+	if loop == nil {
+		q.Before(firstLoop(q.Func))
+		q.Pos = op.Pos
+		loop = q.For(ir.Loop{Var: "l", Axis: p.Axis, From: p.From, To: p.To}, nil, nil)
+		q.loops[over] = loop
 	}
+	q.AtEnd(loop.Loop.Body)
+	q.Pos = op.Pos
 	segments := strings.Split(p.Name, ".")
 	q.made[key] = q.quantize(w, strings.Join(segments[max(0, len(segments)-2):], "_"), fp8Forward)
 	return q.made[key]

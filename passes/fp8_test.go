@@ -16,7 +16,7 @@ func inSixteens(t *testing.T, name string) *spec.Spec {
 	t.Helper()
 	lines := strings.Join(model(t, name).Source.Lines, "\n")
 	text := strings.NewReplacer("intermediate_size: 24", "intermediate_size: 32", "[24, 24, 24, 32, 20]", "[32, 32, 32, 48, 24]",
-		"context: 6", "context: 8, precision: fp8", "vocab_size: 19", "vocab_size: 32").Replace(lines) + "\ntarget: {arch: [sm_90a]}\n"
+		"context: 6", "context: 8, precision: fp8").Replace(lines) + "\ntarget: {arch: [sm_90a]}\n"
 	s, err := parser.Parse(name+".yaml", []byte(text))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)

@@ -23,7 +23,7 @@ var cpuKernels = map[string]string{
 }
 
 // cudaOnly are ops that passes write for GPUs alone.
-var cudaOnly = []string{"turn_amax", "amax", "quantize", "linear_fp8", "linear_dw_fp8", "head_loss_grad_fp8"}
+var cudaOnly = []string{"turn_amax", "amax", "quantize", "linear_fp8", "linear_dw_fp8"}
 
 // lower writes the kernel of every op. An op that the target has no kernel for is an error.
 func lower(f *ir.Func, o Options) (int, error) {

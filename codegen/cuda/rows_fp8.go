@@ -103,7 +103,6 @@ var fp8Rows = map[string]lowering{
 		}
 		e.product(op, p, args)
 	},
-	"head_loss_grad_fp8": func(e *emitter, op *ir.Op) { e.headLossFP8(op) },
 	"linear_dw_fp8": func(e *emitter, op *ir.Op) {
 		dy, x := op.Args[0], op.Args[1]
 		p := e.over(op, nil)

@@ -117,59 +117,47 @@ func (e *emitter) headLoss(op *ir.Op, grad bool) {
 	if grad {
 		losses, tile = op.Results[2], op.Results[3]
 	}
-	e.headTiles(op, losses, tile, func(from, rows int) { e.headTile(op, grad, from, rows, losses, tile) })
+	rows, each := losses.Type.Elems(), tile.Type.Rows()
+	if whole := rows / each; whole > 0 {
+		e.repeat(op, whole, func() { e.headTile(op, grad, 0, each, losses, tile) })
+	}
+	if rest := rows % each; rest > 0 {
+		e.headTile(op, grad, rows-rest, rest, losses, tile)
+	}
 	e.sumLosses(op, losses, op.Args[4])
 }
 
-// headTiles has body work on the rows of losses from on, so many at a time as the tile has; repeated, on those behind.
-func (e *emitter) headTiles(op *ir.Op, losses, tile *ir.Value, body func(from, rows int)) {
-	rows, each := losses.Type.Elems(), tile.Type.Rows()
-	if whole := rows / each; whole > 0 {
-		e.repeat(op, whole, func() { body(0, each) })
-	}
-	if rest := rows % each; rest > 0 {
-		body(rows-rest, rest)
-	}
-}
-
-// part is p from a row on, of rows that are so many bytes each; repeated, from so many rows further on.
-func (p param) part(from, rows, bytes int) param { return p.at(from * bytes).step(rows * bytes) }
-
-// headLogits multiplies the tile's logits, and says how to take their losses.
-func (e *emitter) headLogits(op *ir.Op, from, rows int, targets, losses, tile *ir.Value) crossEntropy {
-	x := op.Args[0]
+// headTile is the work on rows from on; repeated, on those behind.
+func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *ir.Value) {
+	x, targets := op.Args[0], op.Args[3]
 	vocab, cols, xStride := tile.Type.Cols(), x.Type.Cols(), e.stride(x)
+	move := func(p param, bytes int) param { return p.at(from * bytes).step(rows * bytes) }
+	xAt := move(e.in(op, 0, "x"), xStride*x.Type.DType.Bytes())
 	p := e.over(op, nil)
 	p.M, p.N, p.K, p.TransB, p.LDA, p.LDB, p.LDD = rows, vocab, cols, true, xStride, cols, e.stride(tile)
 	p.A, p.B, p.D = x.Type.DType, e.g.code.Element, tile.Type.DType
-	e.product(op, p, operands{d: e.written(tile, "logits"), a: e.in(op, 0, "x").part(from, rows, xStride*x.Type.DType.Bytes()), b: e.copied(op, 1, "w")})
-	return crossEntropy{
-		rows: rows, logits: tile, at: e.read(tile, "logits").moving(moved{bytes: rows * vocab * tile.Type.DType.Bytes()}),
-		targets: e.read(targets, "targets").part(from, rows, 4), losses: e.written(losses, "losses").part(from, rows, 4),
-		scale: op.Float("scale"), cap: op.Float("softcap"),
+	logits := e.read(tile, "logits").moving(moved{bytes: rows * vocab * tile.Type.DType.Bytes()})
+	e.product(op, p, operands{d: e.written(tile, "logits"), a: xAt, b: e.copied(op, 1, "w")})
+	c := crossEntropy{
+		rows: rows, logits: tile, at: logits, targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
+		scale: op.Float("scale"), cap: op.Float("softcap"), n: op.Args[4],
 	}
-}
-
-// headTile is the work on so many rows from one on.
-func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *ir.Value) {
-	x := op.Args[0]
-	vocab, cols, xStride := tile.Type.Cols(), x.Type.Cols(), e.stride(x)
-	c := e.headLogits(op, from, rows, op.Args[3], losses, tile)
 	if op.Args[2] != nil {
 		c.bias = e.weight(op, 2, "bias")
 	}
 	if !grad {
+		c.n = nil
 		e.crossEntropy(op, c)
 		return
 	}
-	c.n, c.d, c.to = op.Args[4], tile, e.written(tile, "d").moving(c.at.moved)
+	c.d, c.to = tile, e.written(tile, "d").moving(logits.moved)
 	e.crossEntropy(op, c)
 	dx := op.Results[1]
-	d := e.read(tile, "d").moving(c.at.moved)
-	p := e.over(op, nil)
+	d := e.read(tile, "d").moving(logits.moved)
+	p = e.over(op, nil)
 	p.M, p.N, p.K, p.TransA, p.LDA, p.LDB, p.LDC, p.LDD, p.Beta = vocab, cols, rows, true, e.stride(tile), xStride, cols, cols, 1
 	p.A, p.B, p.C, p.D = tile.Type.DType, x.Type.DType, ir.F32, ir.F32
-	e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: d, b: e.in(op, 0, "x").part(from, rows, xStride*x.Type.DType.Bytes()), c: e.grad(op, 0, "dw")})
+	e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: d, b: xAt, c: e.grad(op, 0, "dw")})
 	if op.Args[2] != nil {
 		e.biasGrad(op, tile, rows, d, e.grad(op, 1, "first"))
 	}
@@ -177,5 +165,5 @@ func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *i
 	p = e.over(op, nil)
 	p.M, p.N, p.K, p.LDA, p.LDB, p.LDD = rows, cols, vocab, e.stride(tile), cols, e.stride(dx)
 	p.A, p.B, p.D = tile.Type.DType, e.g.code.Element, dx.Type.DType
-	e.product(op, p, operands{d: e.written(dx, "dx").part(from, rows, e.stride(dx)*dx.Type.DType.Bytes()), a: d, b: e.copied(op, 1, "w")})
+	e.product(op, p, operands{d: move(e.written(dx, "dx"), e.stride(dx)*dx.Type.DType.Bytes()), a: d, b: e.copied(op, 1, "w")})
 }

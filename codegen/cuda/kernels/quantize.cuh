@@ -160,14 +160,14 @@ template <int Cols, int Width = quantize_side> struct TilePlace {
 
 // quantize_tile: q = v * inverse in 8 bits, t its transpose [columns, rows], y the values v themselves; the history's largest magnitude of now is
 // raised to that of v; sums [ceil(rows/128), columns] float get those of the tile's columns. piece(v, row, col) gives 16 values of a row: of
-// Halves halves of the columns those from col on, the same number of each. Bounded says that none is infinite.
+// Halves halves of the columns those from col on, the same number of each.
 // The tile has 128 rows and 128 columns, with two halves 64 of each, and passes through shared memory as bytes; a thread works on 16 values
 // at once, and reads two rows ahead. In shared memory the words of 16 rows are moved by 4 against those of the 16 before, and where there
 // are two halves those of each other row by half, so that neither rows nor columns meet in a bank.
 //   Config  rows, cols (of a half; both multiples of 16), vec (elements of an access to y), y_stride, e5m2 (or e4m3), has_q, has_t, has_y,
 //           has_sums, has_history, threads = 256
 //   shared: 16 KiB, and 4 for sums
-template <class C, int Halves, bool Bounded, class T, class F>
+template <class C, int Halves, class T, class F>
 __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> at, int rows, float inverse, uint8_t *q, uint8_t *t, T *y, float *sums, unsigned *history,
                                      F piece) {
     constexpr int side = quantize_side, words = side / 4, passes = 4, ahead = 2, lines = side / passes, warps = C::threads / warp_size;
@@ -225,14 +225,12 @@ __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> 
                         store(y + static_cast<size_t>(row) * C::y_stride + j / part * C::cols + col + j % part, some);
                     }
                 }
-                if constexpr (!Bounded) {
 #pragma unroll
-                    for (int i = 0; i < 16; i++) most = max_magnitude(most, v[k][i]);
-                }
+                for (int i = 0; i < 16; i++) most = max_magnitude(most, v[k][i]);
                 write(v[k], r);
             }
         }
-        if (!Bounded && !(most < infinity)) { // an infinity must not saturate: it becomes NaN
+        if (!(most < infinity)) { // an infinity must not saturate: it becomes NaN
 #pragma unroll 1
             for (int r = line; r < side && at.row + r < rows; r += lines) {
                 float v[16];
@@ -306,5 +304,5 @@ __device__ void quantize(int rows, uint8_t *q, uint8_t *t, float *scale, typenam
     const Scale s = scale_of<C::e5m2 ? 15 : 8>(most == 0 && amax != nullptr ? *amax : most);
     if (blockIdx.x == 0 && threadIdx.x == 0) *scale = s.by;
     const TilePlace<C::cols, quantize_side / halves> at(rows);
-    quantize_tile<C, halves, false>(at, rows, s.inverse, q, t, y, sums, history, [&](float (&v)[16], int row, int col) { source<C, 16 / halves>(v, row, col, x, x2, x3); });
+    quantize_tile<C, halves>(at, rows, s.inverse, q, t, y, sums, history, [&](float (&v)[16], int row, int col) { source<C, 16 / halves>(v, row, col, x, x2, x3); });
 }
