@@ -51,12 +51,13 @@ func (t *Tensor) withCols(n int) *Tensor {
 type State struct {
 	Weights, Grads, First, Second, Caches map[string]*Tensor
 
-	Amax map[int][2]float64 // by slot of a history: the largest magnitudes of the step before, and of this one
+	Amax  map[int][2]float64 // by slot of a history: the largest magnitudes of the step before, and of this one
+	Turns int                // steps that histories are of
 }
 
 // NewState returns an empty state.
 func NewState() *State {
-	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[int][2]float64{}}
+	return &State{map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[string]*Tensor{}, map[int][2]float64{}, 0}
 }
 
 // evaluator runs one function.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/tfc-dev/tfc/runtime/quant"
 )
 
 // EightBits are the element types of 8 bits, and the largest number of each: those of the OCP 8-bit floating point
@@ -76,13 +78,13 @@ func fp8Ops() []*OpDef {
 	}
 	return []*OpDef{
 		{
-			Kind: "turn_amax", Doc: "at the start of a step: the largest magnitudes that histories hold become those of the step before",
+			Kind: "turn_amax", Doc: "at the start of a step: the largest magnitudes that histories hold become those of the step before, where they are finite and not 0",
 			Attrs: need("int", "slots"),
 			Shape: func(op *Op) ([]Type, error) { return nil, nil },
 			FLOPs: noFLOPs, Eval: evalTurnAmax, NoGrad: true,
 		},
 		{
-			Kind: "amax", Doc: "the largest magnitude in a source (see Source), NaN where it has one; with a history twice that of the step before, where there was one",
+			Kind: "amax", Doc: "the largest magnitude in a source (see Source), NaN where it has one; with a history twice that of the step before, where there was one, and after the first three steps (MeasuredSteps) 0 where there never was",
 			Args: []string{"x", "x2?", "x3?"}, Results: []string{"amax"}, Attrs: sourceAttrs,
 			Shape: func(op *Op) ([]Type, error) {
 				_, err := sourceType(op, op.Args)
@@ -260,17 +262,30 @@ func (e *evaluator) slot(op *Op) int {
 	return 0
 }
 
+// MeasuredSteps is how many steps, of those that histories are of, measure what has none yet.
+const MeasuredSteps = quant.MeasuredSteps
+
+// usableAmax says whether a largest magnitude is one to scale by.
+func usableAmax(a float64) bool { return a > 0 && !math.IsInf(a, 0) }
+
 func evalTurnAmax(e *evaluator, op *Op, _ []*Tensor) []*Tensor {
 	for slot, h := range e.state.Amax {
-		e.state.Amax[slot] = [2]float64{h[1], 0}
+		if usableAmax(h[1]) {
+			h[0] = h[1]
+		}
+		e.state.Amax[slot] = [2]float64{h[0], 0}
 	}
+	e.state.Turns++
 	return nil
 }
 
 func evalAmax(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	most := 2 * e.state.Amax[e.slot(op)][0]
-	if !(most > 0) || math.IsInf(most, 0) {
-		most = largest(evalSource(op, in))
+	if !usableAmax(most) {
+		most = 0
+		if op.Int("history") == 0 || e.state.Turns <= MeasuredSteps {
+			most = largest(evalSource(op, in))
+		}
 	}
 	return one(&Tensor{Shape: []int{1}, Data: []float64{most}})
 }

@@ -136,11 +136,11 @@ func train(%x bf16[N,D] per micro, %start f32[1]) {
 		{[2]float64{1, 2}, 10}, // twice what the step before came to
 		{[2]float64{40, 7}, 4}, // grown beyond
 		{[2]float64{0, 0}, 80},
-		{[2]float64{0, 6}, 6}, // zeros before: what it is now
+		{[2]float64{0, 6}, 80}, // zeros are no measure
 		{[2]float64{1, math.NaN()}, 12},
-		{[2]float64{1, 9}, 9}, // what is not finite is no measure
+		{[2]float64{1, 9}, 12}, // nor is what is not finite
 		{[2]float64{1, math.Inf(-1)}, 18},
-		{[2]float64{1, 2}, 2},
+		{[2]float64{1, 2}, 18},
 	} {
 		x := ir.NewTensor(2, 2, 2)
 		x.Data[1], x.Data[6] = -step.x[0], step.x[1]
@@ -150,6 +150,22 @@ func train(%x bf16[N,D] per micro, %start f32[1]) {
 		}
 		if out[0].Data[0] != step.amax {
 			t.Errorf("step %d is scaled for %g, want %g", i, out[0].Data[0], step.amax)
+		}
+	}
+	for first, want := range map[int]float64{2: 7, 3: 7, 4: 0, 5: 0} { // steps that measure what has been zeros so far
+		state := ir.NewState()
+		for step := 1; step <= first; step++ {
+			x := ir.NewTensor(2, 2, 2)
+			if step == first {
+				x.Data[5] = 7
+			}
+			out, err := ir.Eval(f, map[string]*ir.Tensor{"x": x, "start": ir.NewTensor(1)}, state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if step == first && out[0].Data[0] != want {
+				t.Errorf("zeros until step %d are scaled for %g then, want %g", step, out[0].Data[0], want)
+			}
 		}
 	}
 }

@@ -46,10 +46,11 @@ type Rival struct {
 }
 
 // Group is launches that run Times times, one after another; their operands advance by Step bytes each time. Where On is set
-// they run on devices of that architecture only, where Off is set on all others.
+// they run on devices of that architecture only, where Off is set on all others; where Measures is set in the first MeasuredSteps steps only.
 type Group struct {
 	Times    int
 	On, Off  string
+	Measures bool
 	Launches []Launch
 }
 
@@ -115,6 +116,7 @@ type Operand struct {
 	Value  *Value // of a value, parameter or cache
 	Offset int    // bytes
 	Step   int    // bytes more each time its group runs
+	Found  bool   // null but in steps that run groups with Measures set
 	N      int
 	Name   string
 }

@@ -16,6 +16,7 @@ type emitter struct {
 	scratchUsed  int // of the op at hand
 	group        *ir.Group
 	on, off      string // of the groups at hand
+	measures     bool   // and whether they run in the first steps only
 	err          error
 }
 
@@ -73,10 +74,10 @@ func (e *emitter) add(op *ir.Op, l ir.Launch) {
 	}
 	stay(l)
 	groups := e.g.code.Launches[op]
-	if n := len(groups) - 1; n >= 0 && groups[n].Times == 1 && groups[n].On == e.on && groups[n].Off == e.off {
+	if n := len(groups) - 1; n >= 0 && groups[n].Times == 1 && groups[n].On == e.on && groups[n].Off == e.off && groups[n].Measures == e.measures {
 		groups[n].Launches = append(groups[n].Launches, l)
 	} else {
-		groups = append(groups, ir.Group{Times: 1, On: e.on, Off: e.off, Launches: []ir.Launch{l}})
+		groups = append(groups, ir.Group{Times: 1, On: e.on, Off: e.off, Measures: e.measures, Launches: []ir.Launch{l}})
 	}
 	e.g.code.Launches[op] = groups
 }

@@ -21,6 +21,8 @@ var fp8Rows = map[string]lowering{
 	"amax": func(e *emitter, op *ir.Op) {
 		most := e.out(op, 0, "most")
 		most.ctype = "unsigned *"
+		e.measures = op.Int("history") > 0
+		defer func() { e.measures = false }()
 		e.clear(op, most, 4)
 		s := e.source(op, op.Args)
 		history := e.history(op).constant()
@@ -50,7 +52,7 @@ var fp8Rows = map[string]lowering{
 			return
 		}
 		most := e.in(op, 1, "most")
-		most.ctype = "const unsigned *"
+		most.ctype, most.operand.Found = "const unsigned *", op.Int("history") > 0
 		const threads, side = 256, 128
 		width := side
 		if ir.Sources[s.of].Doubles {
@@ -66,7 +68,7 @@ var fp8Rows = map[string]lowering{
 				resident--
 			}
 		}
-		if s.of == "act_grad" || s.of == "glu_grad" {
+		if s.of == "act_grad" {
 			resident = 2
 		}
 		columns, parts := op.Results[0].Type.Cols(), (rows+side-1)/side

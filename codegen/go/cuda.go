@@ -487,17 +487,19 @@ func cut(groups []ir.Group, on, off string) (same, rest []ir.Group) {
 
 func (e *cudaEmitter) groups(b *jen.Group, op *ir.Op, groups []ir.Group) {
 	for _, gr := range groups {
-		if gr.Times == 1 {
+		body := func(b *jen.Group) {
 			for _, l := range gr.Launches {
 				e.launch(b, op, l)
 			}
-			continue
 		}
-		b.For(raw("i := range %d", gr.Times)).BlockFunc(func(b *jen.Group) {
-			for _, l := range gr.Launches {
-				e.launch(b, op, l)
-			}
-		})
+		switch {
+		case gr.Measures:
+			b.If(raw("r.Measures()")).BlockFunc(body)
+		case gr.Times == 1:
+			body(b)
+		default:
+			b.For(raw("i := range %d", gr.Times)).BlockFunc(body)
+		}
 	}
 }
 
@@ -675,6 +677,9 @@ func (e *cudaEmitter) operand(op *ir.Op, a ir.Operand) string {
 		s += fmt.Sprintf(".At(i * %d)", a.Step)
 	case a.Offset > 0:
 		s += fmt.Sprintf(".At(%d)", a.Offset)
+	}
+	if a.Found {
+		s = "r.Found(" + s + ")"
 	}
 	return s
 }

@@ -408,6 +408,57 @@ func TestAmax(t *testing.T) {
 	}
 }
 
+// TestMeasures: the first steps measure, and so do those behind histories of another program; those that go on with histories do not.
+func TestMeasures(t *testing.T) {
+	cudatest.New(t)
+	p := *program(t)
+	enqueue := p.Train.Enqueue
+	var captured []bool
+	p.Train.Enqueue = func(r *Run) Ptr {
+		if !r.dry {
+			captured = append(captured, r.Measures())
+		}
+		if (r.Found(r.Arena) != 0) != r.Measures() {
+			t.Error("what was found is there where nothing was, or the other way about")
+		}
+		return enqueue(r)
+	}
+	batch := make([]int32, 8)
+	for _, c := range []struct {
+		histories  int
+		from       int // the first step
+		amax       []uint32
+		measured   int // steps that do
+		wantGraphs []bool
+	}{
+		{0, 1, nil, 0, []bool{false}},
+		{3, 1, nil, 3, []bool{true, false}},
+		{3, 40, []uint32{1, 2, 3}, 0, []bool{false}},
+		{3, 2, []uint32{1, 2, 3}, 2, []bool{true, false}}, // as without the break
+		{3, 40, []uint32{1, 2}, 3, []bool{true, false}},
+		{3, 40, []uint32{0, 0, 0}, 3, []bool{true, false}},
+	} {
+		p.Histories, captured = c.histories, nil
+		tr, _ := newTrainer(t, &p)
+		if err := tr.SetAmax(c.amax); err != nil {
+			t.Fatal(err)
+		}
+		measured := 0
+		for i := range 5 {
+			if _, _, err := tr.Step(batch, batch, lm.StepParams{LR: 1, Step: c.from + i}); err != nil {
+				t.Fatal(err)
+			}
+			if tr.run.measures {
+				measured++
+			}
+		}
+		if measured != c.measured || !slices.Equal(captured, c.wantGraphs) {
+			t.Errorf("%d histories from step %d on, with %v: %d steps measured, want %d; the graphs are %v, want %v", c.histories, c.from, c.amax, measured, c.measured,
+				captured, c.wantGraphs)
+		}
+	}
+}
+
 // TestMomentsOnTheHost: a fresh trainer keeps no copies of gradients and moments, and takes those it is given.
 func TestMomentsOnTheHost(t *testing.T) {
 	cudatest.New(t)

@@ -8,12 +8,21 @@ import (
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/lm"
+	"github.com/tfc-dev/tfc/runtime/quant"
 )
 
 // ProfileStep implements lm.ProfiledTrainer.
 func (t *trainer) ProfileStep(tokens, targets []int32, p lm.StepParams, times int) (*lm.Profile, error) {
-	if _, _, err := t.Step(tokens, targets, p); err != nil { // which captures the step, and leaves it what it learns from
-		return nil, err
+	if t.p.Histories > 0 {
+		p.Step = max(p.Step, quant.MeasuredSteps+1)
+	}
+	for { // steps that measure come first; it is captured, and leaves the plain one what it learns from
+		if _, _, err := t.Step(tokens, targets, p); err != nil {
+			return nil, err
+		}
+		if !t.run.measures {
+			break
+		}
 	}
 	profile, err := t.run.profile(t.d.ctx, &t.p.Train, &ledger{}, t.train, edge{}, times)
 	if err != nil {

@@ -127,22 +127,34 @@ type Run struct {
 	Arena, Scratch                            Ptr
 	Weights, Copies, Gradients, First, Second Ptr   // as the weight table says: f32, and the copies in the program's element type
 	State                                     Ptr   // state.cuh
-	History                                   Ptr   // for each history two float32s: the largest magnitude of the step before, and of the step
+	History                                   Ptr   // for each history two float32s: the largest magnitude of the newest step before that has one, and of the step
 	Tokens, Targets, Positions, Slots         Ptr   // int32s
 	Logits, Options                           Ptr   // of Pick, for each row: VocabSize elements, and SampleOptions (sample.cuh)
 	Keys, Values                              []Ptr // the caches, by layer: [slots, MaxPositions, width]
 	Tables                                    []Ptr
 	Rows                                      int // of this call, where they are known only now
 
-	scalars Ptr
-	stream  *cuda.Stream
-	code    *code
-	dry     bool    // only prepare products
-	ledger  *ledger // lists the launches; nil: nobody asks
+	scalars  Ptr
+	measures bool // the step is one of the first
+	stream   *cuda.Stream
+	code     *code
+	dry      bool    // only prepare products
+	ledger   *ledger // lists the launches; nil: nobody asks
 }
 
 // On says whether the device is of an architecture, as sm_90a.
 func (r *Run) On(arch string) bool { return r.code.arch == arch }
+
+// Measures says whether the step finds the largest magnitudes of what has none of a step before: one of the first does.
+func (r *Run) Measures() bool { return r.measures }
+
+// Found is p in a step that Measures, and 0 in others.
+func (r *Run) Found(p Ptr) Ptr {
+	if r.measures {
+		return p
+	}
+	return 0
+}
 
 // lay has the run work on buffers by their names: those that training and generation both have.
 func (r *Run) lay(at map[string]Ptr) {

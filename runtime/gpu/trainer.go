@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/tfc-dev/tfc/runtime/cuda"
 	"github.com/tfc-dev/tfc/runtime/gpu/footprint"
 	"github.com/tfc-dev/tfc/runtime/lm"
+	"github.com/tfc-dev/tfc/runtime/quant"
 )
 
 // Of State in state.cuh each step gets the first stepBytes with its batch: the seed, the step and the learning rate.
@@ -30,7 +32,7 @@ const (
 // trainer is lm.Trainer on a device. Two steps can be under way: the batch of one crosses over, on a stream of its own and
 // to memory of its own, while the other one runs.
 //
-// There is one graph of a step, which reads its batch at fixed addresses; on its stream the batch is copied there first, within
+// There is one graph of a step, beside one of the first few where those measure (Run.Measures). It reads its batch at fixed addresses; on its stream the batch is copied there first, within
 // the device. That takes microseconds and is in order by itself, where a graph for each of the two batches would have to be
 // captured, and kept, twice.
 type trainer struct {
@@ -43,6 +45,8 @@ type trainer struct {
 	run    Run
 
 	train, eval *cuda.Graph
+	measuring   *cuda.Graph // of a step that measures; nil where none did
+	measured    int         // steps that did, since the histories had nothing
 
 	slots             [2]slot
 	started, finished int     // steps and evaluations; number n is in slot n%2
@@ -178,18 +182,29 @@ func (t *trainer) Start(tokens, targets []int32, p lm.StepParams) error {
 	if t.started-t.finished == len(t.slots) {
 		return errors.New("two steps are under way already: Finish comes first")
 	}
-	if t.train == nil {
-		var err error
-		if t.train, err = t.run.capture(&t.p.Train, nothing, nothing); err != nil {
-			return err
-		}
+	graph, err := t.graph(p.Step)
+	if err != nil {
+		return err
 	}
 	state := t.slots[t.started%len(t.slots)].input.Bytes()[t.stateAt():]
 	binary.LittleEndian.PutUint64(state, p.Seed)
 	binary.LittleEndian.PutUint32(state[8:], uint32(p.Step))
 	binary.LittleEndian.PutUint32(state[12:], math.Float32bits(p.LR))
 	t.fresh = false
-	return t.enqueue(t.train, tokens, targets, t.stateAt()+stepBytes)
+	return t.enqueue(graph, tokens, targets, t.stateAt()+stepBytes)
+}
+
+// graph returns that of an optimizer step, counted from 1.
+func (t *trainer) graph(n int) (_ *cuda.Graph, err error) {
+	graph := &t.train
+	if t.run.measures = t.p.Histories > 0 && (t.measured < quant.MeasuredSteps || n <= quant.MeasuredSteps); t.run.measures {
+		graph = &t.measuring
+		t.measured++
+	}
+	if *graph == nil {
+		*graph, err = t.run.capture(&t.p.Train, nothing, nothing)
+	}
+	return *graph, err
 }
 
 // Finish implements lm.Pipelined.
@@ -364,6 +379,9 @@ func (t *trainer) Amax() ([]uint32, error) {
 	amax := make([]uint32, t.p.Histories)
 	for i := range amax {
 		amax[i] = binary.LittleEndian.Uint32(pairs[footprint.HistoryBytes*i+4:])
+		if newest := math.Float32frombits(amax[i]); !(newest > 0) || math.IsInf(float64(newest), 0) { // as turn_amax has it
+			amax[i] = binary.LittleEndian.Uint32(pairs[footprint.HistoryBytes*i:])
+		}
 	}
 	return amax, nil
 }
@@ -372,6 +390,10 @@ func (t *trainer) Amax() ([]uint32, error) {
 func (t *trainer) SetAmax(amax []uint32) error {
 	if len(amax) != t.p.Histories || len(amax) == 0 {
 		return nil
+	}
+	t.measured = 0
+	if slices.ContainsFunc(amax, func(a uint32) bool { return a != 0 }) {
+		t.measured = quant.MeasuredSteps
 	}
 	var pairs []byte
 	for _, a := range amax {
@@ -416,7 +438,7 @@ func (t *trainer) Close() { t.close() }
 func (t *trainer) close() error {
 	t.drain()
 	var errs []error
-	for _, g := range []*cuda.Graph{t.train, t.eval} {
+	for _, g := range []*cuda.Graph{t.train, t.measuring, t.eval} {
 		if g != nil {
 			errs = append(errs, g.Close())
 		}

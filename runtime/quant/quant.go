@@ -12,6 +12,10 @@ import "math"
 // Group is how many consecutive weights of a row, or activations, share a scale. The last group of a row may be shorter.
 const Group = 32
 
+// MeasuredSteps is how many steps of a training in 8 bits measure what is quantised where no step before did. The first would do, but for
+// weights that start as zeros, whose products' gradients are zeros until the next.
+const MeasuredSteps = 3
+
 // Tiny is the magnitude below which a whole group counts as 0: its scale's inverse would not be finite.
 const Tiny = 0x1p-100
 

@@ -99,12 +99,14 @@ type call struct {
 	state   cuda.Ptr
 	history cuda.Ptr
 	scalars cuda.Ptr
-	slots   map[*ir.Value]int
-	tables  []cuda.Ptr
-	rows    int
-	kernels map[*ir.Kernel]cuda.Kernel
-	owned   []cuda.Ptr
-	err     error
+	// measures is whether groups with Measures set run.
+	measures bool
+	slots    map[*ir.Value]int
+	tables   []cuda.Ptr
+	rows     int
+	kernels  map[*ir.Kernel]cuda.Kernel
+	owned    []cuda.Ptr
+	err      error
 }
 
 // poison is what fills memory that nobody has written: NaN in every type.
@@ -122,13 +124,14 @@ func (d *Device) Run(f *ir.Func, cu *cudagen.Code, image *Image, in map[string]*
 			d.ctx.Free(p)
 		}
 	}()
+	c.measures = state.Turns < ir.MeasuredSteps
 	c.prepare(in, state)
 	if c.err != nil {
 		return nil, c.err
 	}
 	f.Walk(func(op *ir.Op) {
 		for _, g := range cu.Launches[op] {
-			if g.On != "" && g.On != d.Arch() || g.Off != "" && g.Off == d.Arch() {
+			if g.On != "" && g.On != d.Arch() || g.Off != "" && g.Off == d.Arch() || g.Measures && !c.measures {
 				continue
 			}
 			for i := range g.Times {
@@ -399,6 +402,9 @@ func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {
 	case ir.OperandRows:
 		return cuda.Ptr(c.rows)
 	case ir.OperandLayer, ir.OperandMicro:
+		return 0
+	}
+	if a.Found && !c.measures {
 		return 0
 	}
 	return p.At(a.Offset + i*a.Step)

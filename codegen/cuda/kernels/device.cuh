@@ -134,6 +134,13 @@ __device__ inline float reciprocal_fast(float x) {
     return y;
 }
 
+// max_magnitude is the larger of m, which is not negative, and |x|; NaN, with no sign, where one of them is.
+__device__ inline float max_magnitude(float m, float x) {
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(m), "f"(fabsf(x)));
+    return y;
+}
+
 // pack2 rounds two floats into a register, lo in the low half: a fragment of the tensor cores' operands.
 template <class T> __device__ inline uint32_t pack2(float lo, float hi);
 template <> __device__ inline uint32_t pack2<bf16>(float lo, float hi) {

@@ -87,6 +87,7 @@ inline float __fdividef(float x, float y) { return fabsf(y) > 0x1p126f && !isinf
 // exp2_fast flushes subnormal arguments and results to zero.
 inline float exp2_fast(float x) { return x < -126 ? 0.0f : exp2f(x); }
 inline float reciprocal_fast(float x) { return 1 / x; }
+inline float max_magnitude(float m, float x) { return isnan(m) || isnan(x) ? __builtin_nanf("") : fmaxf(m, fabsf(x)); }
 
 template <class T> inline constexpr T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline constexpr T max(T a, T b) { return a < b ? b : a; }
