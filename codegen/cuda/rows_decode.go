@@ -215,7 +215,7 @@ func smallLinear(e *emitter, op *ir.Op) {
 	vec, across, perBlock := e.vec(in, x), 0, 8
 	if vec == 8 && x.Type.DType != ir.F32 {
 		t := linearTile(rows, in, out)
-		k.body, k.threads = "small_linear_mma", 32*t.warpsM*t.warpsK
+		k.body, k.threads, k.waits = "small_linear_mma", 32*t.warpsM*t.warpsK, true
 		k.config = append(config, integer("m_tiles", t.mTiles), integer("halves", t.halves), integer("n_tiles", t.nTiles), integer("warps_m", t.warpsM), integer("warps_k", t.warpsK), integer("depth", t.depth))
 		across, perBlock = (out+t.outputs()-1)/t.outputs(), 8*t.nTiles
 	} else {

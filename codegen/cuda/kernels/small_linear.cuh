@@ -97,6 +97,7 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
     };
 #pragma unroll
     for (int s = 0; s < depth; s++) fetch_weights(s, s);
+    grid_wait(); // no kernel of a decode step writes weights: they come while the one before ends
 #pragma unroll
     for (int s = 0; s < depth; s++) fetch_input(s, s);
 
