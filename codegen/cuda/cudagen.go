@@ -191,9 +191,14 @@ func (g *generator) kernel(op *ir.Op, k *kernel, config []constant, dynamic bool
 		decls = append(decls, "int rows")
 		rows = "rows"
 	}
-	begin := "grid_release();\n    grid_wait();"
-	if k.waits {
-		begin = "grid_release();"
+	begin := "grid_release();"
+	if !k.waits {
+		for _, p := range k.params {
+			if dynamic && p.operand.Kind == ir.OperandWeight && p.moved.bytes <= 128*k.threads {
+				begin += fmt.Sprintf("\n    prefetch<%d>(%s);", p.moved.bytes, p.name)
+			}
+		}
+		begin += "\n    grid_wait();"
 	}
 	signature := fmt.Sprintf("(%s) {\n    %s\n    %s<Config>(%s);\n}\n", strings.Join(decls, ", "), begin, k.body, strings.Join(append([]string{rows}, names...), ", "))
 	key := body.String() + signature + fmt.Sprint(k.threads, k.blocks, k.shared)
