@@ -169,7 +169,11 @@ func (g *generator) table(t ir.RotaryTable) int {
 //
 //	struct Config { … };
 //
-//	extern "C" __global__ void __launch_bounds__(256) layernorm_attn_in(…) { … }
+//	extern "C" __global__ void __launch_bounds__(256) layernorm_attn_in(…) {
+//	    grid_release();
+//	    grid_wait();
+//	    layernorm<Config>(…);
+//	}
 func (g *generator) kernel(op *ir.Op, k *kernel, config []constant, dynamic bool) *ir.Kernel {
 	var body bytes.Buffer
 	fmt.Fprintf(&body, "#include %q\n\nstruct Config {\n", k.file)
@@ -187,7 +191,16 @@ func (g *generator) kernel(op *ir.Op, k *kernel, config []constant, dynamic bool
 		decls = append(decls, "int rows")
 		rows = "rows"
 	}
-	signature := fmt.Sprintf("(%s) {\n    %s<Config>(%s);\n}\n", strings.Join(decls, ", "), k.body, strings.Join(append([]string{rows}, names...), ", "))
+	begin := "grid_release();"
+	if !k.waits {
+		for _, p := range k.params {
+			if dynamic && p.operand.Kind == ir.OperandWeight && p.moved.bytes <= 128*k.threads {
+				begin += fmt.Sprintf("\n    prefetch<%d>(%s);", p.moved.bytes, p.name)
+			}
+		}
+		begin += "\n    grid_wait();"
+	}
+	signature := fmt.Sprintf("(%s) {\n    %s\n    %s<Config>(%s);\n}\n", strings.Join(decls, ", "), begin, k.body, strings.Join(append([]string{rows}, names...), ", "))
 	key := body.String() + signature + fmt.Sprint(k.threads, k.blocks, k.shared)
 	if old := g.byText[key]; old != nil {
 		return old

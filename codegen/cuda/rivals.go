@@ -29,7 +29,7 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 		if pairs {
 			panels = 2
 		}
-		k := kernel{file: "product_wgmma.cuh", body: "product_wgmma", arch: hopper, threads: 384, blocks: 1, shared: rivalShared(p, pairs, panels)}
+		k := kernel{file: "product_wgmma.cuh", body: "product_wgmma", arch: hopper, threads: 384, blocks: 1, shared: rivalShared(p, pairs, panels), waits: true}
 		for _, name := range []string{"a", "b", "d", "other"} {
 			k.params = append(k.params, param{ctype: "const __grid_constant__ TensorMap ", name: name})
 		}

@@ -117,9 +117,9 @@ const fewBlocks = 132
 
 // decodeAttention is attention of single rows.
 func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
-	body, t := "decode_attention", decodeTile(a)
+	body, early, t := "decode_attention", false, decodeTile(a)
 	if a.tensorCores {
-		body = "decode_attention_mma"
+		body, early = "decode_attention_mma", true
 	}
 	perRow := ir.Count{N: a.rows}
 	if _, dynamic := e.rows(a.q); dynamic {
@@ -141,7 +141,7 @@ func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
 		keys, values, e.in(op, 5, "positions"), e.in(op, 6, "slots"),
 	}
 	k.key = a.key()
-	k.threads, k.grid = 32*t.warps, [3]ir.Count{{N: t.splits}, {N: t.blocks}, perRow}
+	k.threads, k.grid, k.waits = 32*t.warps, [3]ir.Count{{N: t.splits}, {N: t.blocks}, perRow}, early
 	e.emit(op, k)
 	if t.splits == 1 {
 		return
@@ -215,7 +215,7 @@ func smallLinear(e *emitter, op *ir.Op) {
 	vec, across, perBlock := e.vec(in, x), 0, 8
 	if vec == 8 && x.Type.DType != ir.F32 {
 		t := linearTile(rows, in, out)
-		k.body, k.threads = "small_linear_mma", 32*t.warpsM*t.warpsK
+		k.body, k.threads, k.waits = "small_linear_mma", 32*t.warpsM*t.warpsK, true
 		k.config = append(config, integer("m_tiles", t.mTiles), integer("halves", t.halves), integer("n_tiles", t.nTiles), integer("warps_m", t.warpsM), integer("warps_k", t.warpsK), integer("depth", t.depth))
 		across, perBlock = (out+t.outputs()-1)/t.outputs(), 8*t.nTiles
 	} else {

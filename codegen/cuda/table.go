@@ -60,6 +60,7 @@ type kernel struct {
 	blocks  int    // that should fit a processor at once, for the compiler's share of registers; 0: as it sees fit
 	shared  int    // bytes of dynamic shared memory
 	share   int    // in the op's FLOPs, beside other kernels of the op that have one; 0: all where it moves most
+	waits   bool   // the body calls grid_wait itself
 	arch    string // the one architecture that the body is written for; "" where it runs on all
 	grid    [3]ir.Count
 	key     ir.Cost // of a kernel that attends to a cache: KeyBytes and KeyFLOPs

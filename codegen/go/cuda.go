@@ -144,6 +144,7 @@ func (c *cudaGenerator) program() *jen.File {
 		kernels = append(kernels, jen.Line(), jen.Values(kernelFields(k)...), jen.Op(","))
 	}
 	lines.add("Kernels", jen.Index().Add(gpu("Kernel")).Values(jen.Add(append(kernels, jen.Line())...)))
+	lines.add("Waits", jen.True())
 	for _, p := range c.products {
 		products = append(products, jen.Line(), jen.Values(productFields(p)...), jen.Op(","))
 	}

@@ -201,6 +201,7 @@ func (s *Stream) multiply(p *Prepared, o operands, alpha float32) {
 	}
 	s.note(&p.info)
 	s.captured++
+	s.behind = false
 	code, err := s.invoke(&p.blas.lib.matmul, 16)
 	if code != 0 {
 		err = p.blas.lib.check(&p.blas.lib.matmul, code)

@@ -26,9 +26,10 @@ type driver struct {
 	memGetInfo, memAlloc, memFree, memHostAlloc, memFreeHost                                 cfunc
 	memcpyHtoD, memcpyDtoH, memcpyHtoDAsync, memcpyDtoHAsync, memcpyDtoDAsync, memsetD8Async cfunc
 
-	moduleLoadData, moduleUnload, moduleGetFunction                    cfunc
-	funcGetAttribute, funcSetAttribute, funcGetParamInfo, launchKernel cfunc
-	tensorMapEncodeTiled                                               cfunc
+	moduleLoadData, moduleUnload, moduleGetFunction      cfunc
+	funcGetAttribute, funcSetAttribute, funcGetParamInfo cfunc
+	launchKernel, launchKernelEx                         cfunc
+	tensorMapEncodeTiled                                 cfunc
 
 	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent, streamBeginCapture, streamEndCapture cfunc
 	eventCreate, eventDestroy, eventRecord, eventRecordWithFlags, eventSynchronize, eventElapsedTime      cfunc
@@ -75,6 +76,7 @@ func (d *driver) functions() []symbol {
 		{to: &d.funcSetAttribute, names: []string{"cuFuncSetAttribute"}},
 		{to: &d.funcGetParamInfo, names: []string{"cuFuncGetParamInfo"}, optional: true}, // since 12.4
 		{to: &d.launchKernel, names: []string{"cuLaunchKernel"}},
+		{to: &d.launchKernelEx, names: []string{"cuLaunchKernelEx"}},
 		{to: &d.tensorMapEncodeTiled, names: []string{"cuTensorMapEncodeTiled"}, optional: true}, // where only cuBLASLt multiplies, nobody needs it
 		{to: &d.streamCreate, names: []string{"cuStreamCreate"}},
 		{to: &d.streamDestroy, names: []string{"cuStreamDestroy_v2"}},

@@ -33,7 +33,7 @@ func (s *Stream) Capture(f func()) (*Graph, error) {
 		s.err = s.blame(err, "Capture")
 		return nil, s.err
 	}
-	s.capturing, s.captured = true, 0
+	s.capturing, s.captured, s.behind = true, 0, false
 	graph, err := s.endCapture(f)
 	if s.err == nil && err != nil {
 		s.err = s.blame(err, "Capture")
@@ -63,7 +63,7 @@ func (s *Stream) Capture(f func()) (*Graph, error) {
 func (s *Stream) endCapture(f func()) (graph uintptr, err error) {
 	returned := false
 	defer func() {
-		s.capturing = false
+		s.capturing, s.behind = false, false
 		err = s.ctx.do(&s.ctx.drv.streamEndCapture, s.handle, uintptr(unsafe.Pointer(&graph)))
 		if !returned {
 			s.ctx.destroyGraph(graph)
@@ -101,7 +101,7 @@ func (s *Stream) Run(g *Graph) {
 	a := &s.scratch.args
 	a[0], a[1] = g.handle, s.handle
 	s.note(&g.info)
-	if err := s.call(&s.ctx.drv.graphLaunch, 2); err != nil {
+	if err := s.put(&s.ctx.drv.graphLaunch, 2); err != nil {
 		s.err = s.blame(err, "Run of a graph ("+g.info.About+")")
 	}
 }

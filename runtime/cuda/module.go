@@ -65,6 +65,7 @@ type KernelInfo struct {
 	Entry   string // the extern "C" function
 	Threads int    // of a block, in one dimension
 	Shared  int    // bytes of dynamic shared memory of a block
+	Waits   bool   // it waits for what is before it on the stream by itself (griddepcontrol.wait), and so may be started while that runs
 	About   string // op and place in the spec, for errors
 }
 

@@ -167,13 +167,5 @@ func (s *Stream) multiplyBy(r *Rival, p *Prepared, o operands) {
 		s.err = err
 		return
 	}
-	k := r.Kernel.info
-	s.scratch.args = [16]uintptr{
-		r.Kernel.handle, uintptr(blocks), 1, 1, uintptr(k.Threads), 1, 1, uintptr(k.Shared), s.handle, uintptr(unsafe.Pointer(&x.params)), 0,
-	}
-	s.note(k)
-	s.captured++
-	if err := s.call(&s.ctx.drv.launchKernel, 11); err != nil {
-		s.err = s.blame(err, describeLaunch(k, blocks, 1, 1))
-	}
+	s.launch(r.Kernel, blocks, 1, 1, uintptr(unsafe.Pointer(&x.params)))
 }

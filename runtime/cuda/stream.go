@@ -18,7 +18,8 @@ type Stream struct {
 	handle    uintptr
 	err       error
 	capturing bool
-	captured  int // launches since Capture began
+	captured  int  // launches since Capture began
+	behind    bool // a kernel: it is what was put on the stream last
 	scratch   *scratch
 
 	recent [8]*KernelInfo // what was launched last, a ring
@@ -36,7 +37,31 @@ type scratch struct {
 	algorithm   algorithm
 	alpha, beta float32
 	rival       rivalArgs
+	config      launchConfig
+	early       launchAttribute
 }
+
+// launchConfig is CUlaunchConfig.
+type launchConfig struct {
+	grid, block [3]uint32
+	shared      uint32
+	stream      uintptr
+	attributes  uintptr
+	count       uint32 // of attributes
+}
+
+// launchAttribute is CUlaunchAttribute.
+type launchAttribute struct {
+	id    uint64 // in its lower half
+	value [8]uint64
+}
+
+// launchEarly lets a kernel start while the one before it on the stream ends (CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION),
+// on devices from overlapMajor on.
+const (
+	launchEarly  = 6
+	overlapMajor = 9
+)
 
 // scratches keeps scratch memory that no stream uses. What was pinned once stays so and is used again.
 var scratches struct {
@@ -140,22 +165,41 @@ func (s *Stream) Launch(k Kernel, x, y, z int, args ...Arg) {
 		s.err = err
 		return
 	}
-	a := &s.scratch.args
 	copy(s.scratch.values[:], args)
-	*a = [16]uintptr{
-		k.handle,
-		uintptr(x), uintptr(y), uintptr(z),
-		uintptr(k.info.Threads), 1, 1,
-		uintptr(k.info.Shared),
-		s.handle,
-		uintptr(unsafe.Pointer(&s.scratch.params)),
-		0,
-	}
+	s.launch(k, x, y, z, uintptr(unsafe.Pointer(&s.scratch.params)))
+}
+
+// launch puts a launch that was checked on the stream, with parameters in the scratch memory. Behind a kernel, one that waits by itself
+// may start early; behind a copy or a product of cuBLASLt it may not, nor may these behind a kernel: they wait for all of it. In
+// a capture the same becomes edges of the graph.
+func (s *Stream) launch(k Kernel, x, y, z int, params uintptr) {
 	s.note(k.info)
 	s.captured++
-	if err := s.call(&s.ctx.drv.launchKernel, 11); err != nil {
+	q := s.scratch
+	f, n := &s.ctx.drv.launchKernel, 11
+	if s.behind && k.info.Waits && s.ctx.device.Major >= overlapMajor {
+		f, n = &s.ctx.drv.launchKernelEx, 4
+		q.early.id, q.early.value[0] = launchEarly, 1
+		q.config = launchConfig{
+			grid: [3]uint32{uint32(x), uint32(y), uint32(z)}, block: [3]uint32{uint32(k.info.Threads), 1, 1}, shared: uint32(k.info.Shared),
+			stream: s.handle, attributes: uintptr(unsafe.Pointer(&q.early)), count: 1,
+		}
+		q.args[0], q.args[1], q.args[2], q.args[3] = uintptr(unsafe.Pointer(&q.config)), k.handle, params, 0
+	} else {
+		q.args = [16]uintptr{
+			k.handle,
+			uintptr(x), uintptr(y), uintptr(z),
+			uintptr(k.info.Threads), 1, 1,
+			uintptr(k.info.Shared),
+			s.handle,
+			params,
+			0,
+		}
+	}
+	if err := s.call(f, n); err != nil {
 		s.err = s.blame(err, describeLaunch(k.info, x, y, z))
 	}
+	s.behind = true
 }
 
 func (s *Stream) checkLaunch(k Kernel, x, y, z, args int) error {
@@ -216,7 +260,7 @@ func (s *Stream) CopyOut(dst *Pinned, offset int, src Ptr, bytes int) {
 func (s *Stream) copy(f *cfunc, dst, src uintptr, bytes int) {
 	a := &s.scratch.args
 	a[0], a[1], a[2], a[3] = dst, src, uintptr(bytes), s.handle
-	if err := s.call(f, 4); err != nil {
+	if err := s.put(f, 4); err != nil {
 		s.err = s.blame(err, fmt.Sprintf("copy of %d bytes from %#x to %#x", bytes, src, dst))
 	}
 }
@@ -228,7 +272,7 @@ func (s *Stream) Zero(dst Ptr, bytes int) {
 	}
 	a := &s.scratch.args
 	a[0], a[1], a[2], a[3] = uintptr(dst), 0, uintptr(bytes), s.handle
-	if err := s.call(&s.ctx.drv.memsetD8Async, 4); err != nil {
+	if err := s.put(&s.ctx.drv.memsetD8Async, 4); err != nil {
 		s.err = s.blame(err, fmt.Sprintf("zeroing of %d bytes at %#x", bytes, uint64(dst)))
 	}
 }
@@ -248,7 +292,7 @@ func (s *Stream) Record(e *Event) {
 	}
 	a := &s.scratch.args
 	a[0], a[1] = e.handle, s.handle
-	if err := s.call(&s.ctx.drv.eventRecord, 2); err != nil {
+	if err := s.put(&s.ctx.drv.eventRecord, 2); err != nil {
 		s.err = s.blame(err, "Record")
 	}
 }
@@ -268,7 +312,7 @@ func (s *Stream) Mark(e *Event) {
 	}
 	a := &s.scratch.args
 	a[0], a[1], a[2] = e.handle, s.handle, recordExternal
-	if err := s.call(&s.ctx.drv.eventRecordWithFlags, 3); err != nil {
+	if err := s.put(&s.ctx.drv.eventRecordWithFlags, 3); err != nil {
 		s.err = s.blame(err, "Mark")
 	}
 }
@@ -280,7 +324,7 @@ func (s *Stream) Wait(e *Event) {
 	}
 	a := &s.scratch.args
 	a[0], a[1], a[2] = s.handle, e.handle, 0
-	if err := s.call(&s.ctx.drv.streamWaitEvent, 3); err != nil {
+	if err := s.put(&s.ctx.drv.streamWaitEvent, 3); err != nil {
 		s.err = s.blame(err, "Wait")
 	}
 }
@@ -313,6 +357,12 @@ func (s *Stream) call(f *cfunc, n int) error {
 		return err
 	}
 	return s.ctx.drv.check(f, code)
+}
+
+// put is call of what puts anything but a kernel on the stream.
+func (s *Stream) put(f *cfunc, n int) error {
+	s.behind = false
+	return s.call(f, n)
 }
 
 // invoke calls a function with the first n arguments in the scratch memory, the context being current, and returns its

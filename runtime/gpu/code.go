@@ -50,7 +50,7 @@ func (d *device) load(image []byte) error {
 		if module == nil {
 			return fmt.Errorf("the compiled kernels have no %s: the package is not of one build; run tfc build again", k.Entry)
 		}
-		loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About})
+		loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, Waits: d.program.Waits, About: k.About})
 		if err != nil {
 			return err
 		}

@@ -601,6 +601,51 @@ func TestStepAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestStepsAhead: the host puts a whole step on the device without waiting for anything, its batch by a stream of its own while the step
+// before it runs, and then waits for the older one alone.
+func TestStepsAhead(t *testing.T) {
+	fake := cudatest.New(t)
+	tr, _ := newTrainer(t, program(t))
+	batch := []int32{3, 1, 0, 0, 0, 0, 0, 0}
+	start := func(step int) {
+		t.Helper()
+		if err := tr.Start(batch, batch, lm.StepParams{Step: step}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish := func() {
+		t.Helper()
+		if _, _, err := tr.Finish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := func(do func()) (all string) {
+		fake.Record()
+		do()
+		for _, call := range fake.Calls() {
+			name, _, _ := strings.Cut(call, " ")
+			name, _, _ = strings.Cut(name, "(")
+			if strings.HasPrefix(name, "cu") && name != "cuCtxSetCurrent" {
+				all += " " + name
+			}
+		}
+		return all
+	}
+	start(1)
+	const enqueue = " cuMemcpyHtoDAsync_v2 cuEventRecord cuStreamWaitEvent cuMemcpyDtoDAsync_v2 cuGraphLaunch cuMemcpyDtoHAsync_v2 cuEventRecord"
+	if got := calls(func() { start(2) }); got != enqueue {
+		t.Errorf("a step behind another is put on the device by%s", got)
+	}
+	if got := calls(finish); got != " cuEventSynchronize" {
+		t.Errorf("a step is waited for by%s", got)
+	}
+	if got := calls(func() { start(3) }); got != enqueue {
+		t.Errorf("a step behind another is put on the device by%s", got)
+	}
+	finish()
+	finish()
+}
+
 // TestConversions: every value of 16 bits comes back, and what lies halfway between two goes to the even one.
 func TestConversions(t *testing.T) {
 	for _, d := range []DType{BF16, F16} {

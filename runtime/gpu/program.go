@@ -98,6 +98,7 @@ type Program struct {
 	CacheWidths                                    []int // elements of a key, all heads together, by layer
 	Histories                                      int   // of the largest magnitudes of what is quantised to 8 bits
 	Kernels                                        []Kernel
+	Waits                                          bool // the kernels wait by themselves for what is before them (grid_wait in device.cuh)
 	Products                                       []Product
 	Rivals                                         []Rival
 	Tables                                         []RotaryTable

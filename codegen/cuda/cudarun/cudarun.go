@@ -296,7 +296,7 @@ func (c *call) kernel(k *ir.Kernel) (cuda.Kernel, error) {
 	if module == nil {
 		return cuda.Kernel{}, fmt.Errorf("the image has no kernel %s", k.Entry)
 	}
-	loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, About: k.About})
+	loaded, err := module.Kernel(cuda.KernelInfo{Entry: k.Entry, Threads: k.Threads, Shared: k.Shared, Waits: true, About: k.About})
 	c.kernels[k] = loaded
 	return loaded, err
 }

@@ -120,6 +120,27 @@ template <int Threads> __device__ inline float block_max(float x, float *shared)
 
 #ifndef TFC_SIM
 
+// A grid may start while the one before it on its stream still runs (programmatic dependent launch, from sm_90 on). grid_release lets the
+// next one start, as far as there is room beside this one, once all blocks of this one have called it or ended. grid_wait waits until the
+// grid before has ended, and with it all earlier ones, and what they wrote can be read. Every thread calls it, before it writes to memory
+// and before it reads what a kernel of the same stream may write: the entry does, unless the body has work to do before.
+__device__ inline void grid_release() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void grid_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// prefetch has Bytes from p on, which no kernel before writes, brought to the second cache, by the first block.
+template <int Bytes> __device__ inline void prefetch(const void *p) {
+    const char *const line = static_cast<const char *>(p) + threadIdx.x * 128;
+    if (blockIdx.x == 0 && threadIdx.x * 128 < Bytes) asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+}
+
 // exp2_fast is 2^x to 2 units in the last place (ex2.approx.ftz); -infinity gives 0.
 __device__ inline float exp2_fast(float x) {
     float y;

@@ -57,6 +57,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         arrivals_ready();
     }
     __syncthreads();
+    grid_wait();
 
     if (group == 2) {
         registers_down<24>();

@@ -97,13 +97,13 @@ __device__ void small_linear_mma(int rows, typename C::T *y, const typename C::T
     };
 #pragma unroll
     for (int s = 0; s < depth; s++) fetch_weights(s, s);
-#pragma unroll
-    for (int s = 0; s < depth; s++) fetch_input(s, s);
-
     // What the end of the kernel needs from memory is on its way with the first weights.
     const int own_m = threadIdx.x % tile_m, own_n = threadIdx.x / tile_m, output = m0 + own_m;
     const bool mine = output < C::out;
     const float own_bias = bias && mine ? bias[output] : 0.0f, up_bias = C::glu && bias && mine ? bias[C::out + output] : 0.0f;
+    grid_wait(); // no kernel of a decode step writes weights: they come while the one before ends
+#pragma unroll
+    for (int s = 0; s < depth; s++) fetch_input(s, s);
     const auto residual_of = [&](int n) {
         return residual && mine && n < rows ? to_float(residual[static_cast<size_t>(n) * C::residual_stride + output]) : 0.0f;
     };

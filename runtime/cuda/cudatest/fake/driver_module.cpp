@@ -98,34 +98,65 @@ void check_pointers(const Launch &l, Fault &fault) {
     }
 }
 
-} // namespace
-
-API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   void *handle, void **arguments, void **extra) {
-    READY("name=%s grid=%u,%u,%u block=%u,%u,%u shared=%u", module::known(f) ? f->code.name.c_str() : "?", gx, gy, gz, bx, by, bz, shared);
-    if (!module::known(f)) return call(invalid_handle);
+// launch is what is left of a launch once its call is recorded.
+Result launch(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *handle,
+              void **arguments, void **extra) {
+    if (!module::known(f)) return invalid_handle;
     Stream *s = stream::find(handle);
-    if (s == nullptr) return call(invalid_handle);
+    if (s == nullptr) return invalid_handle;
     const tfc_sim::Entry &e = *f->code.entry;
-    if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535) return call(invalid_value);
-    if (bx == 0 || by == 0 || bz == 0 || bx > 1024 || by > 1024 || bz > 64 || uint64_t(bx) * by * bz > tfc_sim::max_threads) return call(invalid_value);
-    if (bx * by * bz > unsigned(e.bound)) return call(launch_out_of_resources);
-    if (shared > unsigned(f->most_dynamic)) return call(invalid_value);
-    if (extra != nullptr || (arguments == nullptr && e.count)) return call(invalid_value);
+    if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535) return invalid_value;
+    if (bx == 0 || by == 0 || bz == 0 || bx > 1024 || by > 1024 || bz > 64 || uint64_t(bx) * by * bz > tfc_sim::max_threads) return invalid_value;
+    if (bx * by * bz > unsigned(e.bound)) return launch_out_of_resources;
+    if (shared > unsigned(f->most_dynamic)) return invalid_value;
+    if (extra != nullptr || (arguments == nullptr && e.count)) return invalid_value;
     const auto l = std::make_shared<Launch>(Launch{&f->code, {gx, gy, gz}, {bx, by, bz}, shared, {}});
     for (int i = 0; i < e.count; i++) {
         const size_t at = l->data.size();
         l->data.resize(at + tfc_sim::room(e.sizes[i]));
         memcpy(l->data.data() + at, arguments[i], e.sizes[i] & 0x7fff);
     }
-    return call(stream::enqueue(s, f->code.name, [f, l](Fault &fault) {
+    return stream::enqueue(s, f->code.name, [f, l](Fault &fault) {
         if (!module::known(f)) { // a graph can outlive it
             fault = {invalid_handle, "the kernel's module has been unloaded"};
             return;
         }
         check_pointers(*l, fault);
         if (fault.result == success) simulator::run(*l, fault);
-    }));
+    });
+}
+
+const char *name(const Function *f) { return module::known(f) ? f->code.name.c_str() : "?"; }
+
+} // namespace
+
+API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *handle, void **arguments, void **extra) {
+    READY("name=%s grid=%u,%u,%u block=%u,%u,%u shared=%u", name(f), gx, gy, gz, bx, by, bz, shared);
+    return call(launch(f, gx, gy, gz, bx, by, bz, shared, handle, arguments, extra));
+}
+
+// LaunchConfig is CUlaunchConfig, and LaunchAttribute CUlaunchAttribute.
+struct LaunchAttribute {
+    int id, padding;
+    int value[16];
+};
+struct LaunchConfig {
+    unsigned grid[3], block[3], shared;
+    void *stream;
+    const LaunchAttribute *attributes;
+    unsigned count;
+};
+
+// cuLaunchKernelEx knows one attribute, programmatic stream serialization, which changes nothing here: a kernel runs when all before it
+// have.
+API cuLaunchKernelEx(const LaunchConfig *c, Function *f, void **arguments, void **extra) {
+    bool early = false;
+    for (unsigned i = 0; c && i < c->count; i++) early = early || (c->attributes[i].id == 6 && c->attributes[i].value[0] != 0);
+    READY("name=%s%s", name(f), early ? " early" : "");
+    if (c == nullptr || c->count > 1 || (c->count == 1 && c->attributes[0].id != 6)) return call(invalid_value);
+    if (early && settings.major < 9) return call(not_supported);
+    return call(launch(f, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, c->stream, arguments, extra));
 }
 
 // cuTensorMapEncodeTiled describes matrices of 16 bits in tiles of 64 swizzled columns, which is what kernels here use.
