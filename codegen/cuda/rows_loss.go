@@ -76,11 +76,7 @@ func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 // crossEntropyTile chooses a block's threads, and how many columns it keeps: a whole row where that leaves room for other
 // blocks; of longer ones so much that the rest of the rows at work at one time stays in the level 2 cache.
 func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
-	most := 160 << 10 // bytes of shared memory that a block of Hopper can have and more
-	if !slices.Equal(e.g.Archs, []string{hopper}) {
-		most = 96 << 10 // code for sm_80 runs on sm_86 and sm_89, too, whose blocks have 99 KiB
-	}
-	kept = min(t.Cols(), most/t.DType.Bytes()-2*vec)
+	kept = min(t.Cols(), e.blockShared()/t.DType.Bytes()-2*vec)
 	switch {
 	case t.Cols() <= 16384:
 		return 256, kept
@@ -88,6 +84,14 @@ func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
 		return 512, kept
 	}
 	return 1024, kept
+}
+
+// blockShared is how many bytes of shared memory a block can have on all GPUs that the program is for.
+func (e *emitter) blockShared() int {
+	if slices.Equal(e.g.Archs, []string{hopper}) {
+		return 160 << 10 // and more
+	}
+	return 96 << 10 // code for sm_80 runs on sm_86 and sm_89, too, whose blocks have 99 KiB
 }
 
 func keptBytes(kept, vec int, d ir.DType) int {

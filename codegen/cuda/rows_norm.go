@@ -66,9 +66,16 @@ func team(group, vec, largest int) int {
 	return n
 }
 
-// normConfig are the fields that all norms have, the threads of a block, and how many groups it has at a time.
-func (e *emitter) normConfig(op *ir.Op, x *ir.Value, vec, largest int) (config []constant, threads, perBlock, group int) {
-	group = x.Type.Cols()
+// normBlock is how a block of a norm takes its groups.
+type normBlock struct {
+	config        []constant // the fields that all norms have
+	threads       int
+	groups, group int // at a time; columns of each
+	held, access  int // elements of a group that a thread has; bytes of an access
+}
+
+func (e *emitter) normBlock(op *ir.Op, x *ir.Value, vec, largest int) normBlock {
+	group := x.Type.Cols()
 	if g := op.Int("group"); g > 0 {
 		group = g
 	}
@@ -79,36 +86,55 @@ func (e *emitter) normConfig(op *ir.Op, x *ir.Value, vec, largest int) (config [
 		vec /= 2
 	}
 	size := team(group, vec, largest)
-	threads = 128
+	threads := 128
 	if size > 32 {
 		threads = size // a large team is a block
 	}
-	return []constant{
+	config := []constant{
 		typ("T", x.Type.DType), integer("cols", x.Type.Cols()), integer("group", group), integer("vec", vec),
 		integer("team", size), integer("threads", threads), number("eps", op.Float("eps")), number("offset", op.Float("offset")),
-	}, threads, threads / size, group
+	}
+	return normBlock{config: config, threads: threads, groups: threads / size, group: group, held: (group + size*vec - 1) / (size * vec) * vec, access: vec * x.Type.DType.Bytes()}
 }
 
 func (e *emitter) norm(op *ir.Op, x, y, stats *ir.Value, bias bool, params []param, s strides) {
-	config, threads, perBlock, group := e.normConfig(op, x, e.vec(x.Type.Cols(), s.values()...), 1024)
-	config = append(config, boolean("bias", bias), boolean("stats", e.has(stats)))
+	b := e.normBlock(op, x, e.vec(x.Type.Cols(), s.values()...), 1024)
+	config := append(b.config, boolean("bias", bias), boolean("stats", e.has(stats)))
 	config = append(config, e.strides(s, "sum", "y", "a", "b", "x")...)
-	groups := x.Type.Cols() / group
-	grid := e.grid(x, perBlock, groups)
-	if perBlock%groups == 0 {
-		grid = e.perRows(x, perBlock/groups)
+	groups := x.Type.Cols() / b.group
+	grid := e.grid(x, b.groups, groups)
+	if b.groups%groups == 0 {
+		grid = e.perRows(x, b.groups/groups)
 	}
-	e.emit(op, kernel{file: "norm.cuh", body: op.Kind, rows: x, config: config, params: params, threads: threads, grid: grid})
+	e.emit(op, kernel{file: "norm.cuh", body: op.Kind, rows: x, config: config, params: params, threads: b.threads, grid: grid})
 }
 
-// partThreads is how many threads work at once on sums over rows: 512 for each processor of the largest GPUs, which keeps
-// their memory busy and has room for the registers of the sums.
-const partThreads = 132 * 512
+// partProcessors is how many processors sums over rows are taken by: those of the largest GPUs. It is a constant, never the
+// device's, so that sums have one order.
+const partProcessors = 132
 
-// parts is how many parts sums over so many items are taken in, each by a block of so many threads that does per of them at
-// a time. It depends on the program alone, never on the device, so that sums have one order.
-func parts(items, per, threads int) int {
-	return max(1, min(partThreads/threads, (items+4*per-1)/(4*per)))
+// partThreads is how many threads work at once on sums over rows: 512 a processor keep its memory busy.
+const partThreads = partProcessors * 512
+
+// parts is how many parts sums over so many items are taken in, each by a block that does per of them at a time, of which a
+// processor has so many at once.
+func parts(items, per, blocks int) int {
+	return max(1, min(partProcessors*blocks, (items+4*per-1)/(4*per)))
+}
+
+// normGradRoom says how many blocks of a norm's gradient share a processor, which has registers for their sums, and how many groups of a
+// team each has in shared memory, where a thread holds so many bytes of a group: two or three keep memory busy, and none are where
+// they do not fit.
+func (e *emitter) normGradRoom(threads, bytes int) (together, stages int) {
+	together = max(1, 512/threads)
+	if bytes > 144 {
+		together = max(1, 256/threads)
+	}
+	stages = min(3, min(e.blockShared(), 160<<10/together)/(bytes*threads))
+	if stages < 2 {
+		stages = 0
+	}
+	return together, stages
 }
 
 func (e *emitter) normGrad(op *ir.Op) {
@@ -118,25 +144,33 @@ func (e *emitter) normGrad(op *ir.Op) {
 	if residual != nil {
 		s["residual"] = residual
 	}
-	config, threads, perBlock, group := e.normConfig(op, x, e.vec(x.Type.Cols(), s.values()...), 512)
+	b := e.normBlock(op, x, e.vec(x.Type.Cols(), s.values()...), 512)
 	bias := len(op.Into) > 1 && op.Into[1] != nil
 	gradients := 1
 	if bias {
 		gradients = 2
 	}
 	rows, _ := e.rows(x)
-	n := parts(rows*x.Type.Cols()/group, perBlock, threads)
-	config = append(config, boolean("bias", bias), boolean("residual", residual != nil), integer("parts", n))
+	held := 2 * b.held * x.Type.DType.Bytes() // bytes of a group, a thread
+	if residual != nil {
+		held = 3 * b.held * x.Type.DType.Bytes()
+	}
+	together, stages := e.normGradRoom(b.threads, held)
+	if b.access != 16 { // copies to shared memory are of 16 bytes
+		stages = 0
+	}
+	n := parts(rows*x.Type.Cols()/b.group, b.groups, together)
+	config := append(b.config, boolean("bias", bias), boolean("residual", residual != nil), integer("parts", n), integer("stages", stages))
 	config = append(config, e.strides(s, "dx", "dy", "x", "residual")...)
 	if residual == nil {
 		config = append(config, integer("residual_stride", 0))
 	}
-	partial := e.scratch("float *", "partial", 4*n*gradients*group)
+	partial := e.scratch("float *", "partial", 4*n*gradients*b.group)
 	e.emit(op, kernel{
-		file: "norm.cuh", body: op.Kind, rows: x, config: config, threads: threads, grid: blocks(n),
+		file: "norm.cuh", body: op.Kind, rows: x, config: config, threads: b.threads, blocks: together, shared: stages * b.threads * held, grid: blocks(n),
 		params: []param{e.out(op, 0, "dx"), partial, e.in(op, 0, "dy"), e.in(op, 1, "x"), e.weight(op, 2, "w"), e.in(op, 3, "stats"), e.in(op, 4, "residual")},
 	})
-	e.addPartials(op, partial, n, gradients, group, e.grad(op, 0, "first"), e.grad(op, 1, "second"))
+	e.addPartials(op, partial, n, gradients, b.group, e.grad(op, 0, "first"), e.grad(op, 1, "second"))
 }
 
 // addPartials adds the sums of parts to gradients of cols floats.

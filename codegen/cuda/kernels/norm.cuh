@@ -153,11 +153,47 @@ __device__ void add_rmsnorm(int rows, typename C::T *sum, typename C::T *y, floa
     normalise<C, false, true, typename C::T>(rows, sum, y, stats, a, b, w, nullptr);
 }
 
-// widen converts an access as it lies in memory.
-template <class T, int N> __device__ inline void widen(float (&out)[N], const Pack<T, N> &in) {
+// NormOperands is what a thread reads of its groups for their gradients: dy, x and the residual, of which stages-1 groups' accesses are on
+// their way into shared memory while it works on one. They are this thread's alone, so only it waits for them. Without stages it
+// reads from memory, and what it needs again from the cache.
+template <class C, class T> struct NormOperands {
+    using Team = ::Team<C>;
+    static constexpr int vec = C::vec, per = Team::per, count = C::residual ? 3 : 2; // count: operands
+    static_assert(C::stages == 0 || (C::stages > 1 && sizeof(T) * vec == 16), "copies are of 16 bytes");
+
+    const T *const dy, *const x, *const residual;
+    T *const ring; // [stages, count, per, threads] accesses
+    int slot, row, column; // of the group at hand
+
+    __device__ const T *dy_at(int i) const { return dy + static_cast<size_t>(row) * C::dy_stride + column + Team::column(i); }
+    __device__ const T *x_at(int i) const { return x + static_cast<size_t>(row) * C::x_stride + column + Team::column(i); }
+    __device__ const T *residual_at(int i) const { return residual + static_cast<size_t>(row) * C::residual_stride + column + Team::column(i); }
+    __device__ T *place(int operand, int i) const { return ring + (((slot * count + operand) * per + i) * C::threads + threadIdx.x) * vec; }
+
+    __device__ void move(int to_slot, int item) {
+        slot = to_slot;
+        row = item / Team::groups;
+        column = item % Team::groups * C::group;
+    }
+    // send starts the copies of a group.
+    __device__ void send() const {
 #pragma unroll
-    for (int i = 0; i < N; i++) out[i] = to_float(in.v[i]);
-}
+        for (int i = 0; i < per; i++) {
+            if (Team::has(i)) {
+                copy_async(place(0, i), dy_at(i), true);
+                copy_async(place(1, i), x_at(i), true);
+                if constexpr (C::residual) copy_async(place(2, i), residual_at(i), true);
+            }
+        }
+    }
+    // get is access i of an operand of the group at hand.
+    template <int Operand> __device__ void get(float (&out)[vec], int i) const {
+        if constexpr (C::stages > 0)
+            load(out, place(Operand, i));
+        else
+            load(out, Operand == 0 ? dy_at(i) : Operand == 1 ? x_at(i) : residual_at(i));
+    }
+};
 
 // normalise_grad does the work of both gradients. With h = (x-mean)*rstd and e = dy*(offset+w),
 // dx = residual + rstd*(e - mean(e) - h*mean(e*h)), RMSNorm without mean(e); dw = sum of dy*h, db = sum of dy.
@@ -167,11 +203,11 @@ template <class T, int N> __device__ inline void widen(float (&out)[N], const Pa
 template <class C, bool Centred, class T>
 __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *dy, const T *x, const float *w, const float *stats, const T *residual) {
     using Team = ::Team<C>;
-    constexpr int vec = C::vec, per = Team::per;
+    constexpr int vec = C::vec, per = Team::per, numbers = Centred ? 2 : 1; // of stats, a group
     constexpr bool bias = Centred && C::bias;
-    constexpr bool keep = per * vec <= 16; // operands stay in registers between the sums and dx; else the cache has them
+    SHARED_DYNAMIC(ring);
     __shared__ float shared[2 * Team::warps];
-    const int team = threadIdx.x / C::team, items = rows * Team::groups;
+    const int items = rows * Team::groups, step = C::parts * Team::count;
 
     float dw[per][vec], db[bias ? per : 1][vec];
 #pragma unroll
@@ -179,52 +215,51 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
 #pragma unroll
         for (int j = 0; j < vec; j++) dw[i][j] = db[bias ? i : 0][j] = 0;
     }
-    for (int first = blockIdx.x * Team::count; first < items; first += C::parts * Team::count) {
-        const int item = first + team;
-        const bool live = item < items;
-        const int row = live ? item / Team::groups : 0, group = live ? item % Team::groups * C::group : 0;
-        const T *dy_row = dy + static_cast<size_t>(row) * C::dy_stride + group;
-        const T *x_row = x + static_cast<size_t>(row) * C::x_stride + group;
-        Pack<T, vec> dys[keep ? per : 1], xs[keep ? per : 1], rs[C::residual && keep ? per : 1];
-        if constexpr (keep) {
+    NormOperands<C, T> at{dy, x, residual, reinterpret_cast<T *>(ring)};
+    int item = blockIdx.x * Team::count + threadIdx.x / C::team, slot = 0;
+    if constexpr (C::stages > 0) {
+#pragma unroll 1
+        for (int s = 0; s < C::stages - 1; s++) {
+            at.move(s, item + s * step);
+            if (item + s * step < items) at.send();
+            copy_async_commit();
+        }
+    }
+    float next[numbers] = {}; // of stats
+    if (item < items) load(next, stats + numbers * item);
+#pragma unroll 1
+    for (int first = blockIdx.x * Team::count; first < items; first += step, item += step) {
+        const bool live = item < items; // the others only take part in sums
+        if constexpr (C::stages > 0) {
+            copy_async_wait<C::stages - 2>();
+            const int later = item + (C::stages - 1) * step;
+            at.move(slot == 0 ? C::stages - 1 : slot - 1, later);
+            if (later < items) at.send();
+            copy_async_commit();
+        }
+        at.move(slot, live ? item : 0);
+        slot = slot == C::stages - 1 ? 0 : slot + 1;
+        const float mean = Centred ? next[0] : 0, rstd = next[numbers - 1];
+        if (item + step < items) load(next, stats + numbers * (item + step));
+        const auto normalised = [&](float(&h)[vec], int i) {
+            at.template get<1>(h, i);
 #pragma unroll
-            for (int i = 0; i < per; i++) { // all loads of a group are on their way together
-                if (live && Team::has(i)) {
-                    dys[i] = *reinterpret_cast<const Pack<T, vec> *>(dy_row + Team::column(i));
-                    xs[i] = *reinterpret_cast<const Pack<T, vec> *>(x_row + Team::column(i));
-                    if constexpr (C::residual)
-                        rs[i] = *reinterpret_cast<const Pack<T, vec> *>(residual + static_cast<size_t>(row) * C::residual_stride + group + Team::column(i));
-                }
-            }
-        }
-        float mean = 0, rstd = 0;
-        if (live) {
-            if constexpr (Centred) {
-                mean = stats[2 * item];
-                rstd = stats[2 * item + 1];
-            } else {
-                rstd = stats[item];
-            }
-        }
+            for (int j = 0; j < vec; j++) h[j] = (h[j] - mean) * rstd;
+        };
         float sums[Centred ? 2 : 1] = {}; // of e*h, and of e
 #pragma unroll
         for (int i = 0; i < per; i++) {
             if (live && Team::has(i)) {
-                float d[vec], v[vec], g[vec];
-                if constexpr (keep) {
-                    widen(d, dys[i]);
-                    widen(v, xs[i]);
-                } else {
-                    load(d, dy_row + Team::column(i));
-                    load(v, x_row + Team::column(i));
-                }
+                float d[vec], h[vec], g[vec];
+                at.template get<0>(d, i);
+                normalised(h, i);
                 load(g, w + Team::column(i));
 #pragma unroll
                 for (int j = 0; j < vec; j++) {
-                    const float h = (v[j] - mean) * rstd, e = d[j] * (C::offset + g[j]);
-                    sums[0] += e * h;
+                    const float e = d[j] * (C::offset + g[j]);
+                    sums[0] += e * h[j];
                     if constexpr (Centred) sums[1] += e;
-                    dw[i][j] += d[j] * h;
+                    dw[i][j] += d[j] * h[j];
                     if constexpr (bias) db[i][j] += d[j];
                 }
             }
@@ -237,29 +272,18 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
 #pragma unroll
         for (int i = 0; i < per; i++) {
             if (Team::has(i)) {
-                float d[vec], v[vec], g[vec];
-                if constexpr (keep) {
-                    widen(d, dys[i]);
-                    widen(v, xs[i]);
-                } else {
-                    load(d, dy_row + Team::column(i));
-                    load(v, x_row + Team::column(i));
-                }
+                float d[vec], h[vec], g[vec];
+                at.template get<0>(d, i);
+                normalised(h, i);
                 load(g, w + Team::column(i));
 #pragma unroll
-                for (int j = 0; j < vec; j++) {
-                    const float h = (v[j] - mean) * rstd;
-                    v[j] = rstd * (d[j] * (C::offset + g[j]) - mean_e - h * mean_eh);
-                }
+                for (int j = 0; j < vec; j++) d[j] = rstd * (d[j] * (C::offset + g[j]) - mean_e - h[j] * mean_eh);
                 if constexpr (C::residual) {
-                    if constexpr (keep)
-                        widen(g, rs[i]);
-                    else
-                        load(g, residual + static_cast<size_t>(row) * C::residual_stride + group + Team::column(i));
+                    at.template get<2>(g, i);
 #pragma unroll
-                    for (int j = 0; j < vec; j++) v[j] += g[j];
+                    for (int j = 0; j < vec; j++) d[j] += g[j];
                 }
-                store(dx + static_cast<size_t>(row) * C::dx_stride + group + Team::column(i), v);
+                store(dx + static_cast<size_t>(at.row) * C::dx_stride + at.column + Team::column(i), d);
             }
         }
     }
@@ -274,8 +298,10 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
             }
         }
     } else {
-        // Teams of a warp by shuffles, then one warp after another in shared memory.
-        __shared__ float totals[(bias ? 2 : 1) * C::group];
+        // Teams of a warp by shuffles, then one warp after another in shared memory: of element j of access i a stretch for the team's
+        // threads, so that these meet different banks.
+        constexpr int stretch = C::team + 1, all = per * vec * stretch;
+        __shared__ float totals[(bias ? 2 : 1) * all];
         constexpr int warps = C::threads / warp_size;
 #pragma unroll
         for (int i = 0; i < per; i++) {
@@ -295,26 +321,30 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
                     if (Team::has(i)) {
 #pragma unroll
                         for (int j = 0; j < vec; j++) {
-                            float *s = &totals[Team::column(i) + j];
+                            float *s = &totals[(i * vec + j) * stretch + lane_index()];
                             s[0] = turn == 0 ? dw[i][j] : s[0] + dw[i][j];
-                            if constexpr (bias) s[C::group] = turn == 0 ? db[i][j] : s[C::group] + db[i][j];
+                            if constexpr (bias) s[all] = turn == 0 ? db[i][j] : s[all] + db[i][j];
                         }
                     }
                 }
             }
             __syncthreads();
         }
-        for (int i = threadIdx.x; i < (bias ? 2 : 1) * C::group; i += C::threads) out[i] = totals[i];
+        for (int c = threadIdx.x; c < C::group; c += C::threads) {
+            const float *s = &totals[(c / (C::team * vec) * vec + c % vec) * stretch + c / vec % C::team];
+            out[c] = s[0];
+            if constexpr (bias) out[C::group + c] = s[all];
+        }
     }
 }
 
 // layernorm_grad: dx = residual + the gradient of layernorm, from dy, x and the stats that layernorm wrote; the parts' sums
 // of the gradients of w and b go to partial [parts, 1 or 2 (with bias), group] float, for add_partials (reduce.cuh). dx may
 // be residual, dy or x.
-//   Config  bias (whether there is b), residual (whether there is one), parts, dx_stride, dy_stride, x_stride,
-//           residual_stride
+//   Config  bias (whether there is b), residual (whether there is one), parts, stages (groups of a team in shared memory; 0: none),
+//           dx_stride, dy_stride, x_stride, residual_stride
 //   grid    x: parts, which fixes the order of the sums
-//   shared  2*group floats at most, for teams of up to 32 threads
+//   shared  stages accesses of each operand and thread; some 2*group floats at most, for teams of up to 32 threads
 //   bytes   dy, x, residual and dx once, partial
 template <class C>
 __device__ void layernorm_grad(int rows, typename C::T *dx, float *partial, const typename C::T *dy, const typename C::T *x, const float *w, const float *stats,
