@@ -30,6 +30,10 @@ func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 		// Rows that run across the panels are taken a few at a time through all full panels, so that a line is read once.
 		full := n / p.width * p.width
 		for step := 0; step < whole; step += copySteps {
+			if p.copyMany != nil && full > 0 {
+				p.copyMany(full/p.width, copySteps, &o.mat.Data[o.at(i0, l0+step*p.pair)], o.mat.Stride*4, &dst[step*p.width], steps*p.width*4)
+				continue
+			}
 			for at := 0; at < full; at += p.width {
 				p.copy(copySteps, &o.mat.Data[o.at(i0+at, l0+step*p.pair)], o.mat.Stride*4, &dst[at*steps+step*p.width])
 			}

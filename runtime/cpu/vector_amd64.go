@@ -388,6 +388,12 @@ func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, 
 // transposeBAVX512 transposes up to 16 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
+// copyPanelsAAVX2 copies 6 floats a step, for k steps, 1 at least, into each of so many panels, dstStride bytes apart; ld and dstStride count bytes.
+func copyPanelsAAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+
+// copyPanelsBAVX2 copies 16 floats a step, for k steps, 1 at least, into each of so many panels, dstStride bytes apart; ld and dstStride count bytes.
+func copyPanelsBAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+
 // transposeAAVX2 transposes up to 6 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 

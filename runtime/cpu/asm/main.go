@@ -63,6 +63,8 @@ func main() {
 	multiplyAddsBF16()
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
+	copyPanels("copyPanelsA", avx2.mr)
+	copyPanels("copyPanelsB", avx2.nr)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
 	narrow()
