@@ -292,19 +292,22 @@ func (v isa) narrowBF16(rows int) {
 		}
 		high = v.load(bitsOf(0xffff0000))
 	}, 1, 64, func(a *narrowArgs) {
-		// A step is a pair; its weights are read where they are used, for registers are few.
+		// A step is a pair. All its weights are widened first, so that an activation is widened once for both halves.
+		even, odd := make([]vector, halves), make([]vector, halves)
 		for h := range halves {
-			even, odd := v.vec(), v.vec()
-			VMOVDQU(Mem{Base: a.w, Disp: 32 * h}, odd)
-			VPSLLD(Imm(16), odd, even)
-			VPAND(high, odd, odd)
-			for r := range rows {
-				x, y := v.vec(), v.vec()
-				VPBROADCASTD(Mem{Base: a.x, Disp: 4 * r}, x)
-				VPSLLD(Imm(16), x, y)
-				VPAND(high, x, x)
-				VFMADD231PS(y, even, sums[r][h][0])
-				VFMADD231PS(x, odd, sums[r][h][chains-1])
+			even[h], odd[h] = v.vec(), v.vec()
+			VMOVDQU(Mem{Base: a.w, Disp: 32 * h}, odd[h])
+			VPSLLD(Imm(16), odd[h], even[h])
+			VPAND(high, odd[h], odd[h])
+		}
+		for r := range rows {
+			x, y := v.vec(), v.vec()
+			VPBROADCASTD(Mem{Base: a.x, Disp: 4 * r}, x)
+			VPSLLD(Imm(16), x, y)
+			VPAND(high, x, x)
+			for h := range halves {
+				VFMADD231PS(y, even[h], sums[r][h][0])
+				VFMADD231PS(x, odd[h], sums[r][h][chains-1])
 			}
 		}
 		ADDQ(U32(64), a.w)
