@@ -457,6 +457,9 @@ func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, m
 // narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
 func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
 
+// widenAVX2 writes pairs of columns of 16 rows in bfloat16 as floats, column after column.
+func widenAVX2(pairs int, w *byte, dst *float32)
+
 // quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
 // times the sum of its codes.
 func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)

@@ -11776,6 +11776,37 @@ blockTest:
 	VZEROUPPER
 	RET
 
+// func widenAVX2(pairs int, w *byte, dst *float32)
+// Requires: AVX, AVX2, MMX+
+TEXT ·widenAVX2(SB), NOSPLIT, $0-24
+	MOVQ    pairs+0(FP), AX
+	MOVQ    w+8(FP), CX
+	MOVQ    dst+16(FP), DX
+	VMOVUPS constants<>+2624(SB), Y0
+	JMP     pairTest
+
+pair:
+	PREFETCHT0 1024(CX)
+	VMOVUPS    (CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y2, (DX)
+	VMOVUPS    Y1, 64(DX)
+	VMOVUPS    32(CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y2, 32(DX)
+	VMOVUPS    Y1, 96(DX)
+	ADDQ       $0x00000040, CX
+	ADDQ       $0x00000080, DX
+	SUBQ       $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
+	VZEROUPPER
+	RET
+
 // func quantiseAVX512(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
 // Requires: AVX, AVX2, AVX512DQ, AVX512F
 TEXT ·quantiseAVX512(SB), NOSPLIT, $0-52
