@@ -19,6 +19,9 @@ func (o operand) at(i, l int) int {
 // steps is how many steps of a panel k steps of the sum take.
 func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
 
+// packed is the floats that n columns of B take, packed for k steps.
+func (t *tiling) packed(n, k int) int { return ceil(n, t.nr) * t.nr * t.steps(k) }
+
 // copySteps is how many steps copy is given at once: their lines, one below the other, fit a set of the first-level cache.
 const copySteps = 8
 
