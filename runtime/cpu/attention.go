@@ -129,6 +129,8 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 		return taken
 	}
 	t := attendSpan{probs: take(queryTile * spanLine), keep: take(spanLine), keys: take(across), values: take(along)}
+	fetch(q)
+	fetch(o)
 	scaled, top, sum := NewMat(take(rows.n*a.HeadDim), rows.n, a.HeadDim), take(rows.n), take(rows.n)
 	for r := range rows.n {
 		top[r], sum[r] = -inf, 0
@@ -155,6 +157,8 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 					continue
 				}
 				if !t.isPacked {
+					fetch(keys.RowRange(t.first, t.first+t.n))
+					fetch(values.RowRange(t.first, t.first+t.n))
 					a.tiling.packB.panels(t.keys, operand{keys, true}, t.first, t.n, 0, a.HeadDim)
 					a.tiling.packB.panels(t.values, operand{values, false}, 0, a.HeadDim, t.first, t.n)
 					t.isPacked = true

@@ -57,6 +57,8 @@ func (k *attentionGrad) part(i int, s *scratch) {
 	for g := range group {
 		h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
 		o := k.sequence(k.o, b, h.head)
+		fetch(h.do)
+		fetch(o)
 		for r := range h.delta {
 			do := h.do.Row(r)
 			if tl.converts() { // as do·vᵀ does, or what rounding moves would stay in the difference
@@ -70,6 +72,8 @@ func (k *attentionGrad) part(i int, s *scratch) {
 	for j := 0; j < k.T; j += span {
 		n := min(span, k.T-j)
 		keys, values := k.sequence(k.k, b, kv).RowRange(j, j+n), k.sequence(k.v, b, kv).RowRange(j, j+n)
+		fetch(keys)
+		fetch(values)
 		t.first, t.n, t.dk, t.dv = j, n, NewMat(dk, n, k.HeadDim), NewMat(dv, n, k.HeadDim)
 		clear(t.dk.Data)
 		clear(t.dv.Data)
@@ -83,10 +87,14 @@ func (k *attentionGrad) part(i int, s *scratch) {
 		for g := range group {
 			h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
 			for i := 0; i < k.T; i += each {
+				fetch(h.q.RowRange(i, min(i+each, k.T)))
+				fetch(h.dq.RowRange(i, min(i+each, k.T)))
 				k.backward(&h, i, min(i+each, k.T), &t, s)
 			}
 		}
 		dkRows, dvRows := k.sequence(k.dk, b, kv).RowRange(j, j+n), k.sequence(k.dv, b, kv).RowRange(j, j+n)
+		fetch(dkRows)
+		fetch(dvRows)
 		for r := range n { // dSᵀ·q lacks the scale that dS·k takes from the scaled keys
 			scaleTo(dkRows.Row(r), t.dk.Row(r), k.Scale)
 			copy(dvRows.Row(r), t.dv.Row(r))

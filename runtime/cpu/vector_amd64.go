@@ -400,6 +400,11 @@ func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, ds
 // transposeBAVX2 transposes up to 8 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
+// fetchRows asks for so many bytes of each row of x, ld bytes apart, to be brought into the second-level cache.
+//
+//go:noescape
+func fetchRows(x *float32, rows int, ld int, bytes int)
+
 // narrowInt8x8AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
 func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
 

@@ -9290,6 +9290,37 @@ groupTest:
 	VZEROUPPER
 	RET
 
+// func fetchRows(x *float32, rows int, ld int, bytes int)
+// Requires: MMX+
+TEXT ·fetchRows(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ bytes+24(FP), BX
+	JMP  rowTest
+
+row:
+	MOVQ AX, SI
+	MOVQ BX, DI
+	JMP  lineTest
+
+line:
+	PREFETCHT1 (SI)
+	ADDQ       $0x40, SI
+	SUBQ       $0x3f, DI
+	SUBQ       $0x01, DI
+
+lineTest:
+	CMPQ DI, $0x01
+	JGE  line
+	ADDQ DX, AX
+	SUBQ $0x01, CX
+
+rowTest:
+	CMPQ CX, $0x01
+	JGE  row
+	RET
+
 DATA unpack<>+0(SB)/4, $0x00000000
 DATA unpack<>+4(SB)/4, $0x00000004
 DATA unpack<>+8(SB)/4, $0x00000001

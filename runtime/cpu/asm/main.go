@@ -67,6 +67,7 @@ func main() {
 	copyPanels("copyPanelsB", avx2.nr)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
+	fetchRows()
 	narrow()
 	attend()
 	for _, rows := range []int{4, 2, 1} {
