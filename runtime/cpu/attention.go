@@ -31,6 +31,7 @@ const (
 	queryTile = 64        // queries in a tile at most: with tiles of as many keys, causal attention computes little that it masks
 	keyTile   = 64        // keys in a tile: the length of a mask word
 	spanTiles = 4         // tiles side by side that share one product
+	groupRows = 256       // queries of a head in a part at most: for them, a span of keys and values is packed once
 	spanLine  = 4*64 + 16 // floats from one row of a span to the next; no power of two, so rows do not compete for cache sets
 )
 
@@ -38,12 +39,12 @@ const (
 // an allowed key is 0, its lse +Inf. It works tile by tile with a running softmax (Dao et al., "FlashAttention", 2022;
 // Milakov, Gimelshein 2018), so memory does not grow with T². o may not be an operand.
 func Attention(p *Pool, o Mat, lse []float32, q, k, v Mat, a *AttentionParams) {
-	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, tiles: ceil(a.T, queryTile)}
+	p.attention = attention{AttentionParams: *a, o: o, lse: lse, q: q, k: k, v: v, groups: ceil(a.T, groupRows)}
 	if p.recorder != nil {
 		p.note("Attention", cost{bytes: moved(o, q, k, v), flops: 4 * a.pairs(), in: p.Factors()})
 	}
 	p.attention.tiling = p.tiling()
-	p.run(&p.attention, a.Batch*a.Heads*p.attention.tiles)
+	p.run(&p.attention, a.Batch*a.Heads*p.attention.groups)
 }
 
 // pairs is the number of multiply-adds of one product of queries and keys: the head size for each pair that Mask allows.
@@ -65,14 +66,17 @@ type attention struct {
 	AttentionParams
 	o, q, k, v Mat
 	lse        []float32
-	tiles      int // of queries in a sequence
+	groups     int // of queries in a sequence
 }
 
 func (k *attention) part(i int, s *scratch) {
-	each := ceil(k.T, k.tiles)
-	bh, first := i/k.tiles, i%k.tiles*each
+	each := ceil(k.T, k.groups)
+	bh, first := i/k.groups, i%k.groups*each
 	b, h := bh/k.Heads, bh%k.Heads
 	n := min(each, k.T-first)
+	if n <= 0 {
+		return
+	}
 	rows := queries{n: n, head: h, position: first, step: 1, dropAt: uint64(bh) * uint64(k.T) * uint64(k.T)}
 	k.attend(rows, s, k.lse[bh*k.T+first:][:n],
 		k.head(k.o, h).RowRange(b*k.T+first, b*k.T+first+n),
@@ -99,57 +103,70 @@ func (q *queries) at(r int) (head, position int) {
 	return q.head + r*(1-q.step), q.position + r*q.step
 }
 
-// attend computes the output of some query rows over all of keys and values. lse may be nil.
+// attendTile is a tile of queries on its way over the keys.
+type attendTile struct {
+	rows     queries
+	o, q     Mat       // q times Scale
+	top, sum []float32 // of each row's scores so far
+	started  bool      // o holds something
+}
+
+// attendSpan is the working memory of one span of keys.
+type attendSpan struct {
+	first, n     int       // the span: the first key, and how many
+	probs, keep  []float32 // [queryTile][spanLine], [spanLine]
+	keys, values []float32 // packed
+	isPacked     bool
+}
+
+// attend computes the output of at most groupRows queries of a head over all of its keys and values.
 func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, keys, values Mat) {
-	buf := s.floats(queryTile*(spanLine+a.HeadDim+2) + spanLine)
-	tile, buf := buf[:queryTile*spanLine], buf[queryTile*spanLine:]
-	scaled, buf := NewMat(buf, rows.n, a.HeadDim), buf[queryTile*a.HeadDim:]
-	keep, buf := buf[:spanLine], buf[spanLine:]
-	top, sum := buf[:rows.n], buf[queryTile:][:rows.n] // of each row's scores so far
+	const span = spanTiles * keyTile
+	across, along := a.tiling.packed(span, a.HeadDim), a.tiling.packed(a.HeadDim, span)
+	buf := s.floats((queryTile+1)*spanLine + rows.n*(a.HeadDim+2) + across + along)
+	take := func(n int) (taken []float32) {
+		taken, buf = buf[:n:n], buf[n:]
+		return taken
+	}
+	t := attendSpan{probs: take(queryTile * spanLine), keep: take(spanLine), keys: take(across), values: take(along)}
+	fetch(q)
+	fetch(o)
+	scaled, top, sum := NewMat(take(rows.n*a.HeadDim), rows.n, a.HeadDim), take(rows.n), take(rows.n)
 	for r := range rows.n {
 		top[r], sum[r] = -inf, 0
 		scaleTo(scaled.Row(r), q.Row(r), a.Scale)
 	}
+	var tiles [groupRows / queryTile]attendTile
+	count := ceil(rows.n, queryTile)
+	each := ceil(rows.n, count)
+	for x := range count {
+		from, to := min(x*each, rows.n), min((x+1)*each, rows.n)
+		tiles[x] = attendTile{rows: rows, o: o.RowRange(from, to), q: scaled.RowRange(from, to), top: top[from:to], sum: sum[from:to]}
+		tiles[x].rows.position += from
+		tiles[x].rows.n = to - from
+	}
 
-	beta := float32(0) // nothing in o yet
 	var covers [spanTiles]mask.Cover
-	for j := 0; j < keys.Rows; {
-		n := a.span(&covers, rows, j, keys.Rows)
-		if n == 0 {
-			j += keyTile
-			continue
-		}
-		probs := Mat{Data: tile, Rows: rows.n, Cols: n, Stride: spanLine}
-		a.tiling.gemm(probs, scaled, keys.RowRange(j, j+n), false, true, 0, s)
-		for r := range rows.n {
-			row := probs.Row(r)
-			a.score(row, rows, r, j, &covers, nil)
-			high := maxOf(row)
-			if high == -inf {
-				clear(row)
-				continue
-			}
-			if high > top[r] {
-				old := float32(0) // of nothing
-				if beta != 0 {
-					old = exp32(top[r] - high)
+	for t.first = 0; t.first < keys.Rows; t.first += span {
+		t.n, t.isPacked = min(span, keys.Rows-t.first), false
+		for x := range count {
+			for j := t.first; tiles[x].rows.n > 0 && j < t.first+t.n; {
+				n := a.span(&covers, tiles[x].rows, j, t.first+t.n)
+				if n == 0 {
+					j += keyTile
+					continue
 				}
-				top[r] = high
-				sum[r] *= old
-				if beta != 0 {
-					out := o.Row(r)
-					scaleTo(out, out, old)
+				if !t.isPacked {
+					fetch(keys.RowRange(t.first, t.first+t.n))
+					fetch(values.RowRange(t.first, t.first+t.n))
+					a.tiling.packB.panels(t.keys, operand{keys, true}, t.first, t.n, 0, a.HeadDim)
+					a.tiling.packB.panels(t.values, operand{values, false}, 0, a.HeadDim, t.first, t.n)
+					t.isPacked = true
 				}
-			}
-			sum[r] += expRow(row, row, top[r])
-			if a.Dropout > 0 {
-				a.keep(keep[:n], rows, r, j)
-				mulTo(row, row, keep)
+				a.attendKeys(&tiles[x], j, n, &covers, &t, s)
+				j += n
 			}
 		}
-		a.tiling.gemm(o, probs, values.RowRange(j, j+n), false, false, beta, s)
-		beta = 1
-		j += n
 	}
 
 	for r := range rows.n {
@@ -161,10 +178,47 @@ func (a *AttentionParams) attend(rows queries, s *scratch, lse []float32, o, q, 
 			scaleTo(out, out, 1/sum[r])
 			l = top[r] + float32(math.Log(float64(sum[r])))
 		}
-		if lse != nil {
-			lse[r] = l
+		lse[r] = l
+	}
+}
+
+// attendKeys takes n keys from key j on, all of the span at hand, into a tile's output.
+func (a *AttentionParams) attendKeys(tile *attendTile, j, n int, covers *[spanTiles]mask.Cover, t *attendSpan, s *scratch) {
+	rows, top, sum := tile.rows, tile.top, tile.sum
+	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: spanLine}
+	a.tiling.times(probs, operand{tile.q, true}, a.tiling.panelRange(t.keys, a.HeadDim, j-t.first, 0), a.HeadDim, 0, s)
+	for r := range rows.n {
+		row := probs.Row(r)
+		a.score(row, rows, r, j, covers, nil)
+		high := maxOf(row)
+		if high == -inf {
+			clear(row)
+			continue
+		}
+		if high > top[r] {
+			old := float32(0) // of nothing
+			if tile.started {
+				old = exp32(top[r] - high)
+			}
+			top[r] = high
+			sum[r] *= old
+			if tile.started {
+				out := tile.o.Row(r)
+				scaleTo(out, out, old)
+			}
+		}
+		sum[r] += expRow(row, row, top[r])
+		if a.Dropout > 0 {
+			a.keep(t.keep[:n], rows, r, j)
+			mulTo(row, row, t.keep)
 		}
 	}
+	beta := float32(0)
+	if tile.started {
+		beta = 1
+	}
+	a.tiling.times(tile.o, operand{probs, true}, a.tiling.panelRange(t.values, t.n, 0, j-t.first), n, beta, s)
+	tile.started = true
 }
 
 // span returns the number of keys, from the given one on and below the given bound, in tiles that the mask does not empty, up

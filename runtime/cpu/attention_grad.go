@@ -22,38 +22,46 @@ type attentionGrad struct {
 
 // headGrad is the part of the operands that one query head of one sequence uses.
 type headGrad struct {
-	dq, dk, dv, do, q, k, v Mat       // [T, HeadDim]
-	lse, delta              []float32 // [T]; delta: do·o of each row
-	head                    int
-	dropAt                  uint64
+	dq, do, q  Mat       // [T, HeadDim]
+	lse, delta []float32 // [T]; delta: do·o of each row
+	head       int
+	dropAt     uint64
 }
 
 // gradTiles is the working memory of one span of keys.
 type gradTiles struct {
-	probs, dprobs []float32 // [queryTile][spanLine]
-	capped, keep  []float32 // [spanTiles*keyTile]
-	keys          Mat       // times Scale
+	first, n       int       // the span: the first key, and how many
+	probs, dprobs  []float32 // [queryTile][spanLine]
+	capped, keep   []float32 // [spanTiles*keyTile]
+	dk, dv         Mat       // of the span's keys, in memory of their own: they are added to for each tile of queries
+	keysT, valuesT []float32 // the span's keys times Scale, and values, packed to be multiplied with queries
+	keys           []float32 // the same keys, packed to be multiplied with scores
 }
 
 func (k *attentionGrad) part(i int, s *scratch) {
 	b, kv := i/k.KVHeads, i%k.KVHeads
-	group := k.Heads / k.KVHeads
+	group, tl := k.Heads/k.KVHeads, k.tiling
 
 	const area, span = queryTile * spanLine, spanTiles * keyTile
-	buf := s.floats(2*area + 2*span + span*k.HeadDim + group*k.T + k.HeadDim)
-	t := gradTiles{probs: buf[:area], dprobs: buf[area:][:area], capped: buf[2*area:][:span], keep: buf[2*area+span:][:span]}
-	buf, rounded := buf[2*area+2*span:], buf[len(buf)-k.HeadDim:]
-	scaled, delta := buf[:span*k.HeadDim], buf[span*k.HeadDim:]
+	across, along := tl.packed(span, k.HeadDim), tl.packed(k.HeadDim, span)
+	buf := s.floats(2*area + 2*span + 3*span*k.HeadDim + 2*across + along + group*k.T + k.HeadDim)
+	take := func(n int) (taken []float32) {
+		taken, buf = buf[:n:n], buf[n:]
+		return taken
+	}
+	t := gradTiles{probs: take(area), dprobs: take(area), capped: take(span), keep: take(span)}
+	dk, dv, scaled := take(span*k.HeadDim), take(span*k.HeadDim), take(span*k.HeadDim)
+	t.keysT, t.valuesT, t.keys = take(across), take(across), take(along)
+	delta, rounded := take(group*k.T), take(k.HeadDim)
 
-	zero(k.sequence(k.dk, b, kv))
-	zero(k.sequence(k.dv, b, kv))
 	for g := range group {
 		h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
-		zero(h.dq)
 		o := k.sequence(k.o, b, h.head)
+		fetch(h.do)
+		fetch(o)
 		for r := range h.delta {
 			do := h.do.Row(r)
-			if k.tiling.converts() { // as do·vᵀ does, or what rounding moves would stay in the difference
+			if tl.converts() { // as do·vᵀ does, or what rounding moves would stay in the difference
 				do = rounded[:copy(rounded, do)]
 				roundBF16(do)
 			}
@@ -63,19 +71,33 @@ func (k *attentionGrad) part(i int, s *scratch) {
 	each := ceil(k.T, ceil(k.T, queryTile))
 	for j := 0; j < k.T; j += span {
 		n := min(span, k.T-j)
-		keys, dk := k.sequence(k.k, b, kv).RowRange(j, j+n), k.sequence(k.dk, b, kv).RowRange(j, j+n)
-		t.keys = NewMat(scaled, n, k.HeadDim)
+		keys, values := k.sequence(k.k, b, kv).RowRange(j, j+n), k.sequence(k.v, b, kv).RowRange(j, j+n)
+		fetch(keys)
+		fetch(values)
+		t.first, t.n, t.dk, t.dv = j, n, NewMat(dk, n, k.HeadDim), NewMat(dv, n, k.HeadDim)
+		clear(t.dk.Data)
+		clear(t.dv.Data)
+		scaledKeys := NewMat(scaled, n, k.HeadDim)
 		for r := range n {
-			scaleTo(t.keys.Row(r), keys.Row(r), k.Scale)
+			scaleTo(scaledKeys.Row(r), keys.Row(r), k.Scale)
 		}
+		tl.packB.panels(t.keysT, operand{scaledKeys, true}, 0, n, 0, k.HeadDim)
+		tl.packB.panels(t.valuesT, operand{values, true}, 0, n, 0, k.HeadDim)
+		tl.packB.panels(t.keys, operand{scaledKeys, false}, 0, k.HeadDim, 0, n)
 		for g := range group {
 			h := k.headOf(b, kv*group+g, delta[g*k.T:][:k.T])
 			for i := 0; i < k.T; i += each {
-				k.backward(&h, i, min(i+each, k.T), j, j+n, &t, s)
+				fetch(h.q.RowRange(i, min(i+each, k.T)))
+				fetch(h.dq.RowRange(i, min(i+each, k.T)))
+				k.backward(&h, i, min(i+each, k.T), &t, s)
 			}
 		}
+		dkRows, dvRows := k.sequence(k.dk, b, kv).RowRange(j, j+n), k.sequence(k.dv, b, kv).RowRange(j, j+n)
+		fetch(dkRows)
+		fetch(dvRows)
 		for r := range n { // dSᵀ·q lacks the scale that dS·k takes from the scaled keys
-			scaleTo(dk.Row(r), dk.Row(r), k.Scale)
+			scaleTo(dkRows.Row(r), t.dk.Row(r), k.Scale)
+			copy(dvRows.Row(r), t.dv.Row(r))
 		}
 	}
 }
@@ -86,36 +108,45 @@ func (k *attentionGrad) sequence(m Mat, b, h int) Mat {
 }
 
 func (k *attentionGrad) headOf(b, h int, delta []float32) headGrad {
-	kv, at := k.kvHead(h), b*k.Heads+h
+	at := b*k.Heads + h
 	return headGrad{
-		dq: k.sequence(k.dq, b, h), dk: k.sequence(k.dk, b, kv), dv: k.sequence(k.dv, b, kv), do: k.sequence(k.do, b, h),
-		q: k.sequence(k.q, b, h), k: k.sequence(k.k, b, kv), v: k.sequence(k.v, b, kv),
+		dq: k.sequence(k.dq, b, h), do: k.sequence(k.do, b, h), q: k.sequence(k.q, b, h),
 		lse: k.lse[at*k.T:][:k.T], delta: delta, head: h, dropAt: uint64(at) * uint64(k.T) * uint64(k.T)}
 }
 
-// backward adds what queries i0 to i1 and keys j0 to j1 of a head contribute, at most a span of them. With probabilities P, dropout factors M and
-// dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·Scale·k, dk += dSᵀ·q.
-func (k *attentionGrad) backward(h *headGrad, i0, i1, j0, j1 int, t *gradTiles, s *scratch) {
+// backward adds what queries i0 to i1 of a head and the keys of a span contribute. With probabilities P, dropout factors M and
+// dP = do·vᵀ: dv += (P∘M)ᵀdo, dS = P∘(M∘dP - delta), through the soft cap, dq += dS·Scale·k, dk += dSᵀ·q. The first span writes dq.
+func (k *attentionGrad) backward(h *headGrad, i0, i1 int, t *gradTiles, s *scratch) {
 	rows := queries{n: i1 - i0, head: h.head, position: i0, step: 1, dropAt: h.dropAt}
+	beta := float32(1)
+	if t.first == 0 {
+		beta = 0
+	}
 	var covers [spanTiles]mask.Cover
-	for j := j0; j < j1; {
-		n := k.span(&covers, rows, j, j1)
+	for j := t.first; j < t.first+t.n; {
+		n := k.span(&covers, rows, j, t.first+t.n)
 		if n == 0 {
 			j += keyTile
 			continue
 		}
-		k.backwardSpan(h, rows, i0, j, j+n, t.keys.RowRange(j-j0, j-j0+n), &covers, t, s)
+		k.backwardSpan(h, rows, j, j+n, beta, &covers, t, s)
+		beta = 1
 		j += n
+	}
+	if beta == 0 {
+		zero(h.dq.RowRange(i0, i1))
 	}
 }
 
-func (k *attentionGrad) backwardSpan(h *headGrad, rows queries, i0, j0, j1 int, keys Mat, covers *[spanTiles]mask.Cover, t *gradTiles, s *scratch) {
-	n, i1 := j1-j0, i0+rows.n
+// backwardSpan is backward for keys j0 to j1; dq is beta times what it was, and what they add.
+func (k *attentionGrad) backwardSpan(h *headGrad, rows queries, j0, j1 int, beta float32, covers *[spanTiles]mask.Cover, t *gradTiles, s *scratch) {
+	n, i0, i1, tl := j1-j0, rows.position, rows.position+rows.n, k.tiling
 	probs := Mat{Data: t.probs, Rows: rows.n, Cols: n, Stride: spanLine}
 	dprobs := Mat{Data: t.dprobs, Rows: rows.n, Cols: n, Stride: spanLine}
 	q, do := h.q.RowRange(i0, i1), h.do.RowRange(i0, i1)
-	k.tiling.gemm(probs, q, keys, false, true, 0, s)
-	k.tiling.gemm(dprobs, do, h.v.RowRange(j0, j1), false, true, 0, s)
+	from, to := j0-t.first, j1-t.first
+	tl.times(probs, operand{q, true}, tl.panelRange(t.keysT, k.HeadDim, from, 0), k.HeadDim, 0, s)
+	tl.times(dprobs, operand{do, true}, tl.panelRange(t.valuesT, k.HeadDim, from, 0), k.HeadDim, 0, s)
 	capped, keep := t.capped[:n], t.keep[:n]
 	for r := range rows.n {
 		p, dp := probs.Row(r), dprobs.Row(r)[:n]
@@ -137,9 +168,9 @@ func (k *attentionGrad) backwardSpan(h *headGrad, rows queries, i0, j0, j1 int, 
 			}
 		}
 	}
-	k.tiling.gemm(h.dv.RowRange(j0, j1), probs, do, true, false, 1, s)
-	k.tiling.gemm(h.dk.RowRange(j0, j1), dprobs, q, true, false, 1, s)
-	k.tiling.gemm(h.dq.RowRange(i0, i1), dprobs, keys, false, false, 1, s)
+	tl.gemm(t.dv.RowRange(from, to), probs, do, true, false, 1, s)
+	tl.gemm(t.dk.RowRange(from, to), dprobs, q, true, false, 1, s)
+	tl.times(h.dq.RowRange(i0, i1), operand{dprobs, true}, tl.panelRange(t.keys, t.n, 0, from), n, beta, s)
 }
 
 func zero(m Mat) {

@@ -353,3 +353,62 @@ func BenchmarkAttentionDecode(b *testing.B) {
 		AttentionCached(p, o, q, k, v, &cache, []int32{1023, 1023, 1023, 1023}, []int32{0, 1, 2, 3}, &a)
 	}
 }
+
+// TestAttentionInPairs holds attention on panels of pairs, as the instructions for bf16 take them, to attention on panels of rounded
+// floats: on every machine, for what both share cuts panels at steps and columns.
+func TestAttentionInPairs(t *testing.T) {
+	choose()
+	before := active
+	defer func() { active = before }()
+	const batch, heads, kvHeads, width, T = 2, 4, 2, 24, 301
+	a := &AttentionParams{Batch: batch, T: T, Heads: heads, KVHeads: kvHeads, HeadDim: width, Scale: 0.2}
+	r := rand.New(rand.NewPCG(3, 3))
+	q, do := normal(r, batch*T, heads*width), normal(r, batch*T, heads*width)
+	k, v := normal(r, batch*T, kvHeads*width), normal(r, batch*T, kvHeads*width)
+	for _, m := range []mask.Mask{mask.And(mask.Causal()), mask.And(mask.Causal(), mask.Window(70)), mask.And()} {
+		a.Mask = m
+		run := func(in *tiling) []Mat {
+			variant := *plain
+			variant.bf16 = in
+			active = &variant
+			p := NewPool(2).InBF16()
+			defer p.Close()
+			o, dq, dk, dv := poisoned(batch*T, heads*width), poisoned(batch*T, heads*width), poisoned(batch*T, kvHeads*width), poisoned(batch*T, kvHeads*width)
+			lse := make([]float32, batch*heads*T)
+			Attention(p, o, lse, q, k, v, a)
+			AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, a)
+			return []Mat{o, NewMat(lse, 1, len(lse)), dq, dk, dv}
+		}
+		want, got := run(plainTiling.rounded()), run(pairTiling)
+		for n, name := range []string{"o", "lse", "dq", "dk", "dv"} {
+			nearRows(t, fmt.Sprint(m, " ", name), got[n], func(i, j int) float64 { return float64(want[n].Row(i)[j]) }, pairsTolerance)
+		}
+	}
+}
+
+// pairsTolerance allows for sums in another order, which round a probability to the other of two neighbours in bf16.
+const pairsTolerance = 0.01
+
+// pairTiling has pairs of bf16 in an element of a panel, in plain Go.
+var pairTiling = &tiling{
+	mr: 4, nr: 4, pair: 2,
+	tileRows: []int{4}, tiles: []tileKernel{func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
+		as, bs := panels(k, a, b, ldb)
+		half := func(x float32) (low, high float32) {
+			bits := math.Float32bits(x)
+			return math.Float32frombits(bits << 16), math.Float32frombits(bits & 0xffff0000)
+		}
+		for i := range 4 {
+			var sums [4]float32
+			for l := range k {
+				for j := range sums {
+					x0, x1 := half(as[l*4+i])
+					y0, y1 := half(bs[l*(ldb/4)+j])
+					sums[j] += x0*y0 + x1*y1
+				}
+			}
+			store4(offset(c, i*ldc), add, sums[0], sums[1], sums[2], sums[3])
+		}
+	}},
+	packA: packer{width: 4, pair: 2}, packB: packer{width: 4, pair: 2},
+}

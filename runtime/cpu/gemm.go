@@ -102,6 +102,26 @@ func (t *tiling) directB(b operand, j, n, l, k int, buf []float32) panelsOfB {
 	return p
 }
 
+// panelRange views packed panels of so many steps from step l on, an even one, and from column j on, a multiple of nr.
+func (t *tiling) panelRange(packed []float32, steps, j, l int) panelsOfB {
+	return panelsOfB{data: packed[j*t.steps(steps)+t.steps(l)*t.nr:], width: t.nr * t.steps(steps), ld: t.nr * 4}
+}
+
+// times computes C = A·B + beta*C, beta 0 or 1, on the calling goroutine, for a B that is packed: over k steps, with all their panels.
+func (t *tiling) times(c Mat, a operand, b panelsOfB, k int, beta float32, s *scratch) {
+	for l := 0; l < k; {
+		kc := t.blockOf(l, k)
+		part := b
+		part.data = b.data[t.steps(l)*t.nr:]
+		for i := 0; i < c.Rows; i += t.rowsPerBlock() {
+			mc := min(t.rowsPerBlock(), c.Rows-i)
+			t.packA.panels(s.packA, a, i, mc, l, kc)
+			t.block(c.RowRange(i, i+mc), s.packA, part, t.steps(kc), beta != 0 || l > 0, s.tile)
+		}
+		l += kc
+	}
+}
+
 // block computes c from packed rows of A and panels of B, over k steps of the panels. tile is room for one tile.
 func (t *tiling) block(c Mat, a []float32, b panelsOfB, k int, add bool, tile []float32) {
 	ldc := c.Stride * 4

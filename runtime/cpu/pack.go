@@ -19,6 +19,9 @@ func (o operand) at(i, l int) int {
 // steps is how many steps of a panel k steps of the sum take.
 func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
 
+// packed is the floats that n columns of B take, packed for k steps.
+func (t *tiling) packed(n, k int) int { return ceil(n, t.nr) * t.nr * t.steps(k) }
+
 // copySteps is how many steps copy is given at once: their lines, one below the other, fit a set of the first-level cache.
 const copySteps = 8
 
@@ -30,6 +33,10 @@ func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 		// Rows that run across the panels are taken a few at a time through all full panels, so that a line is read once.
 		full := n / p.width * p.width
 		for step := 0; step < whole; step += copySteps {
+			if p.copyMany != nil && full > 0 {
+				p.copyMany(full/p.width, copySteps, &o.mat.Data[o.at(i0, l0+step*p.pair)], o.mat.Stride*4, &dst[step*p.width], steps*p.width*4)
+				continue
+			}
 			for at := 0; at < full; at += p.width {
 				p.copy(copySteps, &o.mat.Data[o.at(i0+at, l0+step*p.pair)], o.mat.Stride*4, &dst[at*steps+step*p.width])
 			}

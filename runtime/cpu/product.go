@@ -28,6 +28,7 @@ const (
 	productN    = 2048    // columns of B packed at once
 	pieceFloats = 1 << 20 // of B packed at once, where a single block is not more
 	packFloats  = 1 << 13 // that one part packs at least
+	packCols    = 128     // columns that one part packs at least of rows that run across the panels: whole stretches of memory
 	wantParts   = 32      // parts that a product is cut in where it has room: what the last part keeps others waiting for is small
 	minPanels   = 2       // columns of a part at least, in panels: its rows of A are packed for it alone
 	smallWork   = 1 << 16 // multiplications too few to wake a worker for
@@ -50,6 +51,9 @@ func (t *product) run(p *Pool) {
 	rowParts := ceil(m, t.partRows)
 	t.block = v.blockOf(0, k)
 	t.packPanels = ceil(packFloats, v.nr*v.steps(t.block))
+	if !t.transB {
+		t.packPanels = max(t.packPanels, ceil(packCols, v.nr))
+	}
 	nc := min(productN, n)
 	kc := max(1, pieceFloats/(nc*v.steps(t.block))) * t.block
 	for t.l = 0; t.l < k; t.l += t.kc {

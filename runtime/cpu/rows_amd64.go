@@ -366,3 +366,10 @@ func columnSumsVector(sum []float32, x Mat) int {
 	}
 	return at
 }
+
+// fetch asks for rows that are read or written soon, and lie apart: a processor sees no stream in them, and would wait for each.
+func fetch(m Mat) {
+	if m.Rows > 0 && m.Cols > 0 {
+		fetchRows(&m.Data[0], m.Rows, m.Stride*4, m.Cols*4)
+	}
+}

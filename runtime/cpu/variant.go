@@ -33,6 +33,9 @@ type packer struct {
 
 	// copy packs width elements from rows that run across the panel, for k steps of the panel; nil: none.
 	copy func(k int, src *float32, ld int, dst *float32)
+
+	// copyMany is copy for so many panels side by side, dstStride bytes apart in dst, and k of 1 at least; nil: none.
+	copyMany func(panels, k int, src *float32, ld int, dst *float32, dstStride int)
 }
 
 // A dotKernel computes out[r*4+j] = x[r]·w[j] for a fixed number of rows of x and four rows of w.

@@ -60,6 +60,6 @@ var tilingAVX2 = &tiling{
 	mr: 6, nr: 16, pair: 1,
 	tileRows: []int{6, 4, 2, 1},
 	tiles:    []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
-	packA:    packer{width: 6, pair: 1, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2},
-	packB:    packer{width: 16, pair: 1, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2},
+	packA:    packer{width: 6, pair: 1, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2, copyMany: copyPanelsAAVX2},
+	packB:    packer{width: 16, pair: 1, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2, copyMany: copyPanelsBAVX2},
 }

@@ -388,11 +388,22 @@ func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, 
 // transposeBAVX512 transposes up to 16 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeBAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
+// copyPanelsAAVX2 copies 6 floats a step, for k steps, 1 at least, into each of so many panels, dstStride bytes apart; ld and dstStride count bytes.
+func copyPanelsAAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+
+// copyPanelsBAVX2 copies 16 floats a step, for k steps, 1 at least, into each of so many panels, dstStride bytes apart; ld and dstStride count bytes.
+func copyPanelsBAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+
 // transposeAAVX2 transposes up to 6 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
 // transposeBAVX2 transposes up to 8 rows by groups*8 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+
+// fetchRows asks for so many bytes of each row of x, ld bytes apart, to be brought into the second-level cache.
+//
+//go:noescape
+func fetchRows(x *float32, rows int, ld int, bytes int)
 
 // narrowInt8x8AVX512 computes x·wᵀ of 8-bit weights and 8-bit activations for 8 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
 func narrowInt8x8AVX512(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
@@ -450,6 +461,9 @@ func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, m
 
 // narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
 func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
+
+// widenAVX2 writes pairs of columns of 16 rows in bfloat16 as floats, column after column.
+func widenAVX2(pairs int, w *byte, dst *float32)
 
 // quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
 // times the sum of its codes.

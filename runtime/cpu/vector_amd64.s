@@ -3124,28 +3124,41 @@ stepTest:
 	RET
 
 // func tile6x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	VXORPS     Y11, Y11, Y11
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	VMOVUPS      (DX), Y12
@@ -3313,24 +3326,33 @@ store:
 	RET
 
 // func tile4x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tile4x16AVX2(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	VMOVUPS      (DX), Y8
@@ -3456,20 +3478,25 @@ store:
 	RET
 
 // func tile2x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tile2x16AVX2(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	VMOVUPS      (DX), Y4
@@ -3553,18 +3580,21 @@ store:
 	RET
 
 // func tile1x16AVX2(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tile1x16AVX2(SB), NOSPLIT, $0-49
-	MOVQ   k+0(FP), AX
-	MOVQ   a+8(FP), CX
-	MOVQ   b+16(FP), DX
-	MOVQ   ldb+24(FP), BX
-	MOVQ   c+32(FP), SI
-	MOVQ   ldc+40(FP), DI
-	MOVB   add+48(FP), R8
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	JMP    fourTest
+	MOVQ       k+0(FP), AX
+	MOVQ       a+8(FP), CX
+	MOVQ       b+16(FP), DX
+	MOVQ       ldb+24(FP), BX
+	MOVQ       c+32(FP), SI
+	MOVQ       ldc+40(FP), DI
+	MOVB       add+48(FP), R8
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	MOVQ       SI, R9
+	PREFETCHT0 (R9)
+	ADDQ       DI, R9
+	JMP        fourTest
 
 four:
 	VMOVUPS      (DX), Y2
@@ -8609,15 +8639,292 @@ groupTest:
 	VZEROUPPER
 	RET
 
-// func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
-// Requires: AVX, CMOV
-TEXT ·transposeAAVX2(SB), NOSPLIT, $0-48
-	MOVQ groups+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ ld+16(FP), DX
+// func copyPanelsAAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+// Requires: AVX, MMX+
+TEXT ·copyPanelsAAVX2(SB), NOSPLIT, $0-48
+	MOVQ panels+0(FP), AX
+	MOVQ src+16(FP), CX
+	MOVQ ld+24(FP), DX
 	MOVQ dst+32(FP), BX
 	MOVQ dstStride+40(FP), SI
-	MOVQ rows+24(FP), DI
+	JMP  panelTest
+
+panel:
+	MOVQ k+8(FP), DI
+	MOVQ CX, R8
+	MOVQ BX, R10
+	LEAQ (CX)(DX*8), R9
+	DECQ DI
+	JMP  stepTest
+
+step:
+	VMOVUPS    (R8), Y0
+	VMOVUPS    Y0, (R10)
+	PREFETCHT0 (R9)
+	ADDQ       DX, R8
+	ADDQ       DX, R9
+	ADDQ       $0x18, R10
+	SUBQ       $0x01, DI
+
+stepTest:
+	CMPQ    DI, $0x01
+	JGE     step
+	VMOVUPS (R8), X0
+	MOVQ    16(R8), DI
+	VMOVUPS X0, (R10)
+	MOVQ    DI, 16(R10)
+	ADDQ    $0x18, CX
+	ADDQ    SI, BX
+	SUBQ    $0x01, AX
+
+panelTest:
+	CMPQ AX, $0x01
+	JGE  panel
+	VZEROUPPER
+	RET
+
+// func copyPanelsBAVX2(panels int, k int, src *float32, ld int, dst *float32, dstStride int)
+// Requires: AVX, MMX+
+TEXT ·copyPanelsBAVX2(SB), NOSPLIT, $0-48
+	MOVQ panels+0(FP), AX
+	MOVQ src+16(FP), CX
+	MOVQ ld+24(FP), DX
+	MOVQ dst+32(FP), BX
+	MOVQ dstStride+40(FP), SI
+	JMP  panelTest
+
+panel:
+	MOVQ k+8(FP), DI
+	MOVQ CX, R8
+	MOVQ BX, R10
+	LEAQ (CX)(DX*8), R9
+	JMP  stepTest
+
+step:
+	VMOVUPS    (R8), Y0
+	VMOVUPS    Y0, (R10)
+	VMOVUPS    32(R8), Y0
+	VMOVUPS    Y0, 32(R10)
+	PREFETCHT0 (R9)
+	ADDQ       DX, R8
+	ADDQ       DX, R9
+	ADDQ       $0x40, R10
+	SUBQ       $0x01, DI
+
+stepTest:
+	CMPQ DI, $0x01
+	JGE  step
+	ADDQ $0x40, CX
+	ADDQ SI, BX
+	SUBQ $0x01, AX
+
+panelTest:
+	CMPQ AX, $0x01
+	JGE  panel
+	VZEROUPPER
+	RET
+
+// func transposeAAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// Requires: AVX, CMOV, MMX+
+TEXT ·transposeAAVX2(SB), NOSPLIT, $0-48
+	MOVQ   groups+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   ld+16(FP), DX
+	MOVQ   dst+32(FP), BX
+	MOVQ   dstStride+40(FP), SI
+	MOVQ   rows+24(FP), DI
+	IMUL3Q $0x06, DX, R8
+	ADDQ   CX, R8
+	JMP    lineTest
+
+line:
+	MOVQ         R8, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	PREFETCHT0   (R9)
+	ADDQ         DX, R9
+	ADDQ         $0x40, R8
+	MOVQ         CX, R9
+	VMOVUPS      (R9), Y0
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x01
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y1
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x02
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y2
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x03
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y3
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x04
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y4
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x05
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y5
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x06
+	CMOVQGT      R10, R9
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VUNPCKLPS    Y1, Y0, Y8
+	VUNPCKLPS    Y3, Y2, Y9
+	VUNPCKHPS    Y1, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPD    Y9, Y8, Y2
+	VUNPCKHPD    Y9, Y8, Y3
+	VUNPCKLPD    Y1, Y0, Y8
+	VUNPCKHPD    Y1, Y0, Y0
+	VUNPCKLPS    Y5, Y4, Y1
+	VUNPCKLPS    Y7, Y6, Y9
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y5
+	VUNPCKLPD    Y9, Y1, Y6
+	VUNPCKHPD    Y9, Y1, Y1
+	VUNPCKLPD    Y5, Y4, Y7
+	VUNPCKHPD    Y5, Y4, Y4
+	VPERM2F128   $0x20, Y6, Y2, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y1, Y3, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y7, Y8, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y4, Y0, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VMOVUPS      X2, (BX)
+	VEXTRACTF128 $0x01, Y2, X2
+	VMOVLPS      X2, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y1, Y3, Y1
+	VMOVUPS      X1, (BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VMOVLPS      X1, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y7, Y8, Y1
+	VMOVUPS      X1, (BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VMOVLPS      X1, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y4, Y0, Y0
+	VMOVUPS      X0, (BX)
+	VEXTRACTF128 $0x01, Y0, X0
+	VMOVLPS      X0, 16(BX)
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	MOVQ         CX, R9
+	VMOVUPS      (R9), Y0
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x01
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y1
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x02
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y2
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x03
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y3
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x04
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y4
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x05
+	CMOVQGT      R10, R9
+	VMOVUPS      (R9), Y5
+	LEAQ         (R9)(DX*1), R10
+	CMPQ         DI, $0x06
+	CMOVQGT      R10, R9
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VUNPCKLPS    Y1, Y0, Y8
+	VUNPCKLPS    Y3, Y2, Y9
+	VUNPCKHPS    Y1, Y0, Y0
+	VUNPCKHPS    Y3, Y2, Y1
+	VUNPCKLPD    Y9, Y8, Y2
+	VUNPCKHPD    Y9, Y8, Y3
+	VUNPCKLPD    Y1, Y0, Y8
+	VUNPCKHPD    Y1, Y0, Y0
+	VUNPCKLPS    Y5, Y4, Y1
+	VUNPCKLPS    Y7, Y6, Y9
+	VUNPCKHPS    Y5, Y4, Y4
+	VUNPCKHPS    Y7, Y6, Y5
+	VUNPCKLPD    Y9, Y1, Y6
+	VUNPCKHPD    Y9, Y1, Y1
+	VUNPCKLPD    Y5, Y4, Y7
+	VUNPCKHPD    Y5, Y4, Y4
+	VPERM2F128   $0x20, Y6, Y2, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y1, Y3, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y7, Y8, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x20, Y4, Y0, Y5
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	VMOVLPS      X5, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y6, Y2, Y2
+	VMOVUPS      X2, (BX)
+	VEXTRACTF128 $0x01, Y2, X2
+	VMOVLPS      X2, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y1, Y3, Y1
+	VMOVUPS      X1, (BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VMOVLPS      X1, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y7, Y8, Y1
+	VMOVUPS      X1, (BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	VMOVLPS      X1, 16(BX)
+	ADDQ         SI, BX
+	VPERM2F128   $0x31, Y4, Y0, Y0
+	VMOVUPS      X0, (BX)
+	VEXTRACTF128 $0x01, Y0, X0
+	VMOVLPS      X0, 16(BX)
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x02, AX
+
+lineTest:
+	CMPQ AX, $0x02
+	JGE  line
 	JMP  groupTest
 
 group:
@@ -8714,14 +9021,190 @@ groupTest:
 	RET
 
 // func transposeBAVX2(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·transposeBAVX2(SB), NOSPLIT, $0-48
-	MOVQ groups+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ ld+16(FP), DX
-	MOVQ dst+32(FP), BX
-	MOVQ dstStride+40(FP), SI
-	MOVQ rows+24(FP), DI
+	MOVQ   groups+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   ld+16(FP), DX
+	MOVQ   dst+32(FP), BX
+	MOVQ   dstStride+40(FP), SI
+	MOVQ   rows+24(FP), DI
+	IMUL3Q $0x08, DX, R8
+	ADDQ   CX, R8
+	JMP    lineTest
+
+line:
+	MOVQ       R8, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	PREFETCHT0 (R9)
+	ADDQ       DX, R9
+	ADDQ       $0x40, R8
+	MOVQ       CX, R9
+	VMOVUPS    (R9), Y0
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x01
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y1
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x02
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y2
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x03
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y3
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x04
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y4
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x05
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y5
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x06
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y6
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x07
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y7
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x08
+	CMOVQGT    R10, R9
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKLPS  Y3, Y2, Y9
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKHPS  Y3, Y2, Y1
+	VUNPCKLPD  Y9, Y8, Y2
+	VUNPCKHPD  Y9, Y8, Y3
+	VUNPCKLPD  Y1, Y0, Y8
+	VUNPCKHPD  Y1, Y0, Y0
+	VUNPCKLPS  Y5, Y4, Y1
+	VUNPCKLPS  Y7, Y6, Y9
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKHPS  Y7, Y6, Y5
+	VUNPCKLPD  Y9, Y1, Y6
+	VUNPCKHPD  Y9, Y1, Y1
+	VUNPCKLPD  Y5, Y4, Y7
+	VUNPCKHPD  Y5, Y4, Y4
+	VPERM2F128 $0x20, Y6, Y2, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y1, Y3, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y7, Y8, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y4, Y0, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y6, Y2, Y2
+	VMOVUPS    Y2, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y1, Y3, Y1
+	VMOVUPS    Y1, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y7, Y8, Y1
+	VMOVUPS    Y1, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y0, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x20, CX
+	MOVQ       CX, R9
+	VMOVUPS    (R9), Y0
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x01
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y1
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x02
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y2
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x03
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y3
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x04
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y4
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x05
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y5
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x06
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y6
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x07
+	CMOVQGT    R10, R9
+	VMOVUPS    (R9), Y7
+	LEAQ       (R9)(DX*1), R10
+	CMPQ       DI, $0x08
+	CMOVQGT    R10, R9
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKLPS  Y3, Y2, Y9
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKHPS  Y3, Y2, Y1
+	VUNPCKLPD  Y9, Y8, Y2
+	VUNPCKHPD  Y9, Y8, Y3
+	VUNPCKLPD  Y1, Y0, Y8
+	VUNPCKHPD  Y1, Y0, Y0
+	VUNPCKLPS  Y5, Y4, Y1
+	VUNPCKLPS  Y7, Y6, Y9
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKHPS  Y7, Y6, Y5
+	VUNPCKLPD  Y9, Y1, Y6
+	VUNPCKHPD  Y9, Y1, Y1
+	VUNPCKLPD  Y5, Y4, Y7
+	VUNPCKHPD  Y5, Y4, Y4
+	VPERM2F128 $0x20, Y6, Y2, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y1, Y3, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y7, Y8, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x20, Y4, Y0, Y5
+	VMOVUPS    Y5, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y6, Y2, Y2
+	VMOVUPS    Y2, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y1, Y3, Y1
+	VMOVUPS    Y1, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y7, Y8, Y1
+	VMOVUPS    Y1, (BX)
+	ADDQ       SI, BX
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y0, (BX)
+	ADDQ       SI, BX
+	ADDQ       $0x20, CX
+	SUBQ       $0x02, AX
+
+lineTest:
+	CMPQ AX, $0x02
+	JGE  line
 	JMP  groupTest
 
 group:
@@ -8805,6 +9288,37 @@ groupTest:
 	CMPQ AX, $0x01
 	JGE  group
 	VZEROUPPER
+	RET
+
+// func fetchRows(x *float32, rows int, ld int, bytes int)
+// Requires: MMX+
+TEXT ·fetchRows(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ bytes+24(FP), BX
+	JMP  rowTest
+
+row:
+	MOVQ AX, SI
+	MOVQ BX, DI
+	JMP  lineTest
+
+line:
+	PREFETCHT1 (SI)
+	ADDQ       $0x40, SI
+	SUBQ       $0x3f, DI
+	SUBQ       $0x01, DI
+
+lineTest:
+	CMPQ DI, $0x01
+	JGE  line
+	ADDQ DX, AX
+	SUBQ $0x01, CX
+
+rowTest:
+	CMPQ CX, $0x01
+	JGE  row
 	RET
 
 DATA unpack<>+0(SB)/4, $0x00000000
@@ -11112,49 +11626,37 @@ step:
 	VMOVDQU      (BX), Y10
 	VPSLLD       $0x10, Y10, Y9
 	VPAND        Y8, Y10, Y10
-	VPBROADCASTD (AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y0
-	VFMADD231PS  Y11, Y10, Y0
-	VPBROADCASTD 4(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y2
-	VFMADD231PS  Y11, Y10, Y2
-	VPBROADCASTD 8(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y4
-	VFMADD231PS  Y11, Y10, Y4
-	VPBROADCASTD 12(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y6
-	VFMADD231PS  Y11, Y10, Y6
-	VMOVDQU      32(BX), Y10
-	VPSLLD       $0x10, Y10, Y9
-	VPAND        Y8, Y10, Y10
-	VPBROADCASTD (AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y1
-	VFMADD231PS  Y11, Y10, Y1
-	VPBROADCASTD 4(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y3
-	VFMADD231PS  Y11, Y10, Y3
-	VPBROADCASTD 8(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y5
-	VFMADD231PS  Y11, Y10, Y5
-	VPBROADCASTD 12(AX), Y11
-	VPSLLD       $0x10, Y11, Y12
-	VPAND        Y8, Y11, Y11
-	VFMADD231PS  Y12, Y9, Y7
-	VFMADD231PS  Y11, Y10, Y7
+	VMOVDQU      32(BX), Y12
+	VPSLLD       $0x10, Y12, Y11
+	VPAND        Y8, Y12, Y12
+	VPBROADCASTD (AX), Y13
+	VPSLLD       $0x10, Y13, Y14
+	VPAND        Y8, Y13, Y13
+	VFMADD231PS  Y14, Y9, Y0
+	VFMADD231PS  Y13, Y10, Y0
+	VFMADD231PS  Y14, Y11, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VPBROADCASTD 4(AX), Y13
+	VPSLLD       $0x10, Y13, Y14
+	VPAND        Y8, Y13, Y13
+	VFMADD231PS  Y14, Y9, Y2
+	VFMADD231PS  Y13, Y10, Y2
+	VFMADD231PS  Y14, Y11, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VPBROADCASTD 8(AX), Y13
+	VPSLLD       $0x10, Y13, Y14
+	VPAND        Y8, Y13, Y13
+	VFMADD231PS  Y14, Y9, Y4
+	VFMADD231PS  Y13, Y10, Y4
+	VFMADD231PS  Y14, Y11, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VPBROADCASTD 12(AX), Y13
+	VPSLLD       $0x10, Y13, Y14
+	VPAND        Y8, Y13, Y13
+	VFMADD231PS  Y14, Y9, Y6
+	VFMADD231PS  Y13, Y10, Y6
+	VFMADD231PS  Y14, Y11, Y7
+	VFMADD231PS  Y13, Y12, Y7
 	ADDQ         $0x00000040, BX
 	ADDQ         $0x00000010, AX
 	SUBQ         $0x01, CX
@@ -11209,29 +11711,23 @@ step:
 	VMOVDQU      (BX), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y4, Y6, Y6
-	VPBROADCASTD (AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y0
-	VFMADD231PS  Y7, Y6, Y0
-	VPBROADCASTD 4(AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y2
-	VFMADD231PS  Y7, Y6, Y2
-	VMOVDQU      32(BX), Y6
-	VPSLLD       $0x10, Y6, Y5
-	VPAND        Y4, Y6, Y6
-	VPBROADCASTD (AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y1
-	VFMADD231PS  Y7, Y6, Y1
-	VPBROADCASTD 4(AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y3
-	VFMADD231PS  Y7, Y6, Y3
+	VMOVDQU      32(BX), Y8
+	VPSLLD       $0x10, Y8, Y7
+	VPAND        Y4, Y8, Y8
+	VPBROADCASTD (AX), Y9
+	VPSLLD       $0x10, Y9, Y10
+	VPAND        Y4, Y9, Y9
+	VFMADD231PS  Y10, Y5, Y0
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y10, Y7, Y1
+	VFMADD231PS  Y9, Y8, Y1
+	VPBROADCASTD 4(AX), Y9
+	VPSLLD       $0x10, Y9, Y10
+	VPAND        Y4, Y9, Y9
+	VFMADD231PS  Y10, Y5, Y2
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y10, Y7, Y3
+	VFMADD231PS  Y9, Y8, Y3
 	ADDQ         $0x00000040, BX
 	ADDQ         $0x00000008, AX
 	SUBQ         $0x01, CX
@@ -11280,19 +11776,16 @@ step:
 	VMOVDQU      (BX), Y6
 	VPSLLD       $0x10, Y6, Y5
 	VPAND        Y4, Y6, Y6
-	VPBROADCASTD (AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y0
-	VFMADD231PS  Y7, Y6, Y1
-	VMOVDQU      32(BX), Y6
-	VPSLLD       $0x10, Y6, Y5
-	VPAND        Y4, Y6, Y6
-	VPBROADCASTD (AX), Y7
-	VPSLLD       $0x10, Y7, Y8
-	VPAND        Y4, Y7, Y7
-	VFMADD231PS  Y8, Y5, Y2
-	VFMADD231PS  Y7, Y6, Y3
+	VMOVDQU      32(BX), Y8
+	VPSLLD       $0x10, Y8, Y7
+	VPAND        Y4, Y8, Y8
+	VPBROADCASTD (AX), Y9
+	VPSLLD       $0x10, Y9, Y10
+	VPAND        Y4, Y9, Y9
+	VFMADD231PS  Y10, Y5, Y0
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y9, Y8, Y3
 	ADDQ         $0x00000040, BX
 	ADDQ         $0x00000004, AX
 	SUBQ         $0x01, CX
@@ -11311,6 +11804,37 @@ stepTest:
 blockTest:
 	CMPQ DX, $0x01
 	JGE  block
+	VZEROUPPER
+	RET
+
+// func widenAVX2(pairs int, w *byte, dst *float32)
+// Requires: AVX, AVX2, MMX+
+TEXT ·widenAVX2(SB), NOSPLIT, $0-24
+	MOVQ    pairs+0(FP), AX
+	MOVQ    w+8(FP), CX
+	MOVQ    dst+16(FP), DX
+	VMOVUPS constants<>+2624(SB), Y0
+	JMP     pairTest
+
+pair:
+	PREFETCHT0 1024(CX)
+	VMOVUPS    (CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y2, (DX)
+	VMOVUPS    Y1, 64(DX)
+	VMOVUPS    32(CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y2, 32(DX)
+	VMOVUPS    Y1, 96(DX)
+	ADDQ       $0x00000040, CX
+	ADDQ       $0x00000080, DX
+	SUBQ       $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
 	VZEROUPPER
 	RET
 

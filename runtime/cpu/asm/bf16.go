@@ -74,7 +74,7 @@ func tileBF16(rows int) {
 	for i := range rows * cols {
 		VPXORD(zmm[i], zmm[i], zmm[i])
 	}
-	prefetchTile(c, ldc, rows)
+	prefetchTile(c, ldc, rows, v.nr)
 	step := func(offset int) {
 		for j := range cols {
 			VMOVUPS(Mem{Base: b, Disp: j * v.lanes * 4}, zmm[row+j])

@@ -63,8 +63,11 @@ func main() {
 	multiplyAddsBF16()
 	transpose16("transposeA", 14)
 	transpose16("transposeB", 16)
+	copyPanels("copyPanelsA", avx2.mr)
+	copyPanels("copyPanelsB", avx2.nr)
 	transpose8("transposeA", 6)
 	transpose8("transposeB", 8)
+	fetchRows()
 	narrow()
 	attend()
 	for _, rows := range []int{4, 2, 1} {

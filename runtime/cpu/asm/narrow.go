@@ -36,6 +36,7 @@ func narrow() {
 	for _, rows := range []int{4, 2, 1} {
 		avx2.narrowBF16(rows)
 	}
+	avx2.widen()
 	for _, v := range []isa{avx512, avx2} {
 		v.quantise()
 		v.encode()
@@ -292,19 +293,22 @@ func (v isa) narrowBF16(rows int) {
 		}
 		high = v.load(bitsOf(0xffff0000))
 	}, 1, 64, func(a *narrowArgs) {
-		// A step is a pair; its weights are read where they are used, for registers are few.
+		// A step is a pair. All its weights are widened first, so that an activation is widened once for both halves.
+		even, odd := make([]vector, halves), make([]vector, halves)
 		for h := range halves {
-			even, odd := v.vec(), v.vec()
-			VMOVDQU(Mem{Base: a.w, Disp: 32 * h}, odd)
-			VPSLLD(Imm(16), odd, even)
-			VPAND(high, odd, odd)
-			for r := range rows {
-				x, y := v.vec(), v.vec()
-				VPBROADCASTD(Mem{Base: a.x, Disp: 4 * r}, x)
-				VPSLLD(Imm(16), x, y)
-				VPAND(high, x, x)
-				VFMADD231PS(y, even, sums[r][h][0])
-				VFMADD231PS(x, odd, sums[r][h][chains-1])
+			even[h], odd[h] = v.vec(), v.vec()
+			VMOVDQU(Mem{Base: a.w, Disp: 32 * h}, odd[h])
+			VPSLLD(Imm(16), odd[h], even[h])
+			VPAND(high, odd[h], odd[h])
+		}
+		for r := range rows {
+			x, y := v.vec(), v.vec()
+			VPBROADCASTD(Mem{Base: a.x, Disp: 4 * r}, x)
+			VPSLLD(Imm(16), x, y)
+			VPAND(high, x, x)
+			for h := range halves {
+				VFMADD231PS(y, even[h], sums[r][h][0])
+				VFMADD231PS(x, odd[h], sums[r][h][chains-1])
 			}
 		}
 		ADDQ(U32(64), a.w)
@@ -320,6 +324,31 @@ func (v isa) narrowBF16(rows int) {
 		return out
 	})
 }
+
+// widen writes the columns of a block in bfloat16 as floats, one after the other.
+func (v isa) widen() {
+	TEXT("widen"+v.suffix, NOSPLIT, "func(pairs int, w *byte, dst *float32)")
+	Doc(fmt.Sprintf("widen%s writes pairs of columns of 16 rows in bfloat16 as floats, column after column.", v.suffix))
+	pairs, w, dst := Load(Param("pairs"), GP64()), Load(Param("w"), GP64()), Load(Param("dst"), GP64())
+	high := v.load(bitsOf(0xffff0000))
+	loop("pair", pairs, 1, func() {
+		PREFETCHT0(Mem{Base: w, Disp: widenAhead})
+		for h := range narrowLanes / v.lanes {
+			both, even := v.load(Mem{Base: w, Disp: h * v.lanes * 4}), v.vec()
+			VPSLLD(Imm(16), both, even)
+			VPAND(high, both, both)
+			VMOVUPS(even, Mem{Base: dst, Disp: h * v.lanes * 4})
+			VMOVUPS(both, Mem{Base: dst, Disp: (narrowLanes + h*v.lanes) * 4})
+		}
+		ADDQ(U32(64), w)
+		ADDQ(U32(2*narrowLanes*4), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// widenAhead is how many bytes ahead weights are fetched.
+const widenAhead = 1024
 
 // quantise writes quant.Activations over groups.
 func (v isa) quantise() {

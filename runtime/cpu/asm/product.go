@@ -25,9 +25,7 @@ func (v isa) tile(rows int) {
 			clear(acc[i][j])
 		}
 	}
-	if v.lanes == 16 {
-		prefetchTile(c, ldc, rows)
-	}
+	prefetchTile(c, ldc, rows, v.nr)
 	step := func(offset int) {
 		var row [cols]reg.VecVirtual
 		for j := range cols {
@@ -81,13 +79,14 @@ func (v isa) tile(rows int) {
 	RET()
 }
 
-// prefetchTile asks for the rows of C, two lines each, which are written when the sums are done.
-func prefetchTile(c, ldc reg.Register, rows int) {
+// prefetchTile asks for the rows of C, nr floats each, which are written when the sums are done.
+func prefetchTile(c, ldc reg.Register, rows, nr int) {
 	at := GP64()
 	MOVQ(c, at)
 	for range rows {
-		PREFETCHT0(Mem{Base: at})
-		PREFETCHT0(Mem{Base: at, Disp: 64})
+		for line := 0; line < nr*4; line += 64 {
+			PREFETCHT0(Mem{Base: at, Disp: line})
+		}
 		ADDQ(ldc, at)
 	}
 }
@@ -242,7 +241,10 @@ func transpose8(name string, rows int) {
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
 	stride, count := Load(Param("dstStride"), GP64()), Load(Param("rows"), GP64())
-	loop("group", groups, 1, func() {
+	ahead := GP64() // the rows that are packed next
+	IMUL3Q(Imm(uint64(rows)), ld, ahead)
+	ADDQ(src, ahead)
+	group := func() {
 		at := GP64()
 		MOVQ(src, at)
 		in := make([]reg.VecVirtual, 8)
@@ -273,7 +275,19 @@ func transpose8(name string, rows int) {
 			}
 		}
 		ADDQ(Imm(32), src)
+	}
+	loop("line", groups, 2, func() {
+		at := GP64()
+		MOVQ(ahead, at)
+		for range rows {
+			PREFETCHT0(Mem{Base: at})
+			ADDQ(ld, at)
+		}
+		ADDQ(Imm(64), ahead)
+		group()
+		group()
 	})
+	loop("group", groups, 1, group)
 	VZEROUPPER()
 	RET()
 }
@@ -313,6 +327,55 @@ func (v isa) copyPanel(name string, width int) {
 	VZEROUPPER()
 	RET()
 }
+
+// copyPanels is copyPanel for AVX2 and several panels side by side.
+func copyPanels(name string, width int) {
+	v := avx2
+	TEXT(name+v.suffix, NOSPLIT, "func(panels, k int, src *float32, ld int, dst *float32, dstStride int)")
+	Doc(fmt.Sprintf("%s%s copies %d floats a step, for k steps, 1 at least, into each of so many panels, dstStride bytes apart; ld and dstStride count bytes.", name, v.suffix, width))
+	panels, src := Load(Param("panels"), GP64()), Load(Param("src"), GP64())
+	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
+	stride := Load(Param("dstStride"), GP64())
+	loop("panel", panels, 1, func() {
+		k, from, ahead, to := GP64(), GP64(), GP64(), GP64()
+		Load(Param("k"), k)
+		MOVQ(src, from)
+		MOVQ(dst, to)
+		LEAQ(Mem{Base: src, Index: ld, Scale: copyAhead}, ahead)
+		next := func() {
+			PREFETCHT0(Mem{Base: ahead})
+			ADDQ(ld, from)
+			ADDQ(ld, ahead)
+			ADDQ(Imm(uint64(width*4)), to)
+		}
+		if width%v.lanes == 0 {
+			loop("step", k, 1, func() {
+				for at := 0; at < width; at += v.lanes {
+					VMOVUPS(v.load(Mem{Base: from, Disp: at * 4}), Mem{Base: to, Disp: at * 4})
+				}
+				next()
+			})
+		} else { // 4 and 2: a register reaches into the next step, which is stored after it; only the last step must end where it does
+			DECQ(k)
+			loop("step", k, 1, func() {
+				VMOVUPS(v.load(Mem{Base: from}), Mem{Base: to})
+				next()
+			})
+			x, y := XMM(), GP64()
+			VMOVUPS(Mem{Base: from}, x)
+			MOVQ(Mem{Base: from, Disp: 16}, y)
+			VMOVUPS(x, Mem{Base: to})
+			MOVQ(y, Mem{Base: to, Disp: 16})
+		}
+		ADDQ(Imm(uint64(width*4)), src)
+		ADDQ(stride, dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// copyAhead is how many steps ahead a row is asked for.
+const copyAhead = 8
 
 // quad transposes 4×4 blocks within the 128-bit lanes of four rows.
 func quad(a, b, c, d reg.VecVirtual, vec func() reg.VecVirtual) (out [4]reg.VecVirtual) {

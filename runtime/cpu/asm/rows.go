@@ -381,6 +381,27 @@ func (v isa) max() {
 	RET()
 }
 
+// fetchRows writes the request for rows that lie apart, which the processor does not see coming.
+func fetchRows() {
+	TEXT("fetchRows", NOSPLIT, "func(x *float32, rows, ld, bytes int)")
+	Pragma("noescape")
+	Doc("fetchRows asks for so many bytes of each row of x, ld bytes apart, to be brought into the second-level cache.")
+	x, rows := Load(Param("x"), GP64()), Load(Param("rows"), GP64())
+	ld, bytes := Load(Param("ld"), GP64()), Load(Param("bytes"), GP64())
+	loop("row", rows, 1, func() {
+		at, left := GP64(), GP64()
+		MOVQ(x, at)
+		MOVQ(bytes, left)
+		loop("line", left, 1, func() {
+			PREFETCHT1(Mem{Base: at})
+			ADDQ(Imm(64), at)
+			SUBQ(Imm(63), left)
+		})
+		ADDQ(ld, x)
+	})
+	RET()
+}
+
 // columnSums writes the addition of a matrix's rows.
 func (v isa) columnSums() {
 	const regs, ahead = 8, 4 // ahead: rows that are asked for before they are due
