@@ -59,14 +59,14 @@ __device__ void attention_wgmma(int rows, typename C::T *o, float *lse, const ty
     auto fetch = [&] { // the tile ahead
         if (ahead < last) {
             unsigned char *const to = stages + ahead_stage * 2 * Tile::bytes;
-            copy_panels<C::head_dim, C::tile, threads>(to, k, C::k_stride, ahead * C::tile, positions, threadIdx.x);
-            copy_panels<C::head_dim, C::tile, threads>(to + Tile::bytes, v, C::v_stride, ahead * C::tile, positions, threadIdx.x);
+            copy_panels<C::head_dim, C::tile, threads>(to, k, C::k_stride, ahead * C::tile, positions);
+            copy_panels<C::head_dim, C::tile, threads>(to + Tile::bytes, v, C::v_stride, ahead * C::tile, positions);
             ahead = next(ahead + 1);
         }
         copy_async_commit();
         ahead_stage = ahead_stage + 1 == C::stages ? 0 : ahead_stage + 1;
     };
-    copy_panels<C::head_dim, owned, threads>(shared, q, C::q_stride, i0, positions, threadIdx.x);
+    copy_panels<C::head_dim, owned, threads>(shared, q, C::q_stride, i0, positions);
 #pragma unroll
     for (int n = 0; n < C::stages - 1; n++) fetch();
     const Matrix queries = matrix_at(shared + group * 64 * 128);
@@ -280,8 +280,8 @@ template <class C, bool Keys> struct GroupBackward {
         auto fetch = [&] { // the tile ahead
             if (ahead.t < last) {
                 unsigned char *const to = stages + ahead_stage * stage_bytes;
-                copy_panels<C::head_dim, C::tile, threads>(to, places.stream1 + ahead.n * C::head_dim, stream1_stride, ahead.t * C::tile, positions, threadIdx.x);
-                copy_panels<C::head_dim, C::tile, threads>(to + Tile::bytes, places.stream2 + ahead.n * C::head_dim, stream2_stride, ahead.t * C::tile, positions, threadIdx.x);
+                copy_panels<C::head_dim, C::tile, threads>(to, places.stream1 + ahead.n * C::head_dim, stream1_stride, ahead.t * C::tile, positions);
+                copy_panels<C::head_dim, C::tile, threads>(to + Tile::bytes, places.stream2 + ahead.n * C::head_dim, stream2_stride, ahead.t * C::tile, positions);
                 if constexpr (Keys) {
                     const float2 *const s = places.stats + static_cast<size_t>(ahead.n) * padded + ahead.t * C::tile;
                     if (const int i = threadIdx.x; i < C::tile / 2) copy_async(stage_stats + ahead_stage * stats_bytes + 16 * i, s + 2 * i, true);
@@ -298,8 +298,8 @@ template <class C, bool Keys> struct GroupBackward {
         Drops<C> drops(draw...);
         drops.enter(query_head, positions);
         __syncthreads(); // for places
-        copy_panels<C::head_dim, owned, threads>(shared, head(own1, own1_stride, owner), own1_stride, first, positions, threadIdx.x);
-        copy_panels<C::head_dim, owned, threads>(shared + Own::bytes, head(own2, own2_stride, owner), own2_stride, first, positions, threadIdx.x);
+        copy_panels<C::head_dim, owned, threads>(shared, head(own1, own1_stride, owner), own1_stride, first, positions);
+        copy_panels<C::head_dim, owned, threads>(shared + Own::bytes, head(own2, own2_stride, owner), own2_stride, first, positions);
 #pragma unroll
         for (int n = 0; n < C::stages - 1; n++) fetch();
         float lse[2], delta[2];

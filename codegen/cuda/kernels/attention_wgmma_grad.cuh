@@ -25,6 +25,19 @@ template <class C> struct GradTiles {
     static constexpr int shared = round_up(arrivals + 256, 1024);
 };
 
+// copy_tile starts to copy Rows rows of x, from row `first` on, to a panel, as copy_panels does, by the threads that copy; `thread` numbers them. A
+// thread's rows are 8 apart and all in one order, so that it needs few registers.
+template <class C, int Rows> __device__ inline void copy_tile(unsigned char *panel, const typename C::T *x, int stride, int first, int end, int thread) {
+    constexpr int step = GradTiles<C>::copying / 8;
+    static_assert(Rows % step == 0 && step % 8 == 0, "the permutation of a row repeats after 8");
+    const int top = thread / 8, chunk = thread % 8;
+    unsigned char *const to = panel + Panels<C::head_dim, Rows>::at(top, chunk);
+    const char *const from = reinterpret_cast<const char *>(x + (static_cast<size_t>(first + top) * stride + chunk * 8));
+#pragma unroll
+    for (int n = 0; n < Rows; n += step)
+        copy_async(to + n * 128, from + static_cast<uint32_t>(n * stride) * 2, first + top + n < end && (C::head_dim % 64 == 0 || chunk * 8 < C::head_dim));
+}
+
 // GradSteps are the steps of a block: its heads one after another, 128 keys after 128 keys, for each the tiles of queries that see them from the
 // last on, and of each tile the heads of the group in turn.
 template <class C> struct GradSteps {
@@ -195,16 +208,16 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
                     const int stage = stages % L::key_stages, first = block * L::keys;
                     unsigned char *const own = shared + stage * L::key_bytes;
                     arrival_wait(keys_empty + stage, stages / L::key_stages % 2 ^ 1);
-                    copy_panels<C::head_dim, L::keys, L::copying>(own, k + (row * C::k_stride + g * C::head_dim), C::k_stride, first, positions, thread);
-                    copy_panels<C::head_dim, L::keys, L::copying>(own + L::Keys::bytes, v + (row * C::v_stride + g * C::head_dim), C::v_stride, first, positions, thread);
+                    copy_tile<C, L::keys>(own, k + (row * C::k_stride + g * C::head_dim), C::k_stride, first, positions, thread);
+                    copy_tile<C, L::keys>(own + L::Keys::bytes, v + (row * C::v_stride + g * C::head_dim), C::v_stride, first, positions, thread);
                     copy_async_arrive(keys_full + stage);
                     for (At at = steps.begin(block); at.t >= 0; at = steps.after(block, at), step++) {
                         const int slot = step % L::stages, h = g * group_heads + at.n, i = at.t * L::queries;
                         const size_t tile = static_cast<size_t>(head * group_heads + at.n) * steps.tiles + at.t;
                         unsigned char *const to = shared + L::tiles + slot * L::bytes;
                         arrival_wait(empty + slot, step / L::stages % 2 ^ 1);
-                        copy_panels<C::head_dim, L::queries, L::copying>(to, q + (row * C::q_stride + h * C::head_dim), C::q_stride, i, positions, thread);
-                        copy_panels<C::head_dim, L::queries, L::copying>(to + L::Queries::bytes, d_o + (row * C::do_stride + h * C::head_dim), C::do_stride, i, positions, thread);
+                        copy_tile<C, L::queries>(to, q + (row * C::q_stride + h * C::head_dim), C::q_stride, i, positions, thread);
+                        copy_tile<C, L::queries>(to + L::Queries::bytes, d_o + (row * C::do_stride + h * C::head_dim), C::do_stride, i, positions, thread);
                         if (thread < L::queries / 2) copy_async(shared + L::stats + slot * L::stats_bytes + 16 * thread, stats + tile * L::queries + 2 * thread, true);
                         copy_async_arrive(full + slot);
                     }

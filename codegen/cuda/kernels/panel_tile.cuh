@@ -16,23 +16,18 @@ template <int Columns, int Rows> struct Panels {
 };
 
 // copy_panels starts to copy Rows rows of x, from row `first` on, into a tile; rows from `end` on become zeros. Rows of x start at
-// multiples of 16 bytes. Threads threads take part, each of which has its number; rows lie within 4 GiB.
-template <int Columns, int Rows, int Threads, class T>
-__device__ inline void copy_panels(unsigned char *tile, const T *x, int stride, int first, int end, int thread) {
+// multiples of 16 bytes. All Threads threads of the block take part; rows lie within 4 GiB.
+template <int Columns, int Rows, int Threads, class T> __device__ inline void copy_panels(unsigned char *tile, const T *x, int stride, int first, int end) {
     using L = Panels<Columns, Rows>;
-    static_assert(sizeof(T) == 2 && Threads % 64 == 0, "tensor cores take 16 bits, and a thread's rows have one permutation");
-    constexpr int step = Threads / 8; // rows from one of a thread to the next
-    const int top = thread / 8, chunk = thread % 8;
-    unsigned char *const to = tile + L::at(top, chunk);
-    const char *const from = reinterpret_cast<const char *>(x + (static_cast<size_t>(first + top) * stride + chunk * 8));
+    static_assert(sizeof(T) == 2, "tensor cores take 16 bits");
+    const char *const from = reinterpret_cast<const char *>(x + static_cast<size_t>(first) * stride);
+    constexpr int chunks = L::count * 8, all = Rows * chunks;
 #pragma unroll
-    for (int p = 0; p < L::count; p++) {
-#pragma unroll
-        for (int n = 0; n < ceil_div(Rows, step); n++) {
-            if (Rows % step != 0 && top + n * step >= Rows) break;
-            const bool valid = first + top + n * step < end && (Columns % 64 == 0 || p * 64 + chunk * 8 < Columns);
-            copy_async(to + p * L::panel + n * step * 128, from + static_cast<uint32_t>(n * step * stride + p * 64) * 2, valid);
-        }
+    for (int n = 0; n < ceil_div(all, Threads); n++) {
+        const int i = n * Threads + static_cast<int>(threadIdx.x), row = i / chunks, chunk = i % chunks;
+        if (all % Threads != 0 && i >= all) break;
+        const bool valid = first + row < end && (Columns % 64 == 0 || chunk * 8 < Columns);
+        copy_async(tile + L::at(row, chunk), from + static_cast<uint32_t>(row * stride + chunk * 8) * 2, valid);
     }
 }
 

@@ -228,8 +228,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 8192, RowBytes: 8192, RowFLOPs: 10240, About: "rmsnorm  attn_in  fp8.yaml:2"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 8192, RowBytes: 8192, RowFLOPs: 10240, About: "rmsnorm  attn_in  fp8.yaml:2"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 16384, FLOPs: 10240, About: "rmsnorm  final  fp8.yaml:2"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 205725696, FLOPs: 335544320, About: "rmsnorm_grad  d_stream  fp8.yaml:2"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 272834560, FLOPs: 335544320, About: "rmsnorm_grad  d_x2  fp8.yaml:2"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 205725696, FLOPs: 335544320, About: "rmsnorm_grad  d_stream  fp8.yaml:2"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 272834560, FLOPs: 335544320, About: "rmsnorm_grad  d_x2  fp8.yaml:2"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 33882112, FLOPs: 25165824, About: "rope  d_k  fp8.yaml:2"},
 		{Entry: "rope_d_q", Threads: 256, Bytes: 134545408, FLOPs: 100663296, About: "rope  d_q  fp8.yaml:2"},
 		{Entry: "rope_k_rot", Threads: 256, Bytes: 33882112, FLOPs: 25165824, About: "rope  k_rot  fp8.yaml:2"},
@@ -252,6 +252,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 65540, About: "head_loss  part  fp8.yaml:4"},
 		{Entry: "turn_amax_turn_amax", Threads: 256, Bytes: 1552, About: "turn_amax  turn_amax"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 16384, N: 3072, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  qkv  fp8.yaml:7"},
 		{M: 16384, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  attn_out  fp8.yaml:5"},

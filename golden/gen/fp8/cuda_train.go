@@ -256,25 +256,33 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 	// The layers  [fp8]
 	for l := range NumLayers {
 		// qkv_weight_amax = amax(layers.qkv.weight[l])  [fp8.yaml:7, fp8]
-		r.Clear(v.qkvWeightAmax, 4)
-		r.Launch(kAmaxQkvWeightAmax, gpu.Grid{264, 1, 1}, v.qkvWeightAmax, c.qkv[l], 0, 0, r.History.At(8*(9+l)))
+		if r.Measures() {
+			r.Clear(v.qkvWeightAmax, 4)
+			r.Launch(kAmaxQkvWeightAmax, gpu.Grid{264, 1, 1}, v.qkvWeightAmax, c.qkv[l], 0, 0, r.History.At(8*(9+l)))
+		}
 		// qkv_weight_q, qkv_weight_qt, qkv_weight_scale = quantize(layers.qkv.weight[l], qkv_weight_amax)  [fp8.yaml:7, fp8]
-		r.Launch(kQuantizeQkvWeightQ, gpu.Grid{384, 1, 1}, v.qkvWeightQ[l], v.qkvWeightQt[l], v.qkvWeightScale[l], 0, 0, c.qkv[l], 0, 0, v.qkvWeightAmax, r.History.At(8*(9+l)))
+		r.Launch(kQuantizeQkvWeightQ, gpu.Grid{384, 1, 1}, v.qkvWeightQ[l], v.qkvWeightQt[l], v.qkvWeightScale[l], 0, 0, c.qkv[l], 0, 0, r.Found(v.qkvWeightAmax), r.History.At(8*(9+l)))
 		// o_weight_amax = amax(layers.o.weight[l])  [fp8.yaml:5, fp8]
-		r.Clear(v.oWeightAmax, 4)
-		r.Launch(kAmaxOWeightAmax, gpu.Grid{256, 1, 1}, v.oWeightAmax, c.o[l], 0, 0, r.History.At(8*(25+l)))
+		if r.Measures() {
+			r.Clear(v.oWeightAmax, 4)
+			r.Launch(kAmaxOWeightAmax, gpu.Grid{256, 1, 1}, v.oWeightAmax, c.o[l], 0, 0, r.History.At(8*(25+l)))
+		}
 		// o_weight_q, o_weight_qt, o_weight_scale = quantize(layers.o.weight[l], o_weight_amax)  [fp8.yaml:5, fp8]
-		r.Launch(kQuantizeOWeightQ, gpu.Grid{256, 1, 1}, v.oWeightQ[l], v.oWeightQt[l], v.oWeightScale[l], 0, 0, c.o[l], 0, 0, v.oWeightAmax, r.History.At(8*(25+l)))
+		r.Launch(kQuantizeOWeightQ, gpu.Grid{256, 1, 1}, v.oWeightQ[l], v.oWeightQt[l], v.oWeightScale[l], 0, 0, c.o[l], 0, 0, r.Found(v.oWeightAmax), r.History.At(8*(25+l)))
 		// gate_up_weight_amax = amax(layers.gate_up.weight[l])  [fp8.yaml:9, fp8]
-		r.Clear(v.gateUpWeightAmax, 4)
-		r.Launch(kAmaxGateUpWeightAmax, gpu.Grid{264, 1, 1}, v.gateUpWeightAmax, c.gateUp[l], 0, 0, r.History.At(8*(41+l)))
+		if r.Measures() {
+			r.Clear(v.gateUpWeightAmax, 4)
+			r.Launch(kAmaxGateUpWeightAmax, gpu.Grid{264, 1, 1}, v.gateUpWeightAmax, c.gateUp[l], 0, 0, r.History.At(8*(41+l)))
+		}
 		// gate_up_weight_q, gate_up_weight_qt, gate_up_weight_scale = quantize(layers.gate_up.weight[l], gate_up_weight_amax)  [fp8.yaml:9, fp8]
-		r.Launch(kQuantizeGateUpWeightQ, gpu.Grid{1536, 1, 1}, v.gateUpWeightQ[l], v.gateUpWeightQt[l], v.gateUpWeightScale[l], 0, 0, c.gateUp[l], 0, 0, v.gateUpWeightAmax, r.History.At(8*(41+l)))
+		r.Launch(kQuantizeGateUpWeightQ, gpu.Grid{1536, 1, 1}, v.gateUpWeightQ[l], v.gateUpWeightQt[l], v.gateUpWeightScale[l], 0, 0, c.gateUp[l], 0, 0, r.Found(v.gateUpWeightAmax), r.History.At(8*(41+l)))
 		// down_weight_amax = amax(layers.down.weight[l])  [fp8.yaml:5, fp8]
-		r.Clear(v.downWeightAmax, 4)
-		r.Launch(kAmaxDownWeightAmax, gpu.Grid{264, 1, 1}, v.downWeightAmax, c.down[l], 0, 0, r.History.At(8*(57+l)))
+		if r.Measures() {
+			r.Clear(v.downWeightAmax, 4)
+			r.Launch(kAmaxDownWeightAmax, gpu.Grid{264, 1, 1}, v.downWeightAmax, c.down[l], 0, 0, r.History.At(8*(57+l)))
+		}
 		// down_weight_q, down_weight_qt, down_weight_scale = quantize(layers.down.weight[l], down_weight_amax)  [fp8.yaml:5, fp8]
-		r.Launch(kQuantizeDownWeightQ, gpu.Grid{768, 1, 1}, v.downWeightQ[l], v.downWeightQt[l], v.downWeightScale[l], 0, 0, c.down[l], 0, 0, v.downWeightAmax, r.History.At(8*(57+l)))
+		r.Launch(kQuantizeDownWeightQ, gpu.Grid{768, 1, 1}, v.downWeightQ[l], v.downWeightQt[l], v.downWeightScale[l], 0, 0, c.down[l], 0, 0, r.Found(v.downWeightAmax), r.History.At(8*(57+l)))
 	}
 
 	// The micro-batches
@@ -289,10 +297,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// attn_in, attn_in_stats = rmsnorm(x1, layers.attn_norm.weight[l])  [fp8.yaml:2]
 			r.Launch(kRmsnormAttnIn, gpu.Grid{16384, 1, 1}, v.attnIn, v.attnInStats[l], v.x[l], w.attnNorm[l])
 			// attn_in_amax = amax(attn_in)  [fp8.yaml:2, fp8]
-			r.Clear(v.attnInAmax, 4)
-			r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.attnInAmax, v.attnIn, 0, 0, r.History.At(8*(1+l)))
+			if r.Measures() {
+				r.Clear(v.attnInAmax, 4)
+				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.attnInAmax, v.attnIn, 0, 0, r.History.At(8*(1+l)))
+			}
 			// attn_in_q, attn_in_qt, attn_in_scale = quantize(attn_in, attn_in_amax)  [fp8.yaml:2, fp8]
-			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.attnInQ, v.attnInQt[l], v.attnInScale[l], 0, 0, v.attnIn, 0, 0, v.attnInAmax, r.History.At(8*(1+l)))
+			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.attnInQ, v.attnInQt[l], v.attnInScale[l], 0, 0, v.attnIn, 0, 0, r.Found(v.attnInAmax), r.History.At(8*(1+l)))
 			// qkv = linear_fp8(attn_in_q, qkv_weight_q[l], attn_in_scale, qkv_weight_scale[l])  [fp8.yaml:7, fp8]
 			r.MultiplyScaled(pQkv, v.qkv[l], v.attnInQ, v.qkvWeightQ[l], 0, 0, v.attnInScale[l], v.qkvWeightScale[l])
 			// q_rot = rope(q, positions)  [fp8.yaml:2]
@@ -302,26 +312,32 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// attn, lse = attention(q_rot, k_rot, v)  [fp8.yaml:2]
 			r.Launch(kAttentionWgmmaAttn, gpu.Grid{4096, 1, 1}, v.attn[l], v.lse[l], v.q[l], v.k[l], v.v[l])
 			// attn_amax = amax(attn)  [fp8.yaml:2, fp8]
-			r.Clear(v.attnAmax, 4)
-			r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.attnAmax, v.attn[l], 0, 0, r.History.At(8*(17+l)))
+			if r.Measures() {
+				r.Clear(v.attnAmax, 4)
+				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.attnAmax, v.attn[l], 0, 0, r.History.At(8*(17+l)))
+			}
 			// attn_q, attn_qt, attn_scale = quantize(attn, attn_amax)  [fp8.yaml:2, fp8]
-			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.attnQ, v.attnQt[l], v.attnScale[l], 0, 0, v.attn[l], 0, 0, v.attnAmax, r.History.At(8*(17+l)))
+			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.attnQ, v.attnQt[l], v.attnScale[l], 0, 0, v.attn[l], 0, 0, r.Found(v.attnAmax), r.History.At(8*(17+l)))
 			// attn_out = linear_fp8(attn_q, o_weight_q[l], attn_scale, o_weight_scale[l])  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pAttnOut, v.attnOut, v.attnQ, v.oWeightQ[l], 0, 0, v.attnScale[l], v.oWeightScale[l])
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]
 			r.Launch(kAddRmsnormX2, gpu.Grid{16384, 1, 1}, v.x2[l], v.mlpIn, v.mlpInStats[l], v.x[l], v.attnOut, w.mlpNorm[l])
 			// mlp_in_amax = amax(mlp_in)  [fp8.yaml:2, fp8]
-			r.Clear(v.mlpInAmax, 4)
-			r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.mlpInAmax, v.mlpIn, 0, 0, r.History.At(8*(33+l)))
+			if r.Measures() {
+				r.Clear(v.mlpInAmax, 4)
+				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.mlpInAmax, v.mlpIn, 0, 0, r.History.At(8*(33+l)))
+			}
 			// mlp_in_q, mlp_in_qt, mlp_in_scale = quantize(mlp_in, mlp_in_amax)  [fp8.yaml:2, fp8]
-			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.mlpInQ, v.mlpInQt[l], v.mlpInScale[l], 0, 0, v.mlpIn, 0, 0, v.mlpInAmax, r.History.At(8*(33+l)))
+			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.mlpInQ, v.mlpInQt[l], v.mlpInScale[l], 0, 0, v.mlpIn, 0, 0, r.Found(v.mlpInAmax), r.History.At(8*(33+l)))
 			// gate_up = linear_fp8(mlp_in_q, gate_up_weight_q[l], mlp_in_scale, gate_up_weight_scale[l])  [fp8.yaml:9, fp8]
 			r.MultiplyScaled(pGateUp, v.gateUp[l], v.mlpInQ, v.gateUpWeightQ[l], 0, 0, v.mlpInScale[l], v.gateUpWeightScale[l])
 			// act_amax = amax(gate, up)  [fp8.yaml:2, fuse-quantize]
-			r.Clear(v.actAmax, 4)
-			r.Launch(kAmaxActAmax, gpu.Grid{264, 1, 1}, v.actAmax, v.gate[l], v.up[l], 0, r.History.At(8*(49+l)))
+			if r.Measures() {
+				r.Clear(v.actAmax, 4)
+				r.Launch(kAmaxActAmax, gpu.Grid{264, 1, 1}, v.actAmax, v.gate[l], v.up[l], 0, r.History.At(8*(49+l)))
+			}
 			// act_q, act_qt, act_scale = quantize(gate, act_amax, up)  [fp8.yaml:2, fuse-quantize]
-			r.Launch(kQuantizeActQ, gpu.Grid{6144, 1, 1}, v.actQ, v.actQt[l], v.actScale[l], 0, 0, v.gate[l], v.up[l], 0, v.actAmax, r.History.At(8*(49+l)))
+			r.Launch(kQuantizeActQ, gpu.Grid{6144, 1, 1}, v.actQ, v.actQt[l], v.actScale[l], 0, 0, v.gate[l], v.up[l], 0, r.Found(v.actAmax), r.History.At(8*(49+l)))
 			// x3 = linear_fp8(act_q, down_weight_q[l], act_scale, down_weight_scale[l], x2)  [fp8.yaml:5, fuse-epilogue]
 			r.MultiplyScaled(pX3, v.x[l+1], v.actQ, v.downWeightQ[l], v.x2[l], 0, v.actScale[l], v.downWeightScale[l])
 		}
@@ -345,19 +361,23 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		// The layers, last to first  [grad]
 		for l := NumLayers - 1; l >= 0; l-- {
 			// d_x3_amax = amax(d_x3)  [fp8.yaml:5, fp8]
-			r.Clear(v.dX3Amax, 4)
-			r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX3Amax, v.dStream, 0, 0, r.History.At(8*(65+l)))
+			if r.Measures() {
+				r.Clear(v.dX3Amax, 4)
+				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX3Amax, v.dStream, 0, 0, r.History.At(8*(65+l)))
+			}
 			// d_x3_q, d_x3_qt, d_x3_scale = quantize(d_x3, d_x3_amax)  [fp8.yaml:5, fp8]
-			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX3Q, v.dX3Qt, v.dX3Scale, 0, 0, v.dStream, 0, 0, v.dX3Amax, r.History.At(8*(65+l)))
+			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX3Q, v.dX3Qt, v.dX3Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX3Amax), r.History.At(8*(65+l)))
 			// linear_dw_fp8(d_x3_qt, act_qt[l], d_x3_scale, act_scale[l]) into layers.down.weight[l]  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDDownWeight, d.down[l], v.dX3Qt, v.actQt[l], d.down[l], 0, v.dX3Scale, v.actScale[l])
 			// d_act = linear_fp8(d_x3_q, down_weight_qt[l], d_x3_scale, down_weight_scale[l])  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDAct, v.dAct, v.dX3Q, v.downWeightQt[l], 0, 0, v.dX3Scale, v.downWeightScale[l])
 			// d_gate_up_amax = amax(d_act, gate[l], up[l])  [fp8.yaml:9, fuse-quantize]
-			r.Clear(v.dGateUpAmax, 4)
-			r.Launch(kAmaxDGateUpAmax, gpu.Grid{264, 1, 1}, v.dGateUpAmax, v.dAct, v.gate[l], v.up[l], r.History.At(8*(73+l)))
+			if r.Measures() {
+				r.Clear(v.dGateUpAmax, 4)
+				r.Launch(kAmaxDGateUpAmax, gpu.Grid{264, 1, 1}, v.dGateUpAmax, v.dAct, v.gate[l], v.up[l], r.History.At(8*(73+l)))
+			}
 			// d_gate_up_q, d_gate_up_qt, d_gate_up_scale = quantize(d_act, d_gate_up_amax, gate[l], up[l])  [fp8.yaml:9, fuse-quantize]
-			r.Launch(kQuantizeDGateUpQ, gpu.Grid{12288, 1, 1}, v.dGateUpQ, v.dGateUpQt, v.dGateUpScale, 0, 0, v.dAct, v.gate[l], v.up[l], v.dGateUpAmax, r.History.At(8*(73+l)))
+			r.Launch(kQuantizeDGateUpQ, gpu.Grid{12288, 1, 1}, v.dGateUpQ, v.dGateUpQt, v.dGateUpScale, 0, 0, v.dAct, v.gate[l], v.up[l], r.Found(v.dGateUpAmax), r.History.At(8*(73+l)))
 			// linear_dw_fp8(d_gate_up_qt, mlp_in_qt[l], d_gate_up_scale, mlp_in_scale[l]) into layers.gate_up.weight[l]  [fp8.yaml:9, fp8]
 			r.MultiplyScaled(pDGateUpWeight, d.gateUp[l], v.dGateUpQt, v.mlpInQt[l], d.gateUp[l], 0, v.dGateUpScale, v.mlpInScale[l])
 			// d_mlp_in = linear_fp8(d_gate_up_q, gate_up_weight_qt[l], d_gate_up_scale, gate_up_weight_scale[l])  [fp8.yaml:9, fp8]
@@ -366,10 +386,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kRmsnormGradDX2, gpu.Grid{528, 1, 1}, v.dStream, r.Scratch, v.dMlpIn, v.x2[l], w.mlpNorm[l], v.mlpInStats[l], v.dStream)
 			r.Launch(kAddPartialsDStream, gpu.Grid{64, 1, 1}, d.mlpNorm[l], 0, r.Scratch)
 			// d_x2_amax = amax(d_x2)  [fp8.yaml:2, fp8]
-			r.Clear(v.dX2Amax, 4)
-			r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX2Amax, v.dStream, 0, 0, r.History.At(8*(81+l)))
+			if r.Measures() {
+				r.Clear(v.dX2Amax, 4)
+				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX2Amax, v.dStream, 0, 0, r.History.At(8*(81+l)))
+			}
 			// d_x2_q, d_x2_qt, d_x2_scale = quantize(d_x2, d_x2_amax)  [fp8.yaml:2, fp8]
-			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX2Q, v.dX2Qt, v.dX2Scale, 0, 0, v.dStream, 0, 0, v.dX2Amax, r.History.At(8*(81+l)))
+			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX2Q, v.dX2Qt, v.dX2Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX2Amax), r.History.At(8*(81+l)))
 			// linear_dw_fp8(d_x2_qt, attn_qt[l], d_x2_scale, attn_scale[l]) into layers.o.weight[l]  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDOWeight, d.o[l], v.dX2Qt, v.attnQt[l], d.o[l], 0, v.dX2Scale, v.attnScale[l])
 			// d_attn = linear_fp8(d_x2_q, o_weight_qt[l], d_x2_scale, o_weight_scale[l])  [fp8.yaml:5, fp8]
@@ -382,10 +404,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_q = rope(d_q_rot, positions)  [fp8.yaml:2, grad]
 			r.Launch(kRopeDQ, gpu.Grid{8192, 1, 1}, v.dQRot, v.dQRot, r.Tables[0], r.Tables[1], r.Positions)
 			// d_qkv_amax = amax(d_qkv)  [fp8.yaml:7, fp8]
-			r.Clear(v.dQkvAmax, 4)
-			r.Launch(kAmaxDQkvAmax, gpu.Grid{264, 1, 1}, v.dQkvAmax, v.dQkv, 0, 0, r.History.At(8*(89+l)))
+			if r.Measures() {
+				r.Clear(v.dQkvAmax, 4)
+				r.Launch(kAmaxDQkvAmax, gpu.Grid{264, 1, 1}, v.dQkvAmax, v.dQkv, 0, 0, r.History.At(8*(89+l)))
+			}
 			// d_qkv_q, d_qkv_qt, d_qkv_scale = quantize(d_qkv, d_qkv_amax)  [fp8.yaml:7, fp8]
-			r.Launch(kQuantizeDQkvQ, gpu.Grid{3072, 1, 1}, v.dQkvQ, v.dQkvQt, v.dQkvScale, 0, 0, v.dQkv, 0, 0, v.dQkvAmax, r.History.At(8*(89+l)))
+			r.Launch(kQuantizeDQkvQ, gpu.Grid{3072, 1, 1}, v.dQkvQ, v.dQkvQt, v.dQkvScale, 0, 0, v.dQkv, 0, 0, r.Found(v.dQkvAmax), r.History.At(8*(89+l)))
 			// linear_dw_fp8(d_qkv_qt, attn_in_qt[l], d_qkv_scale, attn_in_scale[l]) into layers.qkv.weight[l]  [fp8.yaml:7, fp8]
 			r.MultiplyScaled(pDQkvWeight, d.qkv[l], v.dQkvQt, v.attnInQt[l], d.qkv[l], 0, v.dQkvScale, v.attnInScale[l])
 			// d_attn_in = linear_fp8(d_qkv_q, qkv_weight_qt[l], d_qkv_scale, qkv_weight_scale[l])  [fp8.yaml:7, fp8]

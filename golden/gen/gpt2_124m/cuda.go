@@ -213,8 +213,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_attn_in_4", Threads: 128, Bytes: 6144, RowBytes: 3072, RowFLOPs: 6144, About: "layernorm  attn_in  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_attn_in_5", Threads: 128, Bytes: 6144, RowBytes: 3072, RowFLOPs: 6144, About: "layernorm  attn_in  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_final", Threads: 128, Bytes: 9216, FLOPs: 6144, About: "layernorm  final  gpt2-124m.yaml:3"},
-		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
-		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 53545984, FLOPs: 88080384, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
+		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 36864, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
+		{Entry: "layernorm_grad_d_x3", Threads: 128, Shared: 36864, Bytes: 53545984, FLOPs: 88080384, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  act  gpt2-124m.yaml:3"},
@@ -247,6 +247,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  gpt2-124m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 2304, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  qkv1  gpt2-124m.yaml:8"},
 		{M: 8192, N: 768, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  attn_out1  gpt2-124m.yaml:6"},

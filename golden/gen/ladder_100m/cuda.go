@@ -202,8 +202,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 3072, RowBytes: 3072, RowFLOPs: 3840, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 3072, RowBytes: 3072, RowFLOPs: 3840, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 6144, FLOPs: 3840, About: "rmsnorm  final  ladder-100m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 39357440, FLOPs: 62914560, About: "rmsnorm_grad  d_stream  ladder-100m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 51940352, FLOPs: 62914560, About: "rmsnorm_grad  d_x2  ladder-100m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 36864, Bytes: 39357440, FLOPs: 62914560, About: "rmsnorm_grad  d_stream  ladder-100m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 51940352, FLOPs: 62914560, About: "rmsnorm_grad  d_x2  ladder-100m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 25264128, FLOPs: 18874368, About: "rope  d_k  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 25264128, FLOPs: 18874368, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 3204, RowFLOPs: 2304, About: "rope  q_rot  ladder-100m.yaml:3"},
@@ -220,6 +220,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  ladder-100m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 2304, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-100m.yaml:8"},
 		{M: 8192, N: 768, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-100m.yaml:6"},

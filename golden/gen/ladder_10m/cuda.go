@@ -201,8 +201,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 1280, RowBytes: 1280, RowFLOPs: 1600, About: "rmsnorm  attn_in  ladder-10m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 1280, RowBytes: 1280, RowFLOPs: 1600, About: "rmsnorm  attn_in  ladder-10m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 2560, FLOPs: 1600, About: "rmsnorm  final  ladder-10m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 16418048, FLOPs: 26214400, About: "rmsnorm_grad  d_stream  ladder-10m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 21660928, FLOPs: 26214400, About: "rmsnorm_grad  d_x2  ladder-10m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 16418048, FLOPs: 26214400, About: "rmsnorm_grad  d_stream  ladder-10m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 21660928, FLOPs: 26214400, About: "rmsnorm_grad  d_x2  ladder-10m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 10584064, FLOPs: 7864320, About: "rope  d_k  ladder-10m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 10584064, FLOPs: 7864320, About: "rope  q_rot  ladder-10m.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 1412, RowFLOPs: 960, About: "rope  q_rot  ladder-10m.yaml:3"},
@@ -218,6 +218,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  ladder-10m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  ladder-10m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 960, K: 320, TransB: true, LDA: 320, LDB: 320, LDD: 960, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-10m.yaml:8"},
 		{M: 8192, N: 320, K: 320, TransB: true, LDA: 320, LDB: 320, LDD: 320, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-10m.yaml:6"},

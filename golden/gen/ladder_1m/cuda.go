@@ -199,8 +199,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 384, RowBytes: 384, RowFLOPs: 480, About: "rmsnorm  attn_in  ladder-1m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 384, RowBytes: 384, RowFLOPs: 480, About: "rmsnorm  attn_in  ladder-1m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 768, FLOPs: 480, About: "rmsnorm  final  ladder-1m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 4800896, FLOPs: 7864320, About: "rmsnorm_grad  d_stream  ladder-1m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 6373760, FLOPs: 7864320, About: "rmsnorm_grad  d_x2  ladder-1m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 4800896, FLOPs: 7864320, About: "rmsnorm_grad  d_stream  ladder-1m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 6373760, FLOPs: 7864320, About: "rmsnorm_grad  d_x2  ladder-1m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 3244032, FLOPs: 2359296, About: "rope  d_k  ladder-1m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 3244032, FLOPs: 2359296, About: "rope  q_rot  ladder-1m.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
@@ -216,6 +216,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  ladder-1m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 288, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-1m.yaml:8"},
 		{M: 8192, N: 96, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-1m.yaml:6"},

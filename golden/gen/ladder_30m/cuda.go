@@ -201,8 +201,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 2048, RowBytes: 2048, RowFLOPs: 2560, About: "rmsnorm  attn_in  ladder-30m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 2048, RowBytes: 2048, RowFLOPs: 2560, About: "rmsnorm  attn_in  ladder-30m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 4096, FLOPs: 2560, About: "rmsnorm  final  ladder-30m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 26249216, FLOPs: 41943040, About: "rmsnorm_grad  d_stream  ladder-30m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 34637824, FLOPs: 41943040, About: "rmsnorm_grad  d_x2  ladder-30m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 26249216, FLOPs: 41943040, About: "rmsnorm_grad  d_stream  ladder-30m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 34637824, FLOPs: 41943040, About: "rmsnorm_grad  d_x2  ladder-30m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 16875520, FLOPs: 12582912, About: "rope  d_k  ladder-30m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 16875520, FLOPs: 12582912, About: "rope  q_rot  ladder-30m.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 2180, RowFLOPs: 1536, About: "rope  q_rot  ladder-30m.yaml:3"},
@@ -218,6 +218,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  ladder-30m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 1536, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-30m.yaml:8"},
 		{M: 8192, N: 512, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-30m.yaml:6"},

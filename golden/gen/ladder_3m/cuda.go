@@ -199,8 +199,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  ladder-3m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  ladder-3m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 1280, FLOPs: 800, About: "rmsnorm  final  ladder-3m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 8061568, FLOPs: 13107200, About: "rmsnorm_grad  d_stream  ladder-3m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 10683008, FLOPs: 13107200, About: "rmsnorm_grad  d_x2  ladder-3m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 8061568, FLOPs: 13107200, About: "rmsnorm_grad  d_stream  ladder-3m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 10683008, FLOPs: 13107200, About: "rmsnorm_grad  d_x2  ladder-3m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 5341184, FLOPs: 3932160, About: "rope  d_k  ladder-3m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 5341184, FLOPs: 3932160, About: "rope  q_rot  ladder-3m.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
@@ -216,6 +216,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  ladder-3m.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-3m.yaml:8"},
 		{M: 8192, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-3m.yaml:6"},

@@ -21,7 +21,7 @@ type cudaEvalValues struct {
 	up        gpu.Ptr // bf16[B,T,F] up
 	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
-	logits    gpu.Ptr // bf16[1024,V] logits
+	logits    gpu.Ptr // bf16[2048,V] logits
 }
 
 // newCudaEvalValues lays the values over an arena.
@@ -40,8 +40,8 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	v.gateUp = arena.At(0)
 	v.gate = arena.At(0)
 	v.up = arena.At(16384)
-	v.final = arena.At(301989888)
-	v.rowLosses = arena.At(262668288)
+	v.final = arena.At(525336576)
+	v.rowLosses = arena.At(558891008)
 	v.logits = arena.At(0)
 	return v
 }
@@ -89,9 +89,9 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [llama-1b.yaml:3]
 	r.Launch(kRmsnormAttnIn_2, gpu.Grid{8192, 1, 1}, v.final, 0, v.x, w.finalNorm)
 	// part, row_losses, logits = head_loss(final, wte, targets)  [llama-1b.yaml:5, fuse-loss]
-	for i := range 8 {
-		r.Multiply(pPart, v.logits, v.final.At(i*4194304), c.wte, 0, 0, 0)
-		r.Launch(kCrossEntropyPart_2, gpu.Grid{1024, 1, 1}, v.rowLosses.At(i*4096), 0, v.logits, 0, targets.At(i*4096), 0, r.State)
+	for i := range 4 {
+		r.Multiply(pPart, v.logits, v.final.At(i*8388608), c.wte, 0, 0, 0)
+		r.Launch(kCrossEntropyPart_2, gpu.Grid{2048, 1, 1}, v.rowLosses.At(i*8192), 0, v.logits, 0, targets.At(i*8192), 0, r.State)
 	}
 	r.Launch(kSumLossesPart_2, gpu.Grid{1, 1, 1}, r.Scalar(1), v.rowLosses, 0)
 	return 0

@@ -27,7 +27,7 @@ type cudaTrainValues struct {
 	finalStats  gpu.Ptr     // f32[B,T,1] final_stats
 	dFinal      gpu.Ptr     // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr     // f32[B,T] row_losses
-	logits      gpu.Ptr     // bf16[1024,V] logits
+	logits      gpu.Ptr     // bf16[2048,V] logits
 	dStream     gpu.Ptr     // bf16[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dAct        gpu.Ptr     // bf16[B,T,F] d_act
 	dGate       gpu.Ptr     // bf16[B,T,F] d_gate
@@ -52,7 +52,7 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 		v.attnIn[i] = arena.At(7818182656 + i*33554432)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena.At(10418651136 + i*32768)
+		v.attnInStats[i] = arena.At(10574888960 + i*32768)
 	}
 	for i := range v.qkv {
 		v.qkv[i] = arena.At(6442450944 + i*50331648)
@@ -70,7 +70,7 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 		v.attn[i] = arena.At(8355053568 + i*33554432)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena.At(10401873920 + i*1048576)
+		v.lse[i] = arena.At(10558111744 + i*1048576)
 	}
 	v.attnOut = arena.At(9965666304)
 	for i := range v.x2 {
@@ -80,7 +80,7 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 		v.mlpIn[i] = arena.At(9428795392 + i*33554432)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena.At(10419175424 + i*32768)
+		v.mlpInStats[i] = arena.At(10575413248 + i*32768)
 	}
 	for i := range v.gateUp {
 		v.gateUp[i] = arena.At(0 + i*268435456)
@@ -94,10 +94,10 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	for i := range v.act {
 		v.act[i] = arena.At(4294967296 + i*134217728)
 	}
-	v.final = arena.At(10228334592)
-	v.finalStats = arena.At(10295443456)
-	v.dFinal = arena.At(10261889024)
-	v.rowLosses = arena.At(10295476224)
+	v.final = arena.At(10491002880)
+	v.finalStats = arena.At(10575937536)
+	v.dFinal = arena.At(10524557312)
+	v.rowLosses = arena.At(10575970304)
 	v.logits = arena.At(9965666304)
 	v.dStream = arena.At(10368319488)
 	v.dAct = arena.At(10234101760)
@@ -167,11 +167,11 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		// final, final_stats = rmsnorm(stream, final_norm.weight)  [llama-1b.yaml:3]
 		r.Launch(kRmsnormAttnIn, gpu.Grid{8192, 1, 1}, v.final, v.finalStats, v.x[16], w.finalNorm)
 		// part, d_final, row_losses, logits = head_loss_grad(final, wte, targets[m], n) into wte  [llama-1b.yaml:5, grad]
-		for i := range 8 {
-			r.Multiply(pPart, v.logits, v.final.At(i*4194304), c.wte, 0, 0, 0)
-			r.Launch(kCrossEntropyPart, gpu.Grid{1024, 1, 1}, v.rowLosses.At(i*4096), v.logits, v.logits, 0, targets.At(i*4096), r.Scalar(0), r.State)
-			r.Multiply(pPart2, d.wte, v.logits, v.final.At(i*4194304), d.wte, 0, 0)
-			r.Multiply(pPart3, v.dFinal.At(i*4194304), v.logits, c.wte, 0, 0, 0)
+		for i := range 4 {
+			r.Multiply(pPart, v.logits, v.final.At(i*8388608), c.wte, 0, 0, 0)
+			r.Launch(kCrossEntropyPart, gpu.Grid{2048, 1, 1}, v.rowLosses.At(i*8192), v.logits, v.logits, 0, targets.At(i*8192), r.Scalar(0), r.State)
+			r.Multiply(pPart2, d.wte, v.logits, v.final.At(i*8388608), d.wte, 0, 0)
+			r.Multiply(pPart3, v.dFinal.At(i*8388608), v.logits, c.wte, 0, 0, 0)
 		}
 		r.Launch(kSumLossesPart, gpu.Grid{1, 1, 1}, r.Scalar(2), v.rowLosses, r.Scalar(0))
 		// loss1 = add(loss, part)  [llama-1b.yaml:5]

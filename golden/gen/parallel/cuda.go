@@ -148,8 +148,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_attn_in_3", Threads: 128, Bytes: 1024, RowBytes: 1024, RowFLOPs: 1024, About: "layernorm  attn_in  parallel.yaml:3"},
 		{Entry: "layernorm_attn_in_4", Threads: 128, Bytes: 1024, RowBytes: 1024, RowFLOPs: 1024, About: "layernorm  attn_in  parallel.yaml:3"},
 		{Entry: "layernorm_final", Threads: 128, Bytes: 2048, FLOPs: 1024, About: "layernorm  final  parallel.yaml:3"},
-		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 3195392, FLOPs: 3670016, About: "layernorm_grad  d_stream  parallel.yaml:3"},
-		{Entry: "layernorm_grad_d_x2", Threads: 128, Bytes: 4243968, FLOPs: 3670016, About: "layernorm_grad  d_x2  parallel.yaml:3"},
+		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 32768, Bytes: 3195392, FLOPs: 3670016, About: "layernorm_grad  d_stream  parallel.yaml:3"},
+		{Entry: "layernorm_grad_d_x2", Threads: 128, Shared: 73728, Bytes: 4243968, FLOPs: 3670016, About: "layernorm_grad  d_x2  parallel.yaml:3"},
 		{Entry: "prefill_attention_attn", Threads: 128, Shared: 35840, RowBytes: 1032, KeyBytes: 1024, KeyFLOPs: 512, Keys: mask.Causal(), About: "attention_cached  attn  parallel.yaml:3"},
 		{Entry: "rope_d_k1", Threads: 256, Bytes: 540672, FLOPs: 786432, About: "rope  d_k1  parallel.yaml:10"},
 		{Entry: "rope_q1_rot", Threads: 256, Bytes: 540672, FLOPs: 786432, About: "rope  q1_rot  parallel.yaml:10"},
@@ -165,6 +165,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 8200, About: "head_loss_grad  part  parallel.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 8196, About: "head_loss  part  parallel.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 2048, N: 384, K: 128, TransB: true, LDA: 128, LDB: 128, LDD: 384, A: gpu.F32, B: gpu.F32, D: gpu.F32, Epilogue: gpu.EpilogueBias, Align: 64, About: "linear  qkv1  parallel.yaml:8"},
 		{M: 2048, N: 512, K: 128, TransB: true, LDA: 128, LDB: 128, LDD: 512, A: gpu.F32, B: gpu.F32, D: gpu.F32, Epilogue: gpu.EpilogueBias, Align: 64, About: "linear  act  parallel.yaml:3"},

@@ -287,8 +287,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 1024, RowBytes: 1024, RowFLOPs: 1280, About: "rmsnorm  attn_in  sparse.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 1024, RowBytes: 1024, RowFLOPs: 1280, About: "rmsnorm  attn_in  sparse.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 2048, FLOPs: 1280, About: "rmsnorm  final  sparse.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 6439936, FLOPs: 10485760, About: "rmsnorm_grad  d_stream  sparse.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 8537088, FLOPs: 10485760, About: "rmsnorm_grad  d_x2  sparse.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 6439936, FLOPs: 10485760, About: "rmsnorm_grad  d_stream  sparse.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 8537088, FLOPs: 10485760, About: "rmsnorm_grad  d_x2  sparse.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 4341760, FLOPs: 3145728, About: "rope  d_k  sparse.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 4341760, FLOPs: 3145728, About: "rope  q_rot  sparse.yaml:3"},
 		{Entry: "rope_q_rot_2", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
@@ -304,6 +304,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 16392, About: "head_loss_grad  part  sparse.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 16388, About: "head_loss  part  sparse.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 4096, N: 768, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  sparse.yaml:8"},
 		{M: 4096, N: 256, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  sparse.yaml:6"},

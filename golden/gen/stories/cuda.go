@@ -41,8 +41,7 @@ const (
 	kAttentionWgmmaAttn
 	kAttentionWgmmaAttn_2
 	kAttentionWgmmaAttn_3
-	kAttentionWgmmaDkvDQ1
-	kAttentionWgmmaDqDQ1
+	kAttentionWgmmaGradDQ1
 	kBiasGradDUp1
 	kBiasGradDownBias
 	kBiasGradQkvBias
@@ -184,8 +183,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
-		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 50855936, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
-		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 51118080, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_grad_d_q1", Threads: 384, Arch: "sm_90a", Shared: 215040, Bytes: 59244544, FLOPs: 10611589120, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34095104, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
@@ -215,8 +213,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_attn_in_4", Threads: 128, Bytes: 4096, RowBytes: 2048, RowFLOPs: 4096, About: "layernorm  attn_in  stories.yaml:3"},
 		{Entry: "layernorm_attn_in_5", Threads: 128, Bytes: 4096, RowBytes: 2048, RowFLOPs: 4096, About: "layernorm  attn_in  stories.yaml:3"},
 		{Entry: "layernorm_final", Threads: 128, Bytes: 6144, FLOPs: 4096, About: "layernorm  final  stories.yaml:3"},
-		{Entry: "layernorm_grad_d_stream", Threads: 128, Bytes: 27330560, FLOPs: 58720256, About: "layernorm_grad  d_stream  stories.yaml:3"},
-		{Entry: "layernorm_grad_d_x3", Threads: 128, Bytes: 35719168, FLOPs: 58720256, About: "layernorm_grad  d_x3  stories.yaml:3"},
+		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 27330560, FLOPs: 58720256, About: "layernorm_grad  d_stream  stories.yaml:3"},
+		{Entry: "layernorm_grad_d_x3", Threads: 128, Shared: 36864, Bytes: 35719168, FLOPs: 58720256, About: "layernorm_grad  d_x3  stories.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 2056, KeyBytes: 2048, KeyFLOPs: 2048, Keys: mask.Causal(), About: "attention_cached  attn  stories.yaml:3"},
 		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  stories.yaml:9"},
 		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  act  stories.yaml:9"},
@@ -253,6 +251,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 32776, About: "head_loss_grad  part  stories.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 32772, About: "head_loss  part  stories.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 8192, N: 1536, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  qkv1  stories.yaml:8"},
 		{M: 8192, N: 512, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  attn_out1  stories.yaml:6"},
@@ -330,7 +329,7 @@ var cudaProgram = &gpu.Program{
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
-	Train:   gpu.Job{Arena: 1265991680, Scratch: 2097152, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Train:   gpu.Job{Arena: 1265991680, Scratch: 17301504, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 172261376, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 10764288, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1572864, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},

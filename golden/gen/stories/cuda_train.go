@@ -212,8 +212,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [stories.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{384, 1, 1}, v.dQ1, r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], v.attn[l], v.lse[l], r.State, gpu.Int(m), gpu.Int(l))
-				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{512, 1, 1}, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch.At(16777216), v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaGradDQ1, gpu.Grid{128, 1, 1}, v.dQ1, v.dK1, v.dV1, r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch.At(16777216), r.State, gpu.Int(m), gpu.Int(l))
 			} else {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))

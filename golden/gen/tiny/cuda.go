@@ -182,8 +182,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_3", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 640, RowBytes: 640, RowFLOPs: 800, About: "rmsnorm  attn_in  tiny.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 1280, FLOPs: 800, About: "rmsnorm  final  tiny.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Bytes: 1512064, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
-		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Bytes: 2003584, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 1512064, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
+		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 2003584, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
 		{Entry: "small_linear_mma_attn_out", Threads: 96, Bytes: 51200, RowBytes: 640, RowFLOPs: 51200, About: "linear  attn_out  tiny.yaml:6"},
 		{Entry: "small_linear_mma_gate_up", Threads: 96, Bytes: 286720, RowBytes: 2112, RowFLOPs: 286720, About: "linear  gate_up  tiny.yaml:9"},
@@ -194,6 +194,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "sum_losses_part", Threads: 1024, Bytes: 6152, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "sum_losses_part_2", Threads: 1024, Bytes: 6148, About: "head_loss  part  tiny.yaml:5"},
 	},
+	Waits: true,
 	Products: []gpu.Product{
 		{M: 1536, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  tiny.yaml:8"},
 		{M: 1536, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  tiny.yaml:6"},

@@ -11,5 +11,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) add_partials_1_2_qkv_bias(float *first, float *second, const float *partial) {
+    grid_release();
+    grid_wait();
     add_partials<Config>(Config::rows, first, second, partial);
 }

@@ -24,5 +24,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_attn_3(float *o, float *lse, const float *q, const float *k, const float *v, const State *state, int micro, int layer) {
+    grid_release();
+    grid_wait();
     attention_tiled<Config>(Config::rows, o, lse, q, k, v, state, micro, layer);
 }

@@ -27,5 +27,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_tiled_grad_d_q11_3(float *dq, float *dk, float *dv, const float *d_o, const float *q, const float *k, const float *v, const float2 *stats, const State *state, int micro, int layer) {
+    grid_release();
+    grid_wait();
     attention_tiled_grad<Config>(Config::rows, dq, dk, dv, d_o, q, k, v, stats, state, micro, layer);
 }

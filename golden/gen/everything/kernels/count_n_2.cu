@@ -8,5 +8,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) count_n_2(float *n, const int *targets) {
+    grid_release();
+    grid_wait();
     count<Config>(Config::rows, n, targets);
 }

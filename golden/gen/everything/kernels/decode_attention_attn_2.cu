@@ -27,5 +27,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) decode_attention_attn_2(float *o, float *sums, float2 *stats, const float *q, const float *k, const float *v, float *k_cache, float *v_cache, const int *positions, const int *slots, int rows) {
+    grid_release();
+    grid_wait();
     decode_attention<Config>(rows, o, sums, stats, q, k, v, k_cache, v_cache, positions, slots);
 }

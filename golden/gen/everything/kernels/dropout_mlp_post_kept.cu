@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) dropout_mlp_post_kept(float *y, const float *x, State *state, int micro, int layer) {
+    grid_release();
+    grid_wait();
     dropout<Config>(Config::rows, y, x, state, micro, layer);
 }

@@ -9,5 +9,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) embed_sort_wte(uint32_t *keys, const int *tokens) {
+    grid_release();
+    grid_wait();
     embed_sort<Config>(Config::rows, keys, tokens);
 }

@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) glu_act_2(float *y, const float *gate, const float *up, int rows) {
+    grid_release();
+    grid_wait();
     glu<Config>(rows, y, gate, up);
 }

@@ -17,5 +17,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) glu_grad_d_gate7(float *dgate, float *dup, const float *dy, const float *gate, const float *up) {
+    grid_release();
+    grid_wait();
     glu_grad<Config>(Config::rows, dgate, dup, dy, gate, up);
 }

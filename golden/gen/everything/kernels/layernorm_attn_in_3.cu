@@ -19,5 +19,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) layernorm_attn_in_3(float *y, float *stats, const float *x, const float *w, const float *b, int rows) {
+    grid_release();
+    prefetch<384>(w);
+    grid_wait();
     layernorm<Config>(rows, y, stats, x, w, b);
 }

@@ -15,12 +15,15 @@ struct Config {
     static constexpr bool bias = false;
     static constexpr bool residual = true;
     static constexpr int parts = 8;
+    static constexpr int stages = 2;
     static constexpr int dx_stride = 96;
     static constexpr int dy_stride = 96;
     static constexpr int x_stride = 96;
     static constexpr int residual_stride = 96;
 };
 
-extern "C" __global__ void __launch_bounds__(128) layernorm_grad_d_x1(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+extern "C" __global__ void __launch_bounds__(128, 4) layernorm_grad_d_x1(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+    grid_release();
+    grid_wait();
     layernorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);
 }

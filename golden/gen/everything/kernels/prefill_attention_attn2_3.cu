@@ -23,5 +23,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) prefill_attention_attn2_3(float *o, const float *q, float *k_cache, float *v_cache, const int *positions, const int *slots, int rows) {
+    grid_release();
+    grid_wait();
     prefill_attention<Config>(rows, o, q, k_cache, v_cache, positions, slots);
 }

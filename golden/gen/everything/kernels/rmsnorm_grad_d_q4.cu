@@ -15,12 +15,15 @@ struct Config {
     static constexpr bool bias = false;
     static constexpr bool residual = false;
     static constexpr int parts = 32;
+    static constexpr int stages = 3;
     static constexpr int dx_stride = 192;
     static constexpr int dy_stride = 96;
     static constexpr int x_stride = 192;
     static constexpr int residual_stride = 0;
 };
 
-extern "C" __global__ void __launch_bounds__(128) rmsnorm_grad_d_q4(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+extern "C" __global__ void __launch_bounds__(128, 4) rmsnorm_grad_d_q4(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+    grid_release();
+    grid_wait();
     rmsnorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);
 }

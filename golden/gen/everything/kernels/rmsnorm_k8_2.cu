@@ -19,5 +19,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) rmsnorm_k8_2(float *y, float *stats, const float *x, const float *w, int rows) {
+    grid_release();
+    prefetch<96>(w);
+    grid_wait();
     rmsnorm<Config>(rows, y, stats, x, w);
 }

@@ -19,5 +19,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) rmsnorm_q2(float *y, float *stats, const float *x, const float *w) {
+    grid_release();
+    grid_wait();
     rmsnorm<Config>(Config::rows, y, stats, x, w);
 }

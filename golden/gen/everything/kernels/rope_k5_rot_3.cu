@@ -18,5 +18,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) rope_k5_rot_3(float *y, const float *x, const float *cos, const float *sin, const int *positions, int rows) {
+    grid_release();
+    grid_wait();
     rope<Config>(rows, y, x, cos, sin, positions);
 }

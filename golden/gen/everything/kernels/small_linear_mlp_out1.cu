@@ -19,5 +19,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) small_linear_mlp_out1(float *y, const float *x, const float *w, const float *bias, const float *residual, int rows) {
+    grid_release();
+    prefetch<384>(bias);
+    grid_wait();
     small_linear<Config>(rows, y, x, w, bias, residual);
 }

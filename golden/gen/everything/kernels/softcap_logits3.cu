@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) softcap_logits3(float *y, const float *x, int rows) {
+    grid_release();
+    grid_wait();
     softcap<Config>(rows, y, x);
 }

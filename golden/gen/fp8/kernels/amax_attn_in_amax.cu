@@ -18,5 +18,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) amax_attn_in_amax(unsigned *most, const bf16 *x, const bf16 *x2, const bf16 *x3, const unsigned *history) {
+    grid_release();
+    grid_wait();
     amax<Config>(Config::rows, most, x, x2, x3, history);
 }

@@ -26,5 +26,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256, 2) attention_wgmma_attn_2(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
+    grid_release();
+    grid_wait();
     attention_wgmma<Config>(rows, o, lse, q, k, v);
 }

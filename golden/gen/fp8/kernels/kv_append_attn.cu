@@ -22,5 +22,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) kv_append_attn(bf16 *k_cache, bf16 *v_cache, const bf16 *k, const bf16 *v, const int *positions, const int *slots, int rows) {
+    grid_release();
+    grid_wait();
     kv_append<Config>(rows, k_cache, v_cache, k, v, positions, slots);
 }

@@ -22,6 +22,8 @@ struct Config {
     static constexpr int threads = 256;
 };
 
-extern "C" __global__ void __launch_bounds__(256, 2) quantize_d_gate_up_q(uint8_t *q, uint8_t *t, float *scale, bf16 *y, float *sums, const bf16 *x, const bf16 *x2, const bf16 *x3, const unsigned *most, unsigned *history) {
+extern "C" __global__ void __launch_bounds__(256, 4) quantize_d_gate_up_q(uint8_t *q, uint8_t *t, float *scale, bf16 *y, float *sums, const bf16 *x, const bf16 *x2, const bf16 *x3, const unsigned *most, unsigned *history) {
+    grid_release();
+    grid_wait();
     quantize<Config>(Config::rows, q, t, scale, y, sums, x, x2, x3, most, history);
 }

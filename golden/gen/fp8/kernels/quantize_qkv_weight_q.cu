@@ -22,5 +22,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256, 4) quantize_qkv_weight_q(uint8_t *q, uint8_t *t, float *scale, bf16 *y, float *sums, const bf16 *x, const bf16 *x2, const bf16 *x3, const unsigned *most, unsigned *history) {
+    grid_release();
+    grid_wait();
     quantize<Config>(Config::rows, q, t, scale, y, sums, x, x2, x3, most, history);
 }

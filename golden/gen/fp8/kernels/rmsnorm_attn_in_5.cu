@@ -19,5 +19,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) rmsnorm_attn_in_5(bf16 *y, float *stats, const bf16 *x, const float *w, int rows) {
+    grid_release();
+    prefetch<8192>(w);
+    grid_wait();
     rmsnorm<Config>(rows, y, stats, x, w);
 }

@@ -9,5 +9,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) turn_amax_turn_amax(unsigned *history) {
+    grid_release();
+    grid_wait();
     turn_amax<Config>(Config::rows, history);
 }

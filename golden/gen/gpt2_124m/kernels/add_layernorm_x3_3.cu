@@ -21,5 +21,9 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) add_layernorm_x3_3(bf16 *sum, bf16 *y, float *stats, const bf16 *a, const bf16 *b, const float *w, const float *bias, int rows) {
+    grid_release();
+    prefetch<3072>(w);
+    prefetch<3072>(bias);
+    grid_wait();
     add_layernorm<Config>(rows, sum, y, stats, a, b, w, bias);
 }

@@ -13,5 +13,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) add_positions_x1(bf16 *y, const bf16 *x, const float *table, const int *positions) {
+    grid_release();
+    grid_wait();
     add_positions<Config>(Config::rows, y, x, table, positions);
 }

@@ -16,5 +16,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) attention_stats_d_q1(float2 *stats, const bf16 *d_o, const bf16 *o, const float *lse) {
+    grid_release();
+    grid_wait();
     attention_stats<Config>(Config::rows, stats, d_o, o, lse);
 }

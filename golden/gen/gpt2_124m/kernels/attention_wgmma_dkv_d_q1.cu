@@ -30,5 +30,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256, 1) attention_wgmma_dkv_d_q1(bf16 *dk, bf16 *dv, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats, const State *state, int micro, int layer) {
+    grid_release();
+    grid_wait();
     attention_wgmma_dkv<Config>(Config::rows, dk, dv, d_o, q, k, v, stats, state, micro, layer);
 }

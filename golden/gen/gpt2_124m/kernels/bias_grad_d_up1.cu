@@ -13,5 +13,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) bias_grad_d_up1(float *partial, const bf16 *dy) {
+    grid_release();
+    grid_wait();
     bias_grad<Config>(Config::rows, partial, dy);
 }

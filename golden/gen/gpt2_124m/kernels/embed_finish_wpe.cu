@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(96) embed_finish_wpe(float *d, const float *partial, const Entry *sorted) {
+    grid_release();
+    grid_wait();
     embed_finish<Config>(Config::rows, d, partial, sorted);
 }

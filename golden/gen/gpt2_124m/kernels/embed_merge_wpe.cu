@@ -9,5 +9,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) embed_merge_wpe(Entry *sorted, const uint32_t *keys) {
+    grid_release();
+    grid_wait();
     embed_merge<Config>(Config::rows, sorted, keys);
 }

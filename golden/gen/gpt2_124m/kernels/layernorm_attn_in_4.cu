@@ -19,5 +19,9 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) layernorm_attn_in_4(bf16 *y, float *stats, const bf16 *x, const float *w, const float *b, int rows) {
+    grid_release();
+    prefetch<3072>(w);
+    prefetch<3072>(b);
+    grid_wait();
     layernorm<Config>(rows, y, stats, x, w, b);
 }

@@ -15,12 +15,15 @@ struct Config {
     static constexpr bool bias = true;
     static constexpr bool residual = true;
     static constexpr int parts = 512;
+    static constexpr int stages = 2;
     static constexpr int dx_stride = 768;
     static constexpr int dy_stride = 768;
     static constexpr int x_stride = 768;
     static constexpr int residual_stride = 768;
 };
 
-extern "C" __global__ void __launch_bounds__(128) layernorm_grad_d_x3(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *stats, const bf16 *residual) {
+extern "C" __global__ void __launch_bounds__(128, 4) layernorm_grad_d_x3(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *stats, const bf16 *residual) {
+    grid_release();
+    grid_wait();
     layernorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);
 }

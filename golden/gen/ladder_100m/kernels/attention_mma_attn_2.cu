@@ -29,5 +29,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_attn_2(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, int rows) {
+    grid_release();
+    grid_wait();
     attention_mma<Config>(rows, o, lse, q, k, v);
 }

@@ -20,5 +20,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) cross_entropy_part(float *losses, bf16 *d, const bf16 *logits, const float *bias, const int *targets, const float *n, State *state) {
+    grid_release();
+    grid_wait();
     cross_entropy<Config>(Config::rows, losses, d, logits, bias, targets, n, state);
 }

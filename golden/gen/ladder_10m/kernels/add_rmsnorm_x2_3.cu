@@ -21,5 +21,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) add_rmsnorm_x2_3(bf16 *sum, bf16 *y, float *stats, const bf16 *a, const bf16 *b, const float *w, int rows) {
+    grid_release();
+    prefetch<1280>(w);
+    grid_wait();
     add_rmsnorm<Config>(rows, sum, y, stats, a, b, w);
 }

@@ -10,5 +10,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) grad_norm_grad_norm(float *norm, const double *partial, State *state) {
+    grid_release();
+    grid_wait();
     grad_norm<Config>(Config::rows, norm, partial, state);
 }

@@ -10,5 +10,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) square_sums_grad_norm(double *partial, const float *g) {
+    grid_release();
+    grid_wait();
     square_sums<Config>(Config::rows, partial, g);
 }

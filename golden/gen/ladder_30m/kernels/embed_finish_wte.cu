@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(64) embed_finish_wte(float *d, const float *partial, const Entry *sorted) {
+    grid_release();
+    grid_wait();
     embed_finish<Config>(Config::rows, d, partial, sorted);
 }

@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) glu_act_4(bf16 *y, const bf16 *gate, const bf16 *up, int rows) {
+    grid_release();
+    grid_wait();
     glu<Config>(rows, y, gate, up);
 }

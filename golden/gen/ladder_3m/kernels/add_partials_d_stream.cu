@@ -11,5 +11,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) add_partials_d_stream(float *first, float *second, const float *partial) {
+    grid_release();
+    grid_wait();
     add_partials<Config>(Config::rows, first, second, partial);
 }

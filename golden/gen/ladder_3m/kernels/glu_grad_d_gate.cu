@@ -17,5 +17,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) glu_grad_d_gate(bf16 *dgate, bf16 *dup, const bf16 *dy, const bf16 *gate, const bf16 *up) {
+    grid_release();
+    grid_wait();
     glu_grad<Config>(Config::rows, dgate, dup, dy, gate, up);
 }

@@ -18,5 +18,6 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(384, 1) product_wgmma_gate_up_2(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap d, const __grid_constant__ TensorMap other, const bf16 *bias, float *sums, int rows) {
+    grid_release();
     product_wgmma<Config>(rows, a, b, d, other, bias, sums);
 }

@@ -21,5 +21,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) add_rmsnorm_x2(bf16 *sum, bf16 *y, float *stats, const bf16 *a, const bf16 *b, const float *w) {
+    grid_release();
+    grid_wait();
     add_rmsnorm<Config>(Config::rows, sum, y, stats, a, b, w);
 }

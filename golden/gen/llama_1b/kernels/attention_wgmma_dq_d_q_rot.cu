@@ -30,5 +30,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256, 2) attention_wgmma_dq_d_q_rot(bf16 *dq, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse) {
+    grid_release();
+    grid_wait();
     attention_wgmma_dq<Config>(Config::rows, dq, stats, d_o, q, k, v, o, lse);
 }

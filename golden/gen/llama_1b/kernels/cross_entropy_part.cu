@@ -3,7 +3,7 @@
 #include "loss.cuh"
 
 struct Config {
-    static constexpr int rows = 1024;
+    static constexpr int rows = 2048;
     using T = bf16;
     static constexpr int cols = 128256;
     static constexpr int vec = 8;
@@ -20,5 +20,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) cross_entropy_part(float *losses, bf16 *d, const bf16 *logits, const float *bias, const int *targets, const float *n, State *state) {
+    grid_release();
+    grid_wait();
     cross_entropy<Config>(Config::rows, losses, d, logits, bias, targets, n, state);
 }

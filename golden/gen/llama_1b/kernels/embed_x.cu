@@ -13,5 +13,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) embed_x(bf16 *y, const int *tokens, const float *table) {
+    grid_release();
+    grid_wait();
     embed<Config>(Config::rows, y, tokens, table);
 }

@@ -19,5 +19,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) rmsnorm_attn_in_2(bf16 *y, float *stats, const bf16 *x, const float *w) {
+    grid_release();
+    grid_wait();
     rmsnorm<Config>(Config::rows, y, stats, x, w);
 }

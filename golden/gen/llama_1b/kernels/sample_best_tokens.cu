@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) sample_best_tokens(Whole *best, const bf16 *logits, const SampleOptions *options, int rows) {
+    grid_release();
+    grid_wait();
     sample_best<Config>(rows, best, logits, options);
 }

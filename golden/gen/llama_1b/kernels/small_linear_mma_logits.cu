@@ -22,5 +22,6 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) small_linear_mma_logits(bf16 *y, const bf16 *x, const bf16 *w, const float *bias, const bf16 *residual, int rows) {
+    grid_release();
     small_linear_mma<Config>(rows, y, x, w, bias, residual);
 }

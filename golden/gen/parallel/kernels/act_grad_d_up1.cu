@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) act_grad_d_up1(float *dx, const float *dy, const float *x) {
+    grid_release();
+    grid_wait();
     act_grad<Config>(Config::rows, dx, dy, x);
 }

@@ -16,5 +16,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(32) adamw_begin_adamw(State *state, const float *loss, const float *norm) {
+    grid_release();
+    grid_wait();
     adamw_begin<Config>(Config::rows, state, loss, norm);
 }

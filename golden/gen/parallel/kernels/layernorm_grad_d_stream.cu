@@ -15,12 +15,15 @@ struct Config {
     static constexpr bool bias = true;
     static constexpr bool residual = false;
     static constexpr int parts = 32;
+    static constexpr int stages = 2;
     static constexpr int dx_stride = 128;
     static constexpr int dy_stride = 128;
     static constexpr int x_stride = 128;
     static constexpr int residual_stride = 0;
 };
 
-extern "C" __global__ void __launch_bounds__(128) layernorm_grad_d_stream(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+extern "C" __global__ void __launch_bounds__(128, 4) layernorm_grad_d_stream(float *dx, float *partial, const float *dy, const float *x, const float *w, const float *stats, const float *residual) {
+    grid_release();
+    grid_wait();
     layernorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);
 }

@@ -7,5 +7,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(32) add_scalars_loss1(float *y, const float *a, const float *b) {
+    grid_release();
+    grid_wait();
     add_scalars<Config>(Config::rows, y, a, b);
 }

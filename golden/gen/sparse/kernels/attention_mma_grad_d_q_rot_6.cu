@@ -32,5 +32,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_grad_d_q_rot_6(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats) {
+    grid_release();
+    grid_wait();
     attention_mma_grad<Config>(Config::rows, dq, dk, dv, d_o, q, k, v, stats);
 }

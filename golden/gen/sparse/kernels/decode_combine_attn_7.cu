@@ -25,5 +25,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) decode_combine_attn_7(bf16 *o, const float *sums, const float2 *stats, const int *positions, const int *slots, int rows) {
+    grid_release();
+    grid_wait();
     decode_combine<Config>(rows, o, sums, stats, positions, slots);
 }

@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(32) embed_sums_wte(float *d, float *partial, const Entry *sorted, const bf16 *dy) {
+    grid_release();
+    grid_wait();
     embed_sums<Config>(Config::rows, d, partial, sorted, dy);
 }

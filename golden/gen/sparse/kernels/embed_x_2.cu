@@ -13,5 +13,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) embed_x_2(bf16 *y, const int *tokens, const float *table, int rows) {
+    grid_release();
+    prefetch<0>(table);
+    grid_wait();
     embed<Config>(rows, y, tokens, table);
 }

@@ -26,5 +26,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(64) prefill_attention_mma_attn_2(bf16 *o, const bf16 *q, bf16 *k_cache, bf16 *v_cache, const int *positions, const int *slots, int rows) {
+    grid_release();
+    grid_wait();
     prefill_attention_mma<Config>(rows, o, q, k_cache, v_cache, positions, slots);
 }

@@ -18,5 +18,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) rope_q_rot(bf16 *y, const bf16 *x, const float *cos, const float *sin, const int *positions) {
+    grid_release();
+    grid_wait();
     rope<Config>(Config::rows, y, x, cos, sin, positions);
 }

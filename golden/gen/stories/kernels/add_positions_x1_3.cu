@@ -13,5 +13,8 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) add_positions_x1_3(bf16 *y, const bf16 *x, const float *table, const int *positions, int rows) {
+    grid_release();
+    prefetch<0>(table);
+    grid_wait();
     add_positions<Config>(rows, y, x, table, positions);
 }

@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) add_x4(bf16 *y, const bf16 *a, const bf16 *b) {
+    grid_release();
+    grid_wait();
     add<Config>(Config::rows, y, a, b);
 }

@@ -15,5 +15,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) dropout_mlp_out1_kept(bf16 *y, const bf16 *x, State *state, int micro, int layer) {
+    grid_release();
+    grid_wait();
     dropout<Config>(Config::rows, y, x, state, micro, layer);
 }

@@ -19,5 +19,9 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(128) layernorm_attn_in_5(bf16 *y, float *stats, const bf16 *x, const float *w, const float *b, int rows) {
+    grid_release();
+    prefetch<2048>(w);
+    prefetch<2048>(b);
+    grid_wait();
     layernorm<Config>(rows, y, stats, x, w, b);
 }

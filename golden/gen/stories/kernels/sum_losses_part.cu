@@ -9,5 +9,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) sum_losses_part(float *loss, const float *losses, const float *n) {
+    grid_release();
+    grid_wait();
     sum_losses<Config>(Config::rows, loss, losses, n);
 }

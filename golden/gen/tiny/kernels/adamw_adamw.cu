@@ -12,5 +12,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(256) adamw_adamw(float *w, float *m, float *v, bf16 *copies, const float *g, State *state) {
+    grid_release();
+    grid_wait();
     adamw<Config>(Config::rows, w, m, v, copies, g, state);
 }

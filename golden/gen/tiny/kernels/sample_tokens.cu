@@ -14,5 +14,7 @@ struct Config {
 };
 
 extern "C" __global__ void __launch_bounds__(1024) sample_tokens(int *tokens, int *positions, const bf16 *logits, const SampleOptions *options, const Whole *best, int rows) {
+    grid_release();
+    grid_wait();
     sample<Config>(rows, tokens, positions, logits, options, best);
 }
