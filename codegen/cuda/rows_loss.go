@@ -89,7 +89,7 @@ func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
 // blockShared is how many bytes of shared memory a block can have on all GPUs that the program is for.
 func (e *emitter) blockShared() int {
 	if slices.Equal(e.g.Archs, []string{hopper}) {
-		return 160 << 10 // and more
+		return 208 << 10 // of the 227 KiB that a block of Hopper can have
 	}
 	return 96 << 10 // code for sm_80 runs on sm_86 and sm_89, too, whose blocks have 99 KiB
 }

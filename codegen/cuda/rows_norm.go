@@ -1,6 +1,10 @@
 package cudagen
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"cmp"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // normRows are the norms and their gradients.
 var normRows = map[string]lowering{
@@ -122,19 +126,19 @@ func parts(items, per, blocks int) int {
 	return max(1, min(partProcessors*blocks, (items+4*per-1)/(4*per)))
 }
 
-// normGradRoom says how many blocks of a norm's gradient share a processor, which has registers for their sums, and how many groups of a
-// team each has in shared memory, where a thread holds so many bytes of a group: two or three keep memory busy, and none are where
-// they do not fit.
-func (e *emitter) normGradRoom(threads, bytes int) (together, stages int) {
-	together = max(1, 512/threads)
+// normGradStages says how many groups of a team a norm's gradient has in shared memory, where a thread holds so many bytes of a group,
+// and how many blocks then share a processor: two groups, of which one is under way, keep memory busy. There are none where they
+// do not fit, nor where a team is a whole block: there they were slower than registers (llama-1b).
+func (e *emitter) normGradStages(b normBlock, bytes int) (stages, together int) {
+	const most = 2
+	together = 512 / b.threads
 	if bytes > 144 {
-		together = max(1, 256/threads)
+		together /= 2
 	}
-	stages = min(3, min(e.blockShared(), 160<<10/together)/(bytes*threads))
-	if stages < 2 {
-		stages = 0
+	if b.groups > 1 && b.access == 16 && most*bytes*b.threads <= min(e.blockShared(), 160<<10/together) { // copies are of 16 bytes
+		return most, together
 	}
-	return together, stages
+	return 0, 0
 }
 
 func (e *emitter) normGrad(op *ir.Op) {
@@ -155,11 +159,8 @@ func (e *emitter) normGrad(op *ir.Op) {
 	if residual != nil {
 		held = 3 * b.held * x.Type.DType.Bytes()
 	}
-	together, stages := e.normGradRoom(b.threads, held)
-	if b.access != 16 { // copies to shared memory are of 16 bytes
-		stages = 0
-	}
-	n := parts(rows*x.Type.Cols()/b.group, b.groups, together)
+	stages, together := e.normGradStages(b, held)
+	n := parts(rows*x.Type.Cols()/b.group, b.groups, cmp.Or(together, 512/b.threads))
 	config := append(b.config, boolean("bias", bias), boolean("residual", residual != nil), integer("parts", n), integer("stages", stages))
 	config = append(config, e.strides(s, "dx", "dy", "x", "residual")...)
 	if residual == nil {

@@ -153,17 +153,25 @@ __device__ void add_rmsnorm(int rows, typename C::T *sum, typename C::T *y, floa
     normalise<C, false, true, typename C::T>(rows, sum, y, stats, a, b, w, nullptr);
 }
 
+// widen converts an access as it lies in memory.
+template <class T, int N> __device__ inline void widen(float (&out)[N], const Pack<T, N> &in) {
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = to_float(in.v[i]);
+}
+
 // NormOperands is what a thread reads of its groups for their gradients: dy, x and the residual, of which stages-1 groups' accesses are on
 // their way into shared memory while it works on one. They are this thread's alone, so only it waits for them. Without stages it
-// reads from memory, and what it needs again from the cache.
+// reads a group as it comes to it, and has it in registers between the sums and dx; a large one it reads again, from the cache.
 template <class C, class T> struct NormOperands {
     using Team = ::Team<C>;
     static constexpr int vec = C::vec, per = Team::per, count = C::residual ? 3 : 2; // count: operands
+    static constexpr bool kept = C::stages == 0 && per * vec <= 16;
     static_assert(C::stages == 0 || (C::stages > 1 && sizeof(T) * vec == 16), "copies are of 16 bytes");
 
     const T *const dy, *const x, *const residual;
     T *const ring; // [stages, count, per, threads] accesses
     int slot, row, column; // of the group at hand
+    Pack<T, vec> held[kept ? count : 1][kept ? per : 1];
 
     __device__ const T *dy_at(int i) const { return dy + static_cast<size_t>(row) * C::dy_stride + column + Team::column(i); }
     __device__ const T *x_at(int i) const { return x + static_cast<size_t>(row) * C::x_stride + column + Team::column(i); }
@@ -186,10 +194,25 @@ template <class C, class T> struct NormOperands {
             }
         }
     }
+    // hold reads all of the group at hand that stays in registers, together.
+    __device__ void hold() {
+        if constexpr (kept) {
+#pragma unroll
+            for (int i = 0; i < per; i++) {
+                if (Team::has(i)) {
+                    held[0][i] = *reinterpret_cast<const Pack<T, vec> *>(dy_at(i));
+                    held[1][i] = *reinterpret_cast<const Pack<T, vec> *>(x_at(i));
+                    if constexpr (C::residual) held[2][i] = *reinterpret_cast<const Pack<T, vec> *>(residual_at(i));
+                }
+            }
+        }
+    }
     // get is access i of an operand of the group at hand.
     template <int Operand> __device__ void get(float (&out)[vec], int i) const {
         if constexpr (C::stages > 0)
             load(out, place(Operand, i));
+        else if constexpr (kept)
+            widen(out, held[Operand][i]);
         else
             load(out, Operand == 0 ? dy_at(i) : Operand == 1 ? x_at(i) : residual_at(i));
     }
@@ -238,6 +261,7 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
             copy_async_commit();
         }
         at.move(slot, live ? item : 0);
+        if (live) at.hold();
         slot = slot == C::stages - 1 ? 0 : slot + 1;
         const float mean = Centred ? next[0] : 0, rstd = next[numbers - 1];
         if (item + step < items) load(next, stats + numbers * (item + step));
