@@ -213,7 +213,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_attn_in_4", Threads: 128, Bytes: 6144, RowBytes: 3072, RowFLOPs: 6144, About: "layernorm  attn_in  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_attn_in_5", Threads: 128, Bytes: 6144, RowBytes: 3072, RowFLOPs: 6144, About: "layernorm  attn_in  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_final", Threads: 128, Bytes: 9216, FLOPs: 6144, About: "layernorm  final  gpt2-124m.yaml:3"},
-		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 36864, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
+		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 40963072, FLOPs: 88080384, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
 		{Entry: "layernorm_grad_d_x3", Threads: 128, Shared: 36864, Bytes: 53545984, FLOPs: 88080384, About: "layernorm_grad  d_x3  gpt2-124m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  act  gpt2-124m.yaml:3"},

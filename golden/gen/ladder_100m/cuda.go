@@ -202,7 +202,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_attn_in_4", Threads: 128, Bytes: 3072, RowBytes: 3072, RowFLOPs: 3840, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_attn_in_5", Threads: 128, Bytes: 3072, RowBytes: 3072, RowFLOPs: 3840, About: "rmsnorm  attn_in  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_final", Threads: 128, Bytes: 6144, FLOPs: 3840, About: "rmsnorm  final  ladder-100m.yaml:3"},
-		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 36864, Bytes: 39357440, FLOPs: 62914560, About: "rmsnorm_grad  d_stream  ladder-100m.yaml:3"},
+		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 24576, Bytes: 39357440, FLOPs: 62914560, About: "rmsnorm_grad  d_stream  ladder-100m.yaml:3"},
 		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 36864, Bytes: 51940352, FLOPs: 62914560, About: "rmsnorm_grad  d_x2  ladder-100m.yaml:3"},
 		{Entry: "rope_d_k", Threads: 256, Bytes: 25264128, FLOPs: 18874368, About: "rope  d_k  ladder-100m.yaml:3"},
 		{Entry: "rope_q_rot", Threads: 256, Bytes: 25264128, FLOPs: 18874368, About: "rope  q_rot  ladder-100m.yaml:3"},

@@ -149,7 +149,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "layernorm_attn_in_4", Threads: 128, Bytes: 1024, RowBytes: 1024, RowFLOPs: 1024, About: "layernorm  attn_in  parallel.yaml:3"},
 		{Entry: "layernorm_final", Threads: 128, Bytes: 2048, FLOPs: 1024, About: "layernorm  final  parallel.yaml:3"},
 		{Entry: "layernorm_grad_d_stream", Threads: 128, Shared: 32768, Bytes: 3195392, FLOPs: 3670016, About: "layernorm_grad  d_stream  parallel.yaml:3"},
-		{Entry: "layernorm_grad_d_x2", Threads: 128, Shared: 73728, Bytes: 4243968, FLOPs: 3670016, About: "layernorm_grad  d_x2  parallel.yaml:3"},
+		{Entry: "layernorm_grad_d_x2", Threads: 128, Shared: 49152, Bytes: 4243968, FLOPs: 3670016, About: "layernorm_grad  d_x2  parallel.yaml:3"},
 		{Entry: "prefill_attention_attn", Threads: 128, Shared: 35840, RowBytes: 1032, KeyBytes: 1024, KeyFLOPs: 512, Keys: mask.Causal(), About: "attention_cached  attn  parallel.yaml:3"},
 		{Entry: "rope_d_k1", Threads: 256, Bytes: 540672, FLOPs: 786432, About: "rope  d_k1  parallel.yaml:10"},
 		{Entry: "rope_q1_rot", Threads: 256, Bytes: 540672, FLOPs: 786432, About: "rope  q1_rot  parallel.yaml:10"},

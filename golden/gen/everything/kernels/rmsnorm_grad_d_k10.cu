@@ -15,7 +15,7 @@ struct Config {
     static constexpr bool bias = false;
     static constexpr bool residual = false;
     static constexpr int parts = 24;
-    static constexpr int stages = 3;
+    static constexpr int stages = 2;
     static constexpr int dx_stride = 288;
     static constexpr int dy_stride = 72;
     static constexpr int x_stride = 288;

@@ -15,14 +15,14 @@ struct Config {
     static constexpr bool bias = false;
     static constexpr bool residual = true;
     static constexpr int parts = 528;
-    static constexpr int stages = 3;
+    static constexpr int stages = 0;
     static constexpr int dx_stride = 2048;
     static constexpr int dy_stride = 2048;
     static constexpr int x_stride = 2048;
     static constexpr int residual_stride = 2048;
 };
 
-extern "C" __global__ void __launch_bounds__(128, 4) rmsnorm_grad_d_x2(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *stats, const bf16 *residual) {
+extern "C" __global__ void __launch_bounds__(128) rmsnorm_grad_d_x2(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *stats, const bf16 *residual) {
     grid_release();
     grid_wait();
     rmsnorm_grad<Config>(Config::rows, dx, partial, dy, x, w, stats, residual);

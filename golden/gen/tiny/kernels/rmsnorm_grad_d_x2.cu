@@ -15,7 +15,7 @@ struct Config {
     static constexpr bool bias = false;
     static constexpr bool residual = true;
     static constexpr int parts = 48;
-    static constexpr int stages = 3;
+    static constexpr int stages = 2;
     static constexpr int dx_stride = 160;
     static constexpr int dy_stride = 160;
     static constexpr int x_stride = 160;
