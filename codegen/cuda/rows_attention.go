@@ -295,13 +295,13 @@ const hopper = "sm_90a"
 // processors is how many its largest devices have (H100 SXM, H200), with 50 MiB of level 2 cache. Tests have fewer.
 var processors = 132
 
-// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, enough of them to keep
+// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, scores that fit in registers, heads enough to keep
 // all processors busy to the end, and what those at work read and add to again and again, q, do and the sums of dq, in the level 2 cache.
 func (a attentionShape) onePass() bool {
 	heads, group := a.batch*a.kvHeads, a.heads/a.kvHeads
 	turns := (heads + processors - 1) / processors
 	working := min(heads, processors) * group * a.context * 64 * (2 + 2 + 4)
-	return !a.dynamic && a.width <= 64 && 5*heads >= 4*turns*processors && working <= 40<<20
+	return !a.dynamic && a.width <= 64 && a.extras < 2 && 5*heads >= 4*turns*processors && working <= 40<<20
 }
 
 // onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and what they hold

@@ -117,9 +117,9 @@ const fewBlocks = 132
 
 // decodeAttention is attention of single rows.
 func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
-	body, early, t := "decode_attention", false, decodeTile(a)
+	body, t := "decode_attention", decodeTile(a)
 	if a.tensorCores {
-		body, early = "decode_attention_mma", true
+		body = "decode_attention_mma"
 	}
 	perRow := ir.Count{N: a.rows}
 	if _, dynamic := e.rows(a.q); dynamic {
@@ -141,7 +141,7 @@ func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
 		keys, values, e.in(op, 5, "positions"), e.in(op, 6, "slots"),
 	}
 	k.key = a.key()
-	k.threads, k.grid, k.waits = 32*t.warps, [3]ir.Count{{N: t.splits}, {N: t.blocks}, perRow}, early
+	k.threads, k.grid = 32*t.warps, [3]ir.Count{{N: t.splits}, {N: t.blocks}, perRow}
 	e.emit(op, k)
 	if t.splits == 1 {
 		return

@@ -104,9 +104,22 @@ __device__ void decode_attention_mma(int rows, typename C::T *o, float *sums, fl
     const int part = blockIdx.y % parts, first_head = blockIdx.y / parts % tiles * 16, kv = blockIdx.y / (parts * tiles);
     const int heads = min(16, group - first_head), head = kv * group + first_head;
     const CachedRow r = cached_row<C>(row, rows, positions, slots);
+    if (C::own_slots && first_head == 0 && part == 0 && r.position / stretch % C::splits == split) store_row<C>(r, row, kv, k, v, k_cache, v_cache);
     const int last = last_stretch(r.keys, stretch);
     int s = first_stretch<C::splits>(r.keys, stretch, split);
+    if (C::splits > 1 && s >= last) return;
+
     const int lane = lane_index(), g = lane / 4, c = lane % 4;
+    Chunk query[key_chunks][2];
+#pragma unroll
+    for (int e = 0; e < key_chunks; e++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int h = g + 8 * half, col = 32 * e + 8 * c;
+            query[e][half] = load_chunk(q + static_cast<size_t>(row) * C::q_stride + (head + h) * C::head_dim + col,
+                                        (half == 0 || tile > 8) && h < heads && col < C::head_dim);
+        }
+    }
     const T *const keys = k_cache + static_cast<size_t>(r.slot) * C::context * width + kv * C::head_dim;
     const T *const values = v_cache + static_cast<size_t>(r.slot) * C::context * width + kv * C::head_dim + 128 * part;
     const T *const own_key = k + static_cast<size_t>(row) * C::k_stride + kv * C::head_dim;
@@ -125,72 +138,25 @@ __device__ void decode_attention_mma(int rows, typename C::T *o, float *sums, fl
 #pragma unroll
             for (int n = 0; n < 2; n++) {
                 const int at = 8 * n + g;
-                const T *const from = keys + static_cast<size_t>(j0 + at) * width;
-                const bool here = (live[p] >> at & 1) && !(C::own_slots && j0 + at == r.position);
+                const T *const from = C::own_slots && j0 + at == r.position ? own_key : keys + static_cast<size_t>(j0 + at) * width;
 #pragma unroll
                 for (int e = 0; e < key_chunks; e++) {
                     const int col = 32 * e + 8 * c;
-                    key[p][n][e] = load_chunk(from + col, here && (C::head_dim % 32 == 0 || col < C::head_dim));
+                    key[p][n][e] = load_chunk(from + col, (live[p] >> at & 1) && (C::head_dim % 32 == 0 || col < C::head_dim));
                 }
             }
 #pragma unroll
             for (int n = 0; n < 4; n++) {
                 const int at = 2 * c + n % 2 + n / 2 * 8;
-                const T *const from = values + static_cast<size_t>(j0 + at) * width;
-                const bool here = (live[p] >> at & 1) && !(C::own_slots && j0 + at == r.position);
+                const T *const from = C::own_slots && j0 + at == r.position ? own_value : values + static_cast<size_t>(j0 + at) * width;
 #pragma unroll
                 for (int e = 0; e < value_chunks; e++) {
                     const int col = 64 * e + 8 * g;
-                    value[p][n][e] = load_chunk(from + col, here && (C::head_dim % 64 == 0 || 128 * part + col < C::head_dim));
+                    value[p][n][e] = load_chunk(from + col, (live[p] >> at & 1) && (C::head_dim % 64 == 0 || 128 * part + col < C::head_dim));
                 }
             }
         }
     };
-    const auto fetch_own = [&] {
-        if constexpr (!C::own_slots) return;
-#pragma unroll
-        for (int p = 0; p < C::pieces; p++) {
-            const int own = r.position - start_of(p);
-            if (own < 0 || own >= 16) continue; // the whole warp
-            const bool allowed = live[p] >> own & 1;
-#pragma unroll
-            for (int n = 0; n < 2; n++) {
-                if (8 * n + g != own) continue;
-#pragma unroll
-                for (int e = 0; e < key_chunks; e++) {
-                    const int col = 32 * e + 8 * c;
-                    key[p][n][e] = load_chunk(own_key + col, allowed && (C::head_dim % 32 == 0 || col < C::head_dim));
-                }
-            }
-#pragma unroll
-            for (int n = 0; n < 4; n++) {
-                if (2 * c + n % 2 + n / 2 * 8 != own) continue;
-#pragma unroll
-                for (int e = 0; e < value_chunks; e++) {
-                    const int col = 64 * e + 8 * g;
-                    value[p][n][e] = load_chunk(own_value + col, allowed && (C::head_dim % 64 == 0 || 128 * part + col < C::head_dim));
-                }
-            }
-        }
-    };
-
-    // Positions and slots are older than the call, and so is the cache, but for what its rows bring: with a slot for each row, their own.
-    if (C::own_slots && s < last) fetch();
-    grid_wait();
-    if (C::own_slots && first_head == 0 && part == 0 && r.position / stretch % C::splits == split) store_row<C>(r, row, kv, k, v, k_cache, v_cache);
-    if (C::splits > 1 && s >= last) return;
-    Chunk query[key_chunks][2];
-#pragma unroll
-    for (int e = 0; e < key_chunks; e++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int h = g + 8 * half, col = 32 * e + 8 * c;
-            query[e][half] = load_chunk(q + static_cast<size_t>(row) * C::q_stride + (head + h) * C::head_dim + col,
-                                        (half == 0 || tile > 8) && h < heads && col < C::head_dim);
-        }
-    }
-    if (!C::own_slots && s < last) fetch();
-    fetch_own();
 
     using S = Scores<C>;
     const S upper_scores(head + min(g, heads - 1)), lower_scores(head + min(g + 8, heads - 1));
@@ -250,12 +216,13 @@ __device__ void decode_attention_mma(int rows, typename C::T *o, float *sums, fl
         }
     };
 
+    if (s < last) fetch();
     while (s < last) {
 #pragma unroll
         for (int p = 0; p < C::pieces; p++)
             if (live[p]) attend(p);
         s += C::splits;
-        if (s < last) fetch(), fetch_own();
+        if (s < last) fetch();
     }
 
     // sum[8e+d][i] is for head g + i/2*8 and column 64e + 16c + 8*(i%2) + d.

@@ -28,5 +28,6 @@ struct Config {
 
 extern "C" __global__ void __launch_bounds__(256) decode_attention_mma_attn(bf16 *o, float *sums, float2 *stats, const bf16 *q, const bf16 *k, const bf16 *v, bf16 *k_cache, bf16 *v_cache, const int *positions, const int *slots, int rows) {
     grid_release();
+    grid_wait();
     decode_attention_mma<Config>(rows, o, sums, stats, q, k, v, k_cache, v_cache, positions, slots);
 }
