@@ -79,5 +79,5 @@ func hopperCases() []opCase {
 var maskCases = []string{
 	"causal & window(7)", "window(5)", "causal & (window(4) | global(2) | stride(8))", "prefix(9)", "causal & window(2, block: 8)",
 	"causal & stride(3)", "prefix(40) & window(33)", "causal & stride(2, block: 16)", "causal & (window(1, block: 32) | global(1, block: 32))",
-	"window(5) & global(3)", // where most queries see nothing
+	"window(9) & global(40)", // where most queries see nothing
 }
