@@ -120,7 +120,7 @@ func driver(b *bench) []result {
 }
 
 func ops(b *bench) []result {
-	return b.test("ops against Eval", "ops.test", "codegen/cuda", opTests, 5*time.Minute)
+	return b.test("ops against Eval", "ops.test", "codegen/cuda", opTests, 9*time.Minute)
 }
 
 // programTests are those of codegen/go that run whole programs; programTest is the one in f32.
