@@ -188,10 +188,10 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
     const Steps steps(rows / C::batch);
     const int positions = steps.positions, lane = lane_index(), wg = shuffle(warp_index() / 4, 0); // which the compiler then knows to be one for a warp
     if (threadIdx.x == 0) {
-        for (int i = 0; i < L::key_stages; i++) arrival_init(keys_full + i, L::copying), arrival_init(keys_empty + i, 8);
-        for (int i = 0; i < L::stages; i++) arrival_init(full + i, L::copying), arrival_init(empty + i, 8);
-        for (int i = 0; i < L::ds_stages; i++) arrival_init(ds_full + i, 8);
-        for (int i = 0; i < 2; i++) arrival_init(sum_ready + i, 1), arrival_init(sum_full + i, 4);
+        for (int i = 0; i < L::key_stages; i++) arrival_init(keys_full + i, L::copying), arrival_init(keys_empty + i, 256);
+        for (int i = 0; i < L::stages; i++) arrival_init(full + i, L::copying), arrival_init(empty + i, 256);
+        for (int i = 0; i < L::ds_stages; i++) arrival_init(ds_full + i, 256);
+        for (int i = 0; i < 2; i++) arrival_init(sum_ready + i, 1), arrival_init(sum_full + i, 128);
         arrivals_ready();
     }
     __syncthreads();
@@ -297,8 +297,7 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
                 }
             }
             fence_async();
-            __syncwarp();
-            if (lane == 0) arrival_arrive(sum_full + wg);
+            arrival_arrive(sum_full + wg);
         };
 
         arrival_wait(keys_full + stage, turn / L::key_stages % 2);
@@ -313,8 +312,7 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
             fence_async();
             auto written = [&] { // ds
                 fence_async();
-                __syncwarp();
-                if (lane == 0) arrival_arrive(ds_full + step % L::ds_stages);
+                arrival_arrive(ds_full + step % L::ds_stages);
             };
             auto place_of = [&](int n, int half) { return reinterpret_cast<uint32_t *>(ds + (place + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2); };
 
@@ -405,8 +403,7 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
                 wgmma_done(acc1[0]);
                 wgmma_done(acc2[0]);
             }
-            __syncwarp();
-            if (lane == 0) arrival_arrive(empty + slot);
+            arrival_arrive(empty + slot);
             if (before.t >= 0) add_up(before, step - 1);
             before = at;
         }
@@ -417,7 +414,6 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
         constexpr float kept_factor = keep_factor(C::dropout);
         write_panels<C::head_dim, L::keys>(dv + (row * C::dv_stride + g * C::head_dim), C::dv_stride, mine, end, own + L::Keys::bytes, place, acc2, kept_factor, kept_factor);
         write_panels<C::head_dim, L::keys>(dk + (row * C::dk_stride + g * C::head_dim), C::dk_stride, mine, end, own + L::Keys::bytes, place, acc1, C::scale, C::scale);
-        __syncwarp();
-        if (lane == 0) arrival_arrive(keys_empty + stage);
+        arrival_arrive(keys_empty + stage);
     }
 }
