@@ -8,6 +8,10 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 )
 
+// processors is how many the largest devices have (H100 SXM, H200). Kernels are cut by it, and never by the device's, so that sums have one order
+// on all.
+const processors = 132
+
 // emitter lowers the ops of one function.
 type emitter struct {
 	g            *generator

@@ -2,9 +2,9 @@ package cudagen
 
 import "testing"
 
-// SetProcessors makes kernels for a device of so many processors during a test.
-func SetProcessors(t *testing.T, n int) {
-	before := processors
-	processors = n
-	t.Cleanup(func() { processors = before })
+// SetBusy has attention's gradient take one pass where there are so many heads, during a test.
+func SetBusy(t *testing.T, n int) {
+	before := busy
+	busy = n
+	t.Cleanup(func() { busy = before })
 }

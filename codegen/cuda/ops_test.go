@@ -46,9 +46,9 @@ func TestHopper(t *testing.T) {
 	}
 }
 
-// TestHopperOnePass holds attention's gradient in one pass to ir.Eval, which a device of one processor takes for few heads, too.
+// TestHopperOnePass holds attention's gradient in one pass to ir.Eval, which takes cases of few heads, too, where one keeps a device busy.
 func TestHopperOnePass(t *testing.T) {
-	cudagen.SetProcessors(t, 1)
+	cudagen.SetBusy(t, 1)
 	for _, d := range []ir.DType{ir.BF16, ir.F16} {
 		var tests []opTest
 		for _, x := range opTests(t, d, "sm_90a") {
@@ -65,10 +65,10 @@ func TestHopperOnePass(t *testing.T) {
 func TestAttentionFits(t *testing.T) {
 	tests := opTests(t, ir.BF16, "sm_90a")
 	for _, c := range []struct {
-		arch       string
-		processors int
+		arch string
+		busy int
 	}{{"sm_90a", 132}, {"sm_90a", 1}, {"sm_80", 132}} {
-		cudagen.SetProcessors(t, c.processors)
+		cudagen.SetBusy(t, c.busy)
 		arch, files := c.arch, map[string][]byte{}
 		for _, s := range generate(t, ir.BF16, arch, tests).Sources {
 			if arch == "sm_90a" && strings.HasPrefix(s.Name, "attention_mma") && strings.HasSuffix(s.Name, ".cu") {
@@ -204,7 +204,7 @@ func TestEveryBodyHasACase(t *testing.T) {
 			}
 		}
 	}
-	cudagen.SetProcessors(t, 1) // for attention's gradient in one pass
+	cudagen.SetBusy(t, 1) // for attention's gradient in one pass
 	for _, x := range opTests(t, ir.BF16, "sm_90a") {
 		seen[ir.BF16].adds(t, x.f, ir.BF16, "sm_90a")
 	}

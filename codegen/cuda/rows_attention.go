@@ -70,7 +70,7 @@ var attentionRows = map[string]lowering{
 			n.blocks, n.threads = 1, 384
 			n.shared = 128*(keyStages*2*keys+stages*2*queries+dsStages*keys) + 2*queries*64*4 + stages*queries*8 + 256
 			n.shared = (n.shared + 1023) / 1024 * 1024
-			n.grid = blocks(min(processors, a.batch*a.kvHeads))
+			n.grid = blocks(min(busy, a.batch*a.kvHeads))
 			e.emit(op, n)
 		}
 		onGroups := func() {
@@ -292,16 +292,17 @@ func backwardTile(op *ir.Op, a attentionShape) attentionTile {
 // hopper is the architecture that has warpgroups.
 const hopper = "sm_90a"
 
-// processors is how many its largest devices have (H100 SXM, H200), with 50 MiB of level 2 cache. Tests have fewer.
-var processors = 132
+// busy is how many heads at once attention's gradient in one pass needs to keep a device busy. Tests need fewer.
+var busy = processors
 
-// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, scores that fit in registers, heads enough to keep
-// all processors busy to the end, and what those at work read and add to again and again, q, do and the sums of dq, in the level 2 cache.
+// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, scores that fit in registers,
+// heads enough to keep all processors busy to the end, and what those at work read and add to again and again, q, do and the sums of dq, in
+// the level 2 cache of 50 MiB.
 func (a attentionShape) onePass() bool {
 	heads, group := a.batch*a.kvHeads, a.heads/a.kvHeads
-	turns := (heads + processors - 1) / processors
-	working := min(heads, processors) * group * a.context * 64 * (2 + 2 + 4)
-	return !a.dynamic && a.width <= 64 && a.extras < 2 && 5*heads >= 4*turns*processors && working <= 40<<20
+	turns := (heads + busy - 1) / busy
+	working := min(heads, busy) * group * a.context * 64 * (2 + 2 + 4)
+	return !a.dynamic && a.width <= 64 && a.extras < 2 && 5*heads >= 4*turns*busy && working <= 48<<20
 }
 
 // onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and what they hold

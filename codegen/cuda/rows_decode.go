@@ -106,14 +106,11 @@ func prefillTile(width, heads, rows int) attentionTile {
 	case width > 64:
 		t.step = 32
 	}
-	if (rows+t.owned()-1)/t.owned()*heads < fewBlocks {
+	if (rows+t.owned()-1)/t.owned()*heads < processors {
 		t.warps = 2
 	}
 	return t
 }
-
-// fewBlocks is a number of blocks that leaves processors of a large device without work.
-const fewBlocks = 132
 
 // decodeAttention is attention of single rows.
 func (e *emitter) decodeAttention(op *ir.Op, a cachedAttention) {
@@ -180,7 +177,7 @@ func decodeTile(a cachedAttention) decodeSplit {
 		t.blocks = a.kvHeads * ((group + heads - 1) / heads)
 		t.stretch = 128
 	}
-	if a.rows*t.blocks < 2*fewBlocks && a.tensorCores && a.context <= 4*t.stretch || !a.tensorCores && a.context <= 2*t.stretch {
+	if a.rows*t.blocks < 2*processors && a.tensorCores && a.context <= 4*t.stretch || !a.tensorCores && a.context <= 2*t.stretch {
 		t.splits = 1
 		if a.tensorCores && 8*heads*(columns+2)*4 <= 48<<10 {
 			t.warps, t.stretch = 8, 2*t.stretch
@@ -188,7 +185,7 @@ func decodeTile(a cachedAttention) decodeSplit {
 		return t
 	}
 	stretches := (a.context + t.stretch - 1) / t.stretch
-	t.splits = min(max((2*fewBlocks+a.rows*t.blocks-1)/(a.rows*t.blocks), 1), stretches, 64)
+	t.splits = min(max((2*processors+a.rows*t.blocks-1)/(a.rows*t.blocks), 1), stretches, 64)
 	return t
 }
 
@@ -221,7 +218,7 @@ func smallLinear(e *emitter, op *ir.Op) {
 	} else {
 		const warps = 4
 		columns := 1 // outputs a warp
-		for columns < 4 && out/(2*columns*warps) >= 2*fewBlocks {
+		for columns < 4 && out/(2*columns*warps) >= 2*processors {
 			columns *= 2
 		}
 		k.body, k.threads = "small_linear", 32*warps
@@ -256,7 +253,7 @@ func linearTile(rows, in, out int) linearSplit {
 			t.halves = 1
 		}
 		t.depth = min((steps+t.warpsK-1)/t.warpsK, 4)
-		if t.depth > 2 && out/16 > 2*fewBlocks { // more blocks at once, in fewer registers
+		if t.depth > 2 && out/16 > 2*processors { // more blocks at once, in fewer registers
 			t.depth = 2
 		}
 		return t
@@ -270,7 +267,7 @@ func linearTile(rows, in, out int) linearSplit {
 		if rows <= 16 {
 			t.nTiles = 2
 		}
-		if (out+t.outputs()-1)/t.outputs()*((rows+8*t.nTiles-1)/(8*t.nTiles)) >= fewBlocks {
+		if (out+t.outputs()-1)/t.outputs()*((rows+8*t.nTiles-1)/(8*t.nTiles)) >= processors {
 			break
 		}
 	}
@@ -280,8 +277,8 @@ func linearTile(rows, in, out int) linearSplit {
 
 // idle is the share of a large device that has nothing to do while the processors with most of some blocks still have.
 func idle(blocks int) float64 {
-	rounds := (blocks + fewBlocks - 1) / fewBlocks
-	return 1 - float64(blocks)/float64(rounds*fewBlocks)
+	rounds := (blocks + processors - 1) / processors
+	return 1 - float64(blocks)/float64(rounds*processors)
 }
 
 // shareOut is the number of warps, up to most, that get equal shares of some steps, or nearly: the one that wastes least,

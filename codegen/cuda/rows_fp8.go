@@ -26,7 +26,7 @@ var fp8Rows = map[string]lowering{
 		e.clear(op, most, 4)
 		s := e.source(op, op.Args)
 		history := e.history(op).constant()
-		const threads, resident = 256, 2 * 132 // blocks: two for each processor of an H100, for but the first step leaves them nothing to do
+		const threads, resident = 256, 2 * processors // blocks: of the steps that measure, all but the first mostly leave them nothing to do
 		per := 8
 		if s.of != "" {
 			per = 2

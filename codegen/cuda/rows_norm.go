@@ -113,17 +113,13 @@ func (e *emitter) norm(op *ir.Op, x, y, stats *ir.Value, bias bool, params []par
 	e.emit(op, kernel{file: "norm.cuh", body: op.Kind, rows: x, config: config, params: params, threads: b.threads, grid: grid})
 }
 
-// partProcessors is how many processors sums over rows are taken by: those of the largest GPUs. It is a constant, never the
-// device's, so that sums have one order.
-const partProcessors = 132
-
 // partThreads is how many threads work at once on sums over rows: 512 a processor keep its memory busy.
-const partThreads = partProcessors * 512
+const partThreads = processors * 512
 
 // parts is how many parts sums over so many items are taken in, each by a block that does per of them at a time, of which a
 // processor has so many at once.
 func parts(items, per, blocks int) int {
-	return max(1, min(partProcessors*blocks, (items+4*per-1)/(4*per)))
+	return max(1, min(processors*blocks, (items+4*per-1)/(4*per)))
 }
 
 // normGradStages says how many groups of a team a norm's gradient has in shared memory, where a thread holds so many bytes of a group,

@@ -83,7 +83,7 @@ template <class C> struct GradSums {
 
     const Steps &steps;
     unsigned char *buffer; // in shared memory, of the sums of one step
-    int which; // of the two warps
+    int which;             // of the two warps
 
     // settle goes on to the first step of this warp from x on, where head >= Steps::heads that has none.
     __device__ Step settle(Step x) const {
@@ -105,11 +105,14 @@ template <class C> struct GradSums {
     // tile numbers the tiles of all heads.
     __device__ size_t tile(const Step &x) const { return static_cast<size_t>(x.head * Steps::group + x.at.n) * steps.tiles + x.at.t; }
 
+    // taking gives, as bits, which of 32 blocks of keys from `from` on take tile t.
+    __device__ uint32_t taking(int t, int from) const { return votes(from + lane_index() < steps.blocks && steps.takes(t, from + lane_index())); }
+
     // kind says what the buffer is for, for tile t and keys of a block that it takes.
     __device__ int kind(int t, int block) const {
         int k = last;
         for (int from = 0; from < steps.blocks; from += warp_size) {
-            const uint32_t here = votes(from + lane_index() < steps.blocks && steps.takes(t, from + lane_index()));
+            const uint32_t here = taking(t, from);
             const int before = block - from;
             const uint32_t earlier = before <= 0 ? 0 : before >= 32 ? ~0u : (1u << before) - 1, own = before >= 0 && before < 32 ? 1u << before : 0;
             if (here & earlier) k |= added;
@@ -118,7 +121,8 @@ template <class C> struct GradSums {
         return k;
     }
 
-    // run does all that is to be done for this block: `ready` says that the buffer is, for the kind of sums that `now` gives, `arrived` that a step has used it.
+    // run does all that is to be done for this block: `ready` says that the buffer is, for the kind of sums that `now` gives, `arrived` that a step
+    // has used it.
     __device__ void run(float *sums, int *now, Arrival *ready, Arrival *arrived) const {
         const int lane = lane_index();
         int n = 0;
@@ -151,7 +155,7 @@ template <class C> struct GradSums {
         for (int head = blockIdx.x; head < Steps::heads; head += gridDim.x) {
             for (int t = which; t < steps.tiles; t += 2) {
                 uint32_t seen = 0;
-                for (int from = 0; from < steps.blocks; from += warp_size) seen |= votes(from + lane_index() < steps.blocks && steps.takes(t, from + lane_index()));
+                for (int from = 0; from < steps.blocks; from += warp_size) seen |= taking(t, from);
                 const int end = (t + 1) * L::queries < steps.positions ? (t + 1) * L::queries : steps.positions;
                 for (int i = t * L::queries + lane_index(); seen == 0 && i < end; i += warp_size) {
                     T *const row = dq + ((static_cast<size_t>(head / C::kv_heads) * steps.positions + i) * C::dq_stride + head % C::kv_heads * Steps::group * C::head_dim);

@@ -291,7 +291,8 @@ __device__ inline void quantize_tile(TilePlace<C::cols, quantize_side / Halves> 
 }
 
 // quantize: q = source / scale in 8 bits, t its transpose [columns, rows], scale from what the history gives, or where that is nothing from
-// *amax, or where that is null for 0; y the source itself; the history's largest magnitude of now is raised to that of the source; sums [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
+// *amax, or where that is null for 0; y the source itself; the history's largest magnitude of now is raised to that of the source; sums
+// [ceil(rows/128), columns] float get those of each tile's columns, for add_partials.
 //   Config  T, of, fn, rows, cols (of an operand), vec (divides cols, the strides and where columns start), strides, and those of quantize_tile
 //   grid    x: ceil(rows/128) * ceil(cols/128), or ceil(cols/64) where the source has two halves        shared: quantize_tile's
 //   bytes   the operands once, q, t, y and sums once
