@@ -27,6 +27,18 @@ func (d Dim) Attr() string {
 	return fmt.Sprintf("%s=%d", d.Expr, d.Size)
 }
 
+// halfOf is half of a dimension, which must be even.
+func halfOf(d Dim) (Dim, error) {
+	if d.Size%2 != 0 {
+		return Dim{}, fmt.Errorf("%s is odd, and no two halves", d.Attr())
+	}
+	half := strings.TrimPrefix(d.Expr, "2*") // as SumDims writes it
+	if half == d.Expr {
+		half = strconv.Itoa(d.Size / 2)
+	}
+	return Dim{Expr: half, Size: d.Size / 2}, nil
+}
+
 // SumDims adds dimensions: [H*E, G*E, G*E] is H*E+2*G*E.
 func SumDims(dims []Dim) Dim {
 	var terms []string

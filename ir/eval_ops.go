@@ -217,6 +217,37 @@ func evalLinearDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	return one(dx)
 }
 
+func evalLinearGLU(e *evaluator, op *Op, in []*Tensor) []*Tensor {
+	pre := product(in[0], in[1])
+	if in[2] != nil {
+		pre = each(pre, func(v float64, i int) float64 { return v + in[2].Data[i%pre.cols()] })
+	}
+	y := pre.withCols(pre.cols() / 2)
+	for n := range y.rows() {
+		gate, up := pre.row(n)[:y.cols()], pre.row(n)[y.cols():]
+		for i := range y.row(n) {
+			y.row(n)[i] = activate(op.Str("fn"), gate[i]) * up[i]
+		}
+	}
+	return []*Tensor{y, pre}
+}
+
+func evalLinearGLUDX(e *evaluator, op *Op, in []*Tensor) []*Tensor {
+	d, pre, fn := linearDX(in[0], in[1], nil), in[2], op.Str("fn")
+	dPre := pre.withCols(pre.cols())
+	for n := range d.rows() {
+		gate, up := pre.row(n)[:d.cols()], pre.row(n)[d.cols():]
+		for i, g := range d.row(n) {
+			dPre.row(n)[i] = g * up[i] * slope(fn, gate[i])
+			dPre.row(n)[d.cols()+i] = g * activate(fn, gate[i])
+		}
+	}
+	if len(op.Into) > 0 {
+		e.addGrad(op.Into[0], columnSums(dPre))
+	}
+	return one(dPre)
+}
+
 // linearDX is dy·w, plus residual where there is one.
 func linearDX(dy, w, residual *Tensor) *Tensor {
 	dx := dy.withCols(w.cols())

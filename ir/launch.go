@@ -73,8 +73,9 @@ type Product struct {
 	Beta               int    // 0 or 1
 	Align              int    // bytes that all addresses are multiples of
 	Epilogue           string // "", "bias", "gelu_tanh", and "gelu_tanh_pre", which also writes the value before the activation, and "gelu_tanh_grad", which reads it: D times the activation's derivative there
-	Own                string // an end that only kernels of the program's own have: "slope", D = act(P) and the last matrix act'(P); "times", D = P times the last matrix
-	Act                string // of slope
+	Own                string // an end that only kernels of the program's own have: "act", D = act(P); "slope", also the last matrix = act'(P); "times", D = P times the last matrix
+	Act                string // of act and slope
+	Gated              bool   // the columns of P, or of times those of the last matrix, are gate and up side by side (cuda.Own)
 	Sums               bool   // a seventh operand takes the sums of the columns of D over each 64 rows: [ceil(M/64), N] f32; of the program's own kernels
 	About              string
 }

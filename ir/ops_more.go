@@ -317,6 +317,46 @@ func backwardOps() []*OpDef {
 			Eval: evalLinearDX, NoGrad: true,
 		},
 		{
+			Kind: "linear_glu", Doc: "a gated activation of a linear's columns: y = fn(gate) * up, where pre = x·wᵀ + bias is gate and up side by side",
+			Args: []string{"x", "w", "bias?"}, Results: []string{"y", "pre!"}, Attrs: need("string", "fn"),
+			Shape: func(op *Op) ([]Type, error) {
+				x, w := op.Args[0], op.Args[1]
+				if err := wantMatrix(w, 0, x.Type.Cols()); err != nil {
+					return nil, err
+				}
+				half, err := halfOf(w.Type.Dims[0])
+				if err != nil {
+					return nil, err
+				}
+				return []Type{x.Type.WithLast(half), x.Type.WithLast(w.Type.Dims[0])}, firstError(wantVector(op.Args[2], w.Type.Rows()), wantActivation(op.Str("fn")))
+			},
+			FLOPs: func(op *Op) float64 {
+				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Rows())
+			},
+			Eval: evalLinearGLU, NoGrad: true,
+		},
+		{
+			Kind: "linear_glu_dx", Doc: "gradient of linear_glu's pre, where y went through linear: with d = d_y·w, d_pre = d * up * fn'(gate), d * fn(gate) side by side; adds the sum of d_pre over rows to a bias's gradient",
+			Args: []string{"d_y", "w", "pre"}, Into: []string{"b?"}, Results: []string{"d_pre"}, Attrs: need("string", "fn"),
+			Shape: func(op *Op) ([]Type, error) {
+				dy, w := op.Args[0], op.Args[1]
+				t := dy.Type.WithLast(SumDims([]Dim{w.Type.Last(), w.Type.Last()}))
+				if pre := op.Args[2]; !pre.Type.SameShape(t) {
+					return nil, fmt.Errorf("pre %v is %v, want %v", pre, pre.Type, t)
+				}
+				for _, into := range op.Into {
+					if err := wantVector(into, t.Cols()); err != nil {
+						return nil, err
+					}
+				}
+				return []Type{t}, firstError(wantActivation(op.Str("fn")), wantCols(dy, w.Type.Rows(), "gradient"))
+			},
+			FLOPs: func(op *Op) float64 {
+				return 2 * float64(op.Args[0].Type.Elems()) * float64(op.Args[1].Type.Cols())
+			},
+			Eval: evalLinearGLUDX, NoGrad: true,
+		},
+		{
 			Kind: "linear_dw", Doc: "adds linear's weight gradient: d_w += d_yᵀ·x",
 			Args: []string{"d_y", "x"}, Into: []string{"w"}, Attrs: rounds,
 			Shape: func(op *Op) ([]Type, error) {

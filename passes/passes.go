@@ -60,8 +60,10 @@ var Pipeline = []Pass{
 	{Name: "fuse-quantize", Doc: "Compute activations, their gradients and those of biases where values are quantised to 8 bits.", Run: fuseQuantize, After: []string{"fp8", "fuse-epilogue"}},
 	// What is recomputed should be recomputed as fused.
 	{Name: "checkpoint", Doc: "Compute activations again in the backward pass instead of keeping them, within the memory budget.", Run: checkpoint, After: []string{"grad", "fuse-epilogue", "fuse-quantize"}},
+	// A policy may have an activation computed again from gate and up, which a product with it would not keep.
+	{Name: "fuse-glu", Doc: "Merge a gated activation, and its derivative, into the products before them.", Run: fuseGLU, After: []string{"fuse-gate-up", "precision", "checkpoint"}},
 	// The arena holds what is left to store when every value is known.
-	{Name: "plan-memory", Doc: "Give every value its place in one arena.", Run: planMemory, After: []string{"checkpoint"}, Required: true},
+	{Name: "plan-memory", Doc: "Give every value its place in one arena.", Run: planMemory, After: []string{"checkpoint", "fuse-glu"}, Required: true},
 	// Kernels are chosen for operands whose places, and so strides, are known.
 	{Name: "lower", Doc: "Choose the kernel of every op.", Run: lower, After: []string{"plan-memory"}, Required: true},
 }

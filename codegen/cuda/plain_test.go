@@ -26,6 +26,8 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 		in = map[string]*ir.Tensor{"a": sum, "b": zero}
 	case "head_loss", "head_loss_grad":
 		return plainHead(f, op, in, state, d), nil
+	case "linear_glu", "linear_glu_dx":
+		return plainGLU(f, op, in, state, d)
 	}
 	fn := op.Str("act")
 	if pre := op.Args; op.Kind == "linear_dx" && fn != "" { // the product is rounded before the activation's derivative
@@ -43,17 +45,68 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 	}
 	switch {
 	case fn != "" && op.Kind == "linear_dx":
-		out[0] = elementwise("act_grad", fn, out[0], in["p"])
+		out[0] = elementwise("act_grad", fn, out[0], in["p"])[0]
 		roundTo(out[0], d)
 	case fn != "": // the activation reads a rounded value
-		out[0] = elementwise("act", fn, out[1])
+		out[0] = elementwise("act", fn, out[1])[0]
 		roundTo(out[0], d)
 	}
 	return out, nil
 }
 
+// plainGLU is a product that is rounded, and then a gated activation or its derivative.
+func plainGLU(f *ir.Func, op *ir.Op, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([]*ir.Tensor, error) {
+	kind, args, into, results, fn := op.Kind, op.Args, op.Into, f.Results, op.Str("fn")
+	f.Results = op.Results
+	if kind == "linear_glu_dx" { // the product alone
+		op.Kind, op.Args, op.Into = "linear_dx", append(slices.Clone(args[:2]), nil, nil), nil
+	}
+	out, err := ir.Eval(f, in, state)
+	op.Kind, op.Args, op.Into, f.Results = kind, args, into, results
+	if err != nil {
+		return nil, err
+	}
+	wide := out[0]
+	if kind == "linear_glu" {
+		wide = out[1]
+	}
+	roundTo(wide, d)
+	if kind == "linear_glu" {
+		gate, up := columns(wide, 0, 2), columns(wide, 1, 2)
+		y := elementwise("glu", fn, gate, up)[0]
+		roundTo(y, d)
+		return []*ir.Tensor{y, wide}, nil
+	}
+	pre := in["p"]
+	halves := elementwise("glu_grad", fn, wide, columns(pre, 0, 2), columns(pre, 1, 2))
+	both, cols := ir.NewTensor(pre.Shape...), wide.Shape[len(wide.Shape)-1]
+	for i := range wide.Data {
+		for h, half := range halves {
+			both.Data[i/cols*2*cols+h*cols+i%cols] = ir.Round(half.Data[i], d)
+		}
+	}
+	if len(into) > 0 {
+		sums := ir.NewTensor(2 * cols)
+		for i, v := range both.Data {
+			sums.Data[i%(2*cols)] += v
+		}
+		state.Grads[into[0].Param.Name] = sums
+	}
+	return []*ir.Tensor{both}, nil
+}
+
+// columns is part i of n of x's columns.
+func columns(x *ir.Tensor, i, n int) *ir.Tensor {
+	cols := x.Shape[len(x.Shape)-1]
+	part := ir.NewTensor(len(x.Data)/cols, cols/n)
+	for k := range part.Data {
+		part.Data[k] = x.Data[k/(cols/n)*cols+i*(cols/n)+k%(cols/n)]
+	}
+	return part
+}
+
 // elementwise is an op of ir's with an activation.
-func elementwise(kind, fn string, xs ...*ir.Tensor) *ir.Tensor {
+func elementwise(kind, fn string, xs ...*ir.Tensor) []*ir.Tensor {
 	shape := ir.Type{DType: ir.F32, Dims: []ir.Dim{{Expr: "N", Size: len(xs[0].Data)}}}
 	f := &ir.Func{Name: "f", Symbols: []ir.Symbol{{Name: "N", Size: len(xs[0].Data)}}, Body: &ir.Block{}}
 	in := map[string]*ir.Tensor{}
@@ -62,12 +115,12 @@ func elementwise(kind, fn string, xs ...*ir.Tensor) *ir.Tensor {
 		f.Inputs = append(f.Inputs, v)
 		in[v.Name] = x
 	}
-	f.Results = ir.NewBuilder(f, f.Body).Op(kind, []string{"y"}, f.Inputs, ir.Attrs{"fn": fn}).Results
+	f.Results = ir.NewBuilder(f, f.Body).Op(kind, []string{"y", "z"}[:len(ir.Table[kind].Results)], f.Inputs, ir.Attrs{"fn": fn}).Results
 	out, err := ir.Eval(f, in, ir.NewState())
 	if err != nil {
 		panic(err)
 	}
-	return out[0]
+	return out
 }
 
 // plainHead is the output head and its loss on rounded logits.

@@ -30,10 +30,10 @@ func productCases() []opCase {
 	add(1, 8, 8)
 	add(140, 456, 136)
 	add(1100, 72, 264) // the simulated device has 8 processors
-	if gotest.OnGPU() {
+	if gotest.OnGPU() && !testing.Short() {
 		add(3000, 520, 1032)
 		add(128, 64, 256)
-		add(20000, 264, 520)
+		add(12000, 72, 1032)
 	}
 	return all
 }
@@ -50,21 +50,21 @@ func TestHopperProducts(t *testing.T) {
 		}
 		code := generate(t, d, "sm_90a", tests)
 		device, image := compileFor(t, "products-"+short()+string(d)+".fatbin", code)
-		for rival, name := range []string{"cuBLASLt", "in pairs", "together"} {
-			t.Run(string(d)+" "+name, func(t *testing.T) {
-				device.Rival = rival
-				defer func() { device.Rival = 0 }()
-				for _, x := range tests {
-					t.Run(x.name, func(t *testing.T) {
-						in, state := draw(x, seedOf(x.seed), d)
-						got, err := device.Run(x.f, code, image, in, state, rowsOf(x.f))
-						if err != nil {
-							t.Fatal(err)
-						}
-						check(t, x, in, state, got, d)
-					})
-				}
-			})
+		for _, x := range tests {
+			in, state := draw(x, seedOf(x.seed), d)
+			e := expect(t, x, in, state, d)
+			for rival, name := range []string{"cuBLASLt", "in pairs", "together"} {
+				t.Run(string(d)+" "+name+" "+x.name, func(t *testing.T) {
+					device.Rival = rival
+					defer func() { device.Rival = 0 }()
+					in, state := draw(x, seedOf(x.seed), d)
+					got, err := device.Run(x.f, code, image, in, state, rowsOf(x.f))
+					if err != nil {
+						t.Fatal(err)
+					}
+					e.check(t, x, got)
+				})
+			}
 		}
 	}
 }
@@ -82,18 +82,24 @@ func TestHopperSlopes(t *testing.T) {
 				if size[0] != 140 && act != "gelu_tanh" {
 					continue
 				}
-				tests = append(tests, newSlopeTest(t, size[0], size[1], size[2], act, d, len(tests)))
+				for _, gated := range []bool{false, true} {
+					tests = append(tests, newSlopeTest(t, size[0], size[1], size[2], act, gated, d, 2*len(tests)))
+				}
 			}
 		}
 		var all []opTest
 		for _, x := range tests {
 			all = append(all, x.both)
+			if x.gated {
+				all = append(all, x.forward)
+			}
 		}
 		code := generate(t, d, "sm_90a", all)
-		for _, x := range tests {
-			for _, g := range code.Launches[x.both.f.Body.Ops[0]] {
-				if len(g.Launches) != 1 || g.Launches[0].Product == nil || g.Launches[0].Product.Own != "slope" {
-					t.Fatalf("%s is not one product", x.both.name)
+		for _, x := range all {
+			own := map[int]string{1: "act", 2: "slope"}[len(x.f.Results)]
+			for _, g := range code.Launches[x.f.Body.Ops[0]] {
+				if len(g.Launches) != 1 || g.Launches[0].Product == nil || g.Launches[0].Product.Own != own {
+					t.Fatalf("%s is not one product with the end %q", x.name, own)
 				}
 			}
 		}
@@ -107,29 +113,54 @@ func TestHopperSlopes(t *testing.T) {
 				defer func() { device.Rival = 0 }()
 				for _, x := range tests {
 					t.Run(x.both.name, func(t *testing.T) { x.run(t, device, image, code, d) })
+					if x.gated {
+						t.Run(x.both.name+" alone", func(t *testing.T) {
+							in, state := draw(x.forward, seedOf(x.forward.seed), d)
+							got, err := device.Run(x.forward.f, code, image, in, state, rowsOf(x.forward.f))
+							if err != nil {
+								t.Fatal(err)
+							}
+							check(t, x.forward, in, state, got, d)
+						})
+					}
 				}
 			})
 		}
 	}
 }
 
-// slopeTest is the two products in one function, and each for itself.
-type slopeTest struct{ both, forward, backward opTest }
+// slopeTest is the two products in one function, and each for itself; a gated forward product has no result but y then.
+type slopeTest struct {
+	both, forward, backward opTest
+	gated                   bool
+}
 
-func newSlopeTest(t *testing.T, rows, in, out int, act string, d ir.DType, n int) slopeTest {
+func newSlopeTest(t *testing.T, rows, in, out int, act string, gated bool, d ir.DType, n int) slopeTest {
 	params := fmt.Sprintf("param @w f32[%d,%d] %s\nparam @b f32[%d] %s\nparam @v f32[%d,%d] %s\n", out, in, normal, out, normal, in, out, normal)
 	x, y := fmt.Sprintf("%%x T[%d,%d]", rows, in), fmt.Sprintf("T[%d,%d]", rows, out)
 	dy := fmt.Sprintf("%%dy T[%d,%d]", rows, in)
 	forward := fmt.Sprintf("%%y %s, %%p %s = linear(%%x, @w, @b, _) {act: %q}", y, y, act)
 	backward := fmt.Sprintf("%%dx %s = linear_dx(%%dy, @v, _, %%p) into @b {act: %q}", y, act)
-	name := fmt.Sprintf("%s %d %d %d", act, rows, in, out)
-	one := func(c opCase) opTest { return newOpTest(t, c, d, "sm_90a", 0, n, "") }
-	both := one(opCase{name, params, x + ", " + dy, forward + "\n  " + backward})
-	both.f.Results = []*ir.Value{both.f.Body.Ops[0].Results[0], both.f.Body.Ops[1].Results[0]}
-	if _, err := passes.Named("plan-memory").Run(both.f, passes.Options{Target: ir.TargetNamed("sm_90a")}); err != nil {
-		t.Fatal(err)
+	name, pre := fmt.Sprintf("%s %d %d %d", act, rows, in, out), y
+	if gated {
+		name, pre = "gated "+name, fmt.Sprintf("T[%d,%d]", rows, 2*out)
+		params = fmt.Sprintf("param @w f32[%d,%d] %s\nparam @b f32[%d] %s\nparam @v f32[%d,%d] %s\n", 2*out, in, normal, 2*out, normal, in, out, normal)
+		forward = fmt.Sprintf("%%y %s, %%p %s = linear_glu(%%x, @w, @b) {fn: %q}", y, pre, act)
+		backward = fmt.Sprintf("%%dx %s = linear_glu_dx(%%dy, @v, %%p) into @b {fn: %q}", pre, act)
 	}
-	return slopeTest{both, one(opCase{name, params, x, forward}), one(opCase{name, params, dy + ", %p " + y, backward})}
+	one := func(n int, c opCase) opTest { return newOpTest(t, c, d, "sm_90a", 0, n, "") }
+	returning := func(x opTest, results ...*ir.Value) {
+		x.f.Results = results
+		if _, err := passes.Named("plan-memory").Run(x.f, passes.Options{Target: ir.TargetNamed("sm_90a")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both, alone := one(n, opCase{name, params, x + ", " + dy, forward + "\n  " + backward}), one(n+1, opCase{name, params, x, forward})
+	returning(both, both.f.Body.Ops[0].Results[0], both.f.Body.Ops[1].Results[0])
+	if gated {
+		returning(alone, alone.f.Body.Ops[0].Results[0])
+	}
+	return slopeTest{both, alone, one(n, opCase{name, params, dy + ", %p " + pre, backward}), gated}
 }
 
 func (x slopeTest) run(t *testing.T, device *cudarun.Device, image *cudarun.Image, code *cudagen.Code, d ir.DType) {

@@ -45,7 +45,7 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 		if act != "" {
 			config = append(config, fn(act))
 		}
-		config = append(config, boolean("slope", p.Own == "slope"), boolean("times", p.Own == "times"), boolean("sums", p.Sums))
+		config = append(config, boolean("slope", p.Own == "slope"), boolean("times", p.Own == "times"), boolean("sums", p.Sums), boolean("gated", p.Gated))
 		made := e.g.counted(e.g.kernel(op, &k, config, true), op, ir.Cost{})
 		e.g.code.Rivals = append(e.g.code.Rivals, ir.Rival{Product: key, Kernel: made, Rows: 128, Cols: 64 * panels})
 	}
@@ -53,14 +53,29 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 
 // rivalShared is ProductTiles::shared.
 func rivalShared(p ir.Product, pairs bool, panels int) int {
-	boxes := 2
-	switch parts := map[bool]int{true: 2 * panels, false: panels}[pairs]; {
-	case p.Beta != 0 || p.Own == "times":
-		boxes = parts
-	case pairs || p.Own == "slope":
-		boxes = 4
+	input, joins := p.Beta != 0 || p.Own == "times", p.Gated && p.Own != "times"
+	parts, own, sets := panels, 1, 2
+	if joins {
+		parts /= 2
 	}
-	stage, fixed := (128+64*panels)*128, 2*boxes*64*128+1024
+	if pairs {
+		parts, sets = 2*parts, 4
+	}
+	if p.Own == "slope" {
+		own, sets = 2, 2
+	}
+	if p.Gated && (p.Own == "slope" || p.Own == "times") {
+		own++
+	}
+	switch {
+	case input && p.Gated:
+		sets = 2
+	case input:
+		sets = parts
+	case p.Own == "slope" && p.Gated && !pairs:
+		sets = 1
+	}
+	stage, fixed := (128+64*panels)*128, 2*min(sets, parts)*own*64*128+1024
 	return (227*1024-fixed)/stage*stage + fixed
 }
 
@@ -78,13 +93,25 @@ func rivalable(p ir.Product) bool {
 }
 
 // keepsSlope says whether v, the value before an activation, is read by nothing but the backward products that multiply by the
-// activation's derivative there, so that on Hopper that derivative may take its place.
+// activation's derivative there, so that on Hopper that derivative may take its place. For a gated activation these are two, and it may
+// be that nothing reads them.
 func (e *emitter) keepsSlope(v *ir.Value) bool {
 	op := v.Op
-	if !slices.Contains(e.g.Archs, hopper) || v.Type.DType == ir.F32 || !e.has(v) || op == nil || op.Kind != "linear" || len(op.Results) < 2 || op.Results[1] != v {
+	if !slices.Contains(e.g.Archs, hopper) || v.Type.DType == ir.F32 || !e.has(v) || op == nil || len(op.Results) < 2 || op.Results[1] != v {
 		return false
 	}
-	if _, dynamic := e.rows(v); dynamic || op.Args[3] != nil || op.Str("kernel") == "small_linear" || slices.Contains(e.f.Results, v) {
+	reader, at, fn := "linear_dx", 3, op.Str("act")
+	switch op.Kind {
+	case "linear":
+		if op.Args[3] != nil {
+			return false
+		}
+	case "linear_glu":
+		reader, at, fn = "linear_glu_dx", 2, op.Str("fn")
+	default:
+		return false
+	}
+	if _, dynamic := e.rows(v); dynamic || op.Str("kernel") == "small_linear" || slices.Contains(e.f.Results, v) {
 		return false
 	}
 	whole := func(rows ...*ir.Value) bool { // pieces of 16 bytes
@@ -99,7 +126,10 @@ func (e *emitter) keepsSlope(v *ir.Value) bool {
 		return false
 	}
 	for _, use := range e.f.Uses()[v] {
-		if use == nil || use.Kind != "linear_dx" || use.Args[3] != v || use.Args[2] != nil || use.Str("act") != op.Str("act") || !whole(use.Args[0], use.Results[0]) {
+		if use == nil || use.Kind != reader || use.Args[at] != v || use.Str("act")+use.Str("fn") != fn || !whole(use.Args[0], use.Results[0]) {
+			return false
+		}
+		if reader == "linear_dx" && use.Args[2] != nil {
 			return false
 		}
 	}

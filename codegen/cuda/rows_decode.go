@@ -191,27 +191,33 @@ func decodeTile(a cachedAttention) decodeSplit {
 
 // smallLinear is a linear of few rows, bound by the bytes of its weights.
 func smallLinear(e *emitter, op *ir.Op) {
-	x, w, residual, y := op.Args[0], op.Args[1], op.Args[3], op.Results[0]
+	x, w, y := op.Args[0], op.Args[1], op.Results[0]
 	rows, dynamic := e.rows(x)
-	in, out := w.Type.Cols(), w.Type.Rows()
-	act, to := op.Str("act"), y
-	if act != "" && e.has(op.Results[1]) { // somebody reads the value before the activation
+	in, out := w.Type.Cols(), y.Type.Cols()
+	glu := op.Kind == "linear_glu"
+	act, to, residual, added := op.Str("act"), y, (*ir.Value)(nil), null("const "+ctype(x.Type.DType)+" *", "residual")
+	if glu {
+		act = op.Str("fn")
+	} else {
+		residual, added = op.Args[3], e.in(op, 3, "residual")
+	}
+	if !glu && act != "" && e.has(op.Results[1]) { // somebody reads the value before the activation
 		to = op.Results[1]
 	}
 	config := []constant{
 		typ("T", x.Type.DType), integer("in", in), integer("out", out), e.apart("x", x), e.apart("y", to), e.apart("residual", residual),
-		boolean("glu", false), boolean("active", act != "" && to == y), fn("relu"),
+		boolean("glu", glu), boolean("active", act != "" && to == y), fn("relu"),
 	}
 	if act != "" {
 		config[len(config)-1] = fn(act)
 	}
 	k := kernel{
 		file: "small_linear.cuh", rows: x,
-		params: []param{e.written(to, "y"), e.in(op, 0, "x"), e.copied(op, 1, "w"), e.weight(op, 2, "bias"), e.in(op, 3, "residual")},
+		params: []param{e.written(to, "y"), e.in(op, 0, "x"), e.copied(op, 1, "w"), e.weight(op, 2, "bias"), added},
 	}
 	vec, across, perBlock := e.vec(in, x), 0, 8
 	if vec == 8 && x.Type.DType != ir.F32 {
-		t := linearTile(rows, in, out)
+		t := linearTile(rows, in, out, glu)
 		k.body, k.threads, k.waits = "small_linear_mma", 32*t.warpsM*t.warpsK, true
 		k.config = append(config, integer("m_tiles", t.mTiles), integer("halves", t.halves), integer("n_tiles", t.nTiles), integer("warps_m", t.warpsM), integer("warps_k", t.warpsK), integer("depth", t.depth))
 		across, perBlock = (out+t.outputs()-1)/t.outputs(), 8*t.nTiles
@@ -244,8 +250,8 @@ func (t linearSplit) outputs() int { return 8 * t.halves * t.mTiles * t.warpsM }
 
 // linearTile chooses, for up to eight rows, blocks of 16 outputs whose warps all share the inner dimension: memory gets the
 // most requests at once. They have 8 where that leaves fewer processors idle in the last round. For more rows a block reads the rows as well, so it takes as many outputs as leave a block for
-// each processor.
-func linearTile(rows, in, out int) linearSplit {
+// each processor. With glu an output has two rows of weights: tiles are half as wide, and half as many loads are on their way.
+func linearTile(rows, in, out int, glu bool) linearSplit {
 	steps := (in + 63) / 64 // of a warp's 64 columns
 	if rows <= 8 {
 		t := linearSplit{mTiles: 1, halves: 2, nTiles: 1, warpsM: 1, warpsK: shareOut(steps, 12)}
@@ -256,6 +262,9 @@ func linearTile(rows, in, out int) linearSplit {
 		if t.depth > 2 && out/16 > 2*processors { // more blocks at once, in fewer registers
 			t.depth = 2
 		}
+		if glu {
+			t.depth = max(1, t.depth/2)
+		}
 		return t
 	}
 	var t linearSplit
@@ -264,6 +273,9 @@ func linearTile(rows, in, out int) linearSplit {
 		{mTiles: 1, nTiles: 4, warpsM: 1, depth: 1}, {mTiles: 1, nTiles: 2, warpsM: 1, depth: 2},
 	} {
 		t.halves = 2
+		if glu {
+			t.mTiles, t.depth = 1, 1
+		}
 		if rows <= 16 {
 			t.nTiles = 2
 		}

@@ -1,6 +1,10 @@
 package cudagen
 
-import "github.com/tfc-dev/tfc/ir"
+import (
+	"slices"
+
+	"github.com/tfc-dev/tfc/ir"
+)
 
 // productRows are the matrix products. Weights are [out, in], so y = x·wᵀ.
 var productRows = map[string]lowering{
@@ -65,17 +69,8 @@ var productRows = map[string]lowering{
 		}
 		e.choose(hopper, func() {
 			p, args := p, args
-			p.Own, p.LDAux, args.pre = "times", e.stride(op.Args[3]), e.in(op, 3, "slope")
-			if len(op.Into) == 0 {
-				e.product(op, p, args)
-				return
-			}
-			rows, _ := e.rows(dx)
-			p.Sums = true
-			parts, cols := (rows+rivalSums-1)/rivalSums, dx.Type.Cols()
-			args.sums = e.scratch("float *", "partial", 4*parts*cols)
-			e.product(op, p, args)
-			e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))
+			args.pre = e.in(op, 3, "slope")
+			e.timesSlope(op, p, args, op.Args[3])
 		}, byCuBLASLt)
 	},
 	"linear_dw": func(e *emitter, op *ir.Op) {
@@ -90,6 +85,22 @@ var productRows = map[string]lowering{
 		}
 		e.product(op, p, args)
 	},
+}
+
+// timesSlope is product p times what the forward product kept in slope, whose columns are summed where op has a bias to add that to.
+func (e *emitter) timesSlope(op *ir.Op, p ir.Product, args operands, slope *ir.Value) {
+	p.Own, p.LDAux = "times", e.stride(slope)
+	if len(op.Into) == 0 {
+		e.product(op, p, args)
+		return
+	}
+	d := op.Results[0]
+	rows, _ := e.rows(d)
+	p.Sums = true
+	parts, cols := (rows+rivalSums-1)/rivalSums, d.Type.Cols()
+	args.sums = e.scratch("float *", "partial", 4*parts*cols)
+	e.product(op, p, args)
+	e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))
 }
 
 // linear is a linear op's product p by cuBLASLt, and what that leaves to do.
@@ -124,7 +135,8 @@ func (e *emitter) linear(op *ir.Op, p ir.Product, args operands) {
 // bias: they do where rows do not start at multiples of 16 bytes.
 func (e *emitter) roundsTwice(op *ir.Op) bool {
 	x, w, y := op.Args[0], op.Args[1], op.Results[0]
-	return x.Type.DType != ir.F32 && (w.Type.Cols()%8 != 0 || e.vec(x.Type.Cols(), x) < 8 || e.vec(y.Type.Cols(), append([]*ir.Value{op.Args[3]}, op.Results...)...) < 8)
+	beside := append(slices.Clone(op.Args[3:]), op.Results...)
+	return x.Type.DType != ir.F32 && (w.Type.Cols()%8 != 0 || e.vec(x.Type.Cols(), x) < 8 || e.vec(y.Type.Cols(), beside...) < 8)
 }
 
 // finished is a linear whose product comes in float, and whose bias and residual are added by a kernel of its own.

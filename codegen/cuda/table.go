@@ -37,7 +37,7 @@ var table map[string]lowering
 
 func init() { // not a literal, so that rows may use the table
 	table = map[string]lowering{}
-	for _, rows := range []map[string]lowering{productRows, fp8Rows, viewRows, normRows, elementwiseRows, reduceRows, lossRows, optimizerRows, attentionRows, decodeRows} {
+	for _, rows := range []map[string]lowering{productRows, gluRows, fp8Rows, viewRows, normRows, elementwiseRows, reduceRows, lossRows, optimizerRows, attentionRows, decodeRows} {
 		maps.Copy(table, rows)
 	}
 }

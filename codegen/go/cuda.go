@@ -265,12 +265,14 @@ func productFields(p *ir.Product) []jen.Code {
 		name := map[string]string{"bias": "Bias", "gelu_tanh": "GELUBias", "gelu_tanh_pre": "GELUAuxBias", "gelu_tanh_grad": "DGELU"}[p.Epilogue]
 		f.add("Epilogue", gpu("Epilogue"+name))
 	}
-	switch p.Own {
-	case "slope":
-		f.add("Own", gpu("OwnSlope"))
+	if p.Own != "" {
+		f.add("Own", gpu(map[string]string{"act": "OwnAct", "slope": "OwnSlope", "times": "OwnTimes"}[p.Own]))
+	}
+	if p.Act != "" {
 		f.add("Act", jen.Lit(p.Act))
-	case "times":
-		f.add("Own", gpu("OwnTimes"))
+	}
+	if p.Gated {
+		f.add("Gated", jen.True())
 	}
 	if p.Sums {
 		f.add("Sums", jen.True())

@@ -110,20 +110,35 @@ func (e Epilogue) String() string { return e.info().name }
 
 // Own is an end of products that cuBLASLt does not have, and only rivals make. P is what Product says, before its epilogue, and other a
 // matrix [M,N] in the place of aux.
+//
+// Of a gated product the columns of P + bias, or of OwnTimes those of other, are gate and up side by side: a gated linear unit (Shazeer,
+// arXiv 2002.05202).
 type Own uint8
 
 const (
 	OwnNone  Own = iota
-	OwnSlope     // D = act(P + bias), other = act'(P + bias)
-	OwnTimes     // D = P · other
+	OwnAct       // D = act(P + bias); gated D [M,N/2] = act(gate) · up
+	OwnSlope     // the same, and other = act'(P + bias); gated other = up · act'(gate), act(gate)
+	OwnTimes     // D = P · other; gated D, other [M,2*N], D = P · its left half, P · its right half
 )
 
 func (o Own) String() string {
-	return [...]string{OwnNone: "none", OwnSlope: "slope", OwnTimes: "times"}[o]
+	return [...]string{OwnNone: "none", OwnAct: "act", OwnSlope: "slope", OwnTimes: "times"}[o]
 }
 
 // aux says whether the product has a matrix beside A, B, C and D, as it is in aux's place.
-func (p *Product) aux() bool { return p.Epilogue.info().aux || p.Own != OwnNone }
+func (p *Product) aux() bool { return p.Epilogue.info().aux || p.Own >= OwnSlope }
+
+// columns are those of D and of aux.
+func (p *Product) columns() (d, aux int) {
+	switch {
+	case !p.Gated:
+		return p.N, p.N
+	case p.Own == OwnTimes:
+		return 2 * p.N, 2 * p.N
+	}
+	return p.N / 2, p.N
+}
 
 // Product is a matrix product over row-major matrices:
 //
@@ -145,7 +160,8 @@ type Product struct {
 	Epilogue           Epilogue
 	Beta               float32
 	Own                Own    // an end that only kernels of the program's own have
-	Act                string // the activation of OwnSlope, for the lock to tell products apart
+	Act                string // the activation of OwnAct and OwnSlope, for the lock to tell products apart
+	Gated              bool   // with Own alone
 	Sums               bool   // sums of the columns of D over each 64 rows are wanted: [ceil(M/64), N] float, of the program's own kernels
 	Align              int    // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
 	Dynamic            bool   // M changes from call to call: nothing is timed, nothing goes to the lock
@@ -155,13 +171,14 @@ type Product struct {
 // Bytes returns the fewest bytes that the product moves: each operand read or written once.
 func (p Product) Bytes() float64 {
 	m, n, k := float64(p.M), float64(p.N), float64(p.K)
-	d := float64(p.D.Size()) * m * n
+	dCols, auxCols := p.columns()
+	d := float64(p.D.Size()) * m * float64(dCols)
 	bytes := float64(p.A.Size())*m*k + float64(p.B.Size())*k*n + d
 	if p.Beta != 0 {
 		bytes += d
 	}
 	if p.aux() {
-		bytes += d
+		bytes += float64(p.D.Size()) * m * float64(auxCols)
 	}
 	if p.Epilogue.info().bias {
 		bias := p.Bias
@@ -196,6 +213,9 @@ func (p Product) String() string {
 	if p.Own != OwnNone {
 		s += fmt.Sprintf(" own=%v act=%s ldother=%d", p.Own, p.Act, p.LDAux)
 	}
+	if p.Gated {
+		s += " gated"
+	}
 	if p.Sums {
 		s += " sums"
 	}
@@ -215,6 +235,9 @@ func (p Product) info() KernelInfo {
 func (p Product) complete() (Product, error) {
 	if p.M < 1 || p.N < 1 || p.K < 1 {
 		return p, fmt.Errorf("sizes m=%d n=%d k=%d", p.M, p.N, p.K)
+	}
+	if p.Gated && (p.Own == OwnNone || p.Beta != 0 || p.Own != OwnTimes && p.N%2 != 0) {
+		return p, fmt.Errorf("a gated product has an end of its own, no C, and pairs of columns, not own=%v beta=%g n=%d", p.Own, p.Beta, p.N)
 	}
 	if int(p.Epilogue) >= len(epilogues) || p.Compute > ComputeTF32 || p.Own > OwnTimes {
 		return p, errors.New("unknown epilogue or compute type")
@@ -262,11 +285,12 @@ func (p Product) complete() (Product, error) {
 	if p.TransB {
 		rowB = p.K
 	}
+	rowD, rowAux := p.columns()
 	rows := []struct {
 		name string
 		ld   *int
 		row  int
-	}{{"LDA", &p.LDA, rowA}, {"LDB", &p.LDB, rowB}, {"LDD", &p.LDD, p.N}, {"LDC", &p.LDC, p.N}, {"LDAux", &p.LDAux, p.N}}
+	}{{"LDA", &p.LDA, rowA}, {"LDB", &p.LDB, rowB}, {"LDD", &p.LDD, rowD}, {"LDC", &p.LDC, rowD}, {"LDAux", &p.LDAux, rowAux}}
 	for _, r := range rows {
 		if *r.ld == 0 {
 			*r.ld = r.row

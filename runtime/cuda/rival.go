@@ -94,9 +94,9 @@ type rivalArgs struct {
 	params      [7]unsafe.Pointer
 	bias, sums  Ptr
 	rows        int32
-	sizes       [2]uint64
-	strides     [1]uint64
-	tile, steps [2]uint32
+	sizes       [3]uint64
+	strides     [2]uint64
+	tile, steps [3]uint32
 }
 
 // Numbers of the driver (CUtensorMapDataType, CUtensorMapSwizzle, CUtensorMapL2promotion).
@@ -113,18 +113,34 @@ func (x *rivalArgs) maps() *[4]tensorMap {
 	return (*[4]tensorMap)(unsafe.Add(unsafe.Pointer(&x.room), -at&63))
 }
 
-// describe writes a map of a matrix of 16 bits, in tiles of so many rows and 64 columns.
-func (s *Stream) describe(m *tensorMap, t DType, at Ptr, rows, cols, ld, tile int) error {
-	x := &s.scratch.rival
-	x.sizes = [2]uint64{uint64(cols), uint64(rows)}
-	x.strides = [1]uint64{uint64(ld * t.Size())}
-	x.tile, x.steps = [2]uint32{64, uint32(tile)}, [2]uint32{1, 1}
+// tiled is a matrix of 16 bits whose tiles have so many rows and 64 columns. In halves it is two of half as many columns, side by side, each with
+// an edge of its own.
+type tiled struct {
+	at                   Ptr
+	rows, cols, ld, tile int
+	halves               bool
+}
+
+// describe writes a map of a matrix.
+func (s *Stream) describe(m *tensorMap, t DType, of tiled) error {
+	x, rank := &s.scratch.rival, 2
+	if of.halves {
+		rank = 3
+		x.sizes = [3]uint64{uint64(of.cols / 2), 2, uint64(of.rows)}
+		x.strides = [2]uint64{uint64(of.cols / 2 * t.Size()), uint64(of.ld * t.Size())}
+		x.tile = [3]uint32{64, 1, uint32(of.tile)}
+	} else {
+		x.sizes = [3]uint64{uint64(of.cols), uint64(of.rows)}
+		x.strides = [2]uint64{uint64(of.ld * t.Size())}
+		x.tile = [3]uint32{64, uint32(of.tile)}
+	}
+	x.steps = [3]uint32{1, 1, 1}
 	kind := uintptr(mapFloat16)
 	if t == BF16 {
 		kind = mapBFloat16
 	}
 	s.scratch.args = [16]uintptr{
-		uintptr(unsafe.Pointer(m)), kind, 2, uintptr(at), uintptr(unsafe.Pointer(&x.sizes)), uintptr(unsafe.Pointer(&x.strides)),
+		uintptr(unsafe.Pointer(m)), kind, uintptr(rank), uintptr(of.at), uintptr(unsafe.Pointer(&x.sizes)), uintptr(unsafe.Pointer(&x.strides)),
 		uintptr(unsafe.Pointer(&x.tile)), uintptr(unsafe.Pointer(&x.steps)), 0, mapSwizzle, mapPromotion, 0,
 	}
 	return s.call(&s.ctx.drv.tensorMapEncodeTiled, 12)
@@ -134,27 +150,26 @@ func (s *Stream) describe(m *tensorMap, t DType, at Ptr, rows, cols, ld, tile in
 func (s *Stream) multiplyBy(r *Rival, p *Prepared, o operands) {
 	q, x := &p.product, &s.scratch.rival
 	maps := x.maps()
-	err := s.describe(&maps[0], q.A, o.a, q.M, q.K, q.LDA, r.Rows)
-	if err == nil && q.TransB {
-		err = s.describe(&maps[1], q.B, o.b, q.N, q.K, q.LDB, r.Cols)
-	} else if err == nil {
-		err = s.describe(&maps[1], q.B, o.b, q.K, q.N, q.LDB, 64)
+	b := tiled{at: o.b, rows: q.K, cols: q.N, ld: q.LDB, tile: 64}
+	if q.TransB {
+		b = tiled{at: o.b, rows: q.N, cols: q.K, ld: q.LDB, tile: r.Cols}
+		if q.Gated && q.Own != OwnTimes { // the gates' rows are one tile, those of up another
+			b.tile = r.Cols / 2
+		}
 	}
-	if err == nil {
-		err = s.describe(&maps[2], q.D, o.d, q.M, q.N, q.LDD, 64)
-	}
-	other, ld := o.d, q.LDD // not looked at
+	cols, auxCols := q.columns()
+	d := tiled{at: o.d, rows: q.M, cols: cols, ld: q.LDD, tile: 64, halves: q.Gated && q.Own == OwnTimes}
+	other := d // not looked at
 	if q.aux() {
-		other, ld = o.aux, q.LDAux
+		other = tiled{at: o.aux, rows: q.M, cols: auxCols, ld: q.LDAux, tile: 64, halves: q.Gated}
 	} else if q.Beta != 0 {
-		other, ld = o.c, q.LDC
+		other.at, other.ld = o.c, q.LDC
 	}
-	if err == nil {
-		err = s.describe(&maps[3], q.D, other, q.M, q.N, ld, 64)
-	}
-	if err != nil {
-		s.err = s.blame(err, p.info.String())
-		return
+	for i, m := range [...]tiled{{at: o.a, rows: q.M, cols: q.K, ld: q.LDA, tile: r.Rows}, b, d, other} {
+		if err := s.describe(&maps[i], q.A, m); err != nil { // all have the type of A
+			s.err = s.blame(err, p.info.String())
+			return
+		}
 	}
 	x.bias, x.sums, x.rows = o.bias, o.sums, int32(q.M)
 	for i := range maps {

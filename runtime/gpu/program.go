@@ -63,6 +63,7 @@ const (
 
 // What only kernels of the program make.
 const (
+	OwnAct   = cuda.OwnAct
 	OwnSlope = cuda.OwnSlope
 	OwnTimes = cuda.OwnTimes
 )

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +57,15 @@ func TestTestLog(t *testing.T) {
 	}
 	if want := "largest error +Inf of what is allowed: TestOps/f32/scale"; r.note != want {
 		t.Errorf("%s, want %s", r.note, want)
+	}
+}
+
+// A run that was killed has a failure more than those of its tests, or nobody sees what it did not come to.
+func TestKilledRun(t *testing.T) {
+	log := "=== RUN   TestA\n    a_test.go:1: off\n--- FAIL: TestA (0.00s)\n=== RUN   TestB\n"
+	err := fmt.Errorf("killed after 1 s: %w", context.DeadlineExceeded)
+	if r := testResult("ops", "ops", log, err, 0); r.failed != 2 || !strings.Contains(strings.Join(r.failures, "\n"), "killed after 1 s") {
+		t.Errorf("%d failed: %q", r.failed, r.failures)
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -92,7 +94,7 @@ func testResult(part, what, log string, err error, took time.Duration) result {
 	r := result{part: part, what: what, took: took}
 	readTests(log).count(&r)
 	switch {
-	case err != nil && r.failed == 0: // it crashed, or was killed
+	case err != nil && (r.failed == 0 || errors.Is(err, context.DeadlineExceeded)): // it crashed, or was killed, whatever failed before
 		r.cases, r.failed = r.cases+1, 1
 		r.failures = append(r.failures, fmt.Sprintf("%v\n%s", err, tail(log, 30)))
 	case r.cases == 0:

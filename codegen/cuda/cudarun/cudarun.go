@@ -311,9 +311,9 @@ func (c *call) count(n ir.Count) int {
 func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 	types := map[ir.DType]cuda.DType{ir.F32: cuda.F32, ir.BF16: cuda.BF16, ir.F16: cuda.F16, ir.E4M3: cuda.E4M3, ir.E5M2: cuda.E5M2}
 	epilogues := map[string]cuda.Epilogue{"bias": cuda.EpilogueBias, "gelu_tanh": cuda.EpilogueGELUBias, "gelu_tanh_pre": cuda.EpilogueGELUAuxBias, "gelu_tanh_grad": cuda.EpilogueDGELU}
-	owns := map[string]cuda.Own{"slope": cuda.OwnSlope, "times": cuda.OwnTimes}
+	owns := map[string]cuda.Own{"act": cuda.OwnAct, "slope": cuda.OwnSlope, "times": cuda.OwnTimes}
 	q := cuda.Product{M: p.M, N: p.N, K: p.K, TransA: p.TransA, TransB: p.TransB, LDA: p.LDA, LDB: p.LDB, LDC: p.LDC, LDD: p.LDD, LDAux: p.LDAux,
-		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Sums: p.Sums, Own: owns[p.Own], Act: p.Act, Align: p.Align, Dynamic: p.Rows, About: p.About}
+		A: types[p.A], B: types[p.B], C: types[p.C], D: types[p.D], Beta: float32(p.Beta), Epilogue: epilogues[p.Epilogue], Sums: p.Sums, Own: owns[p.Own], Act: p.Act, Gated: p.Gated, Align: p.Align, Dynamic: p.Rows, About: p.About}
 	if p.TF32 {
 		q.Compute = cuda.ComputeTF32
 	}

@@ -7,7 +7,8 @@
 #ifndef TFC_SIM
 
 // TensorMap describes a matrix in memory and the tile of it that a copy moves: 64 columns of 16 bits, so many rows, laid out as
-// a panel of panel_tile.cuh (CUtensorMap). Copies read zeros outside of the matrix and write nothing there.
+// a panel of panel_tile.cuh (CUtensorMap). Copies read zeros outside of the matrix and write nothing there. A matrix may be of two halves
+// side by side, each with an edge of its own: half_fetch and half_store are for those.
 struct alignas(64) TensorMap {
     unsigned char opaque[128];
 };
@@ -38,11 +39,21 @@ __device__ inline void tile_fetch(void *shared, const TensorMap &map, Arrival *a
                  "l"(&map), "r"(shared_address(a)), "r"(column), "r"(row)
                  : "memory");
 }
+__device__ inline void half_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int half, int row) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(shared)),
+                 "l"(&map), "r"(shared_address(a)), "r"(column), "r"(half), "r"(row)
+                 : "memory");
+}
 // tile_store copies a tile from shared memory, which other threads wrote before a fence_async and a barrier, on its own time. What
 // a thread stored since its last commit is a group; tile_store_read<N> waits until shared memory of all but the N youngest groups
 // may be written again, tile_store_done until all are in memory.
 __device__ inline void tile_store(const TensorMap &map, const void *shared, int column, int row) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map), "r"(shared_address(shared)), "r"(column), "r"(row)
+                 : "memory");
+}
+__device__ inline void half_store(const TensorMap &map, const void *shared, int column, int half, int row) {
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(shared_address(shared)), "r"(column), "r"(half),
+                 "r"(row)
                  : "memory");
 }
 __device__ inline void tile_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

@@ -9,27 +9,35 @@
 
 // product_wgmma: D [rows, cols] = A [rows, terms] · B, where B is [cols, terms], or where across is set [terms, cols]; then, as Config
 // says and in this order, P = D + bias + C; D = fn(P), and other = fn'(P) with slope. With times, D = P · other. With sums, the columns
-// of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), cols] float, in a fixed order.
+// of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), columns of D] float, in a fixed order.
 //
-//   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums
-//   maps    of a with 128 rows a tile, of b with the columns of a tile (across: 64), of d and other with 64. other is C, or the activation's
-//           derivative, which is written with slope and read with times: what a layer's two products keep between them
+// With gated, P or other is gate and up side by side. D [rows, cols/2] = fn(gate)·up, and with slope other [rows, cols] = up·fn'(gate),
+// fn(gate): the derivatives by both. With times, D [rows, 2*cols] = P · other's left half, P · its right half.
+//
+//   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums, gated
+//   maps    of a with 128 rows a tile, of b with the columns of a tile (across: 64; gated: half of them), of d and other with 64, in halves where
+//           a gated one has them. other is C, or the activation's derivative, which is written with slope and read with times: what a
+//           layer's two products keep between them
 //   grid    as many blocks as run at once; threads 384; shared: ProductTiles::shared
-//   tile    128 × 64*panels
+//   tile    128 × 64*panels of P
 template <class C> struct ProductTiles {
-    static constexpr int rows = 128, cols = 64 * C::panels, box = 64 * 128; // box: 64 rows of 64 columns, in bytes
-    static constexpr int parts = C::pairs ? 2 * C::panels : C::panels;      // boxes of a warpgroup's part of a tile
-    static constexpr bool input = C::has_c || C::times;
-    static constexpr int boxes = input ? parts : C::pairs || C::slope ? 4 : 2; // that a warpgroup has room for
-    static constexpr int stage = (rows + cols) * 128, fixed = 2 * boxes * box + 1024;
+    static constexpr int rows = 128, cols = 64 * C::panels, box = 64 * 128;    // box: 64 rows of 64 columns, in bytes
+    static constexpr bool input = C::has_c || C::times, joins = C::gated && !C::times; // joins: two columns of P make one of D
+    static constexpr int span = C::cols / (joins ? 2 : 1), wide = cols / (joins ? 2 : 1), across = ceil_div(span, wide);
+    static constexpr int parts = (C::pairs ? 2 : 1) * wide / 64;               // of a warpgroup's tile: 64 rows of 64 columns each
+    static constexpr int own = (C::slope ? 2 : 1) + (C::gated && (C::slope || C::times)); // boxes of a part
+    static constexpr int most = input ? (C::gated ? 2 : parts) : C::slope ? (C::gated && !C::pairs ? 1 : 2) : C::pairs ? 4 : 2;
+    static constexpr int sets = most < parts ? most : parts;                   // parts that a warpgroup has boxes for
+    static constexpr int stage = (rows + cols) * 128, fixed = 2 * sets * own * box + 1024;
     static constexpr int stages = (227 * 1024 - fixed) / stage, shared = stages * stage + fixed;
-    static constexpr int steps = ceil_div(C::terms, 64), across = ceil_div(C::cols, cols), band = 16;
+    static constexpr int steps = ceil_div(C::terms, 64), band = 16;
+    static_assert(parts % sets == 0, "a part has the same boxes in all tiles");
 
     // place is the first row and column of tile t: bands of 16 tiles down are taken one after another, each from left to right, so
     // that what runs at once shares rows and columns.
     static __device__ int2 place(int t, int down) {
         const int b = t / (band * across), rest = t % (band * across), high = down - b * band < band ? down - b * band : band;
-        return make_int2((b * band + rest % high) * rows, rest / high * cols);
+        return make_int2((b * band + rest % high) * rows, rest / high * wide);
     }
 };
 
@@ -39,18 +47,19 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     using T = typename C::T;
     using L = ProductTiles<C>;
     static_assert(C::has_c + C::times + C::slope <= 1, "one more matrix at most");
+    static_assert(!C::gated || !C::has_c && !(L::joins && C::across), "a gated end has no C");
     SHARED_PANELS(ring);
     unsigned char *const all_boxes = ring + L::stages * L::stage;
-    Arrival *const full = reinterpret_cast<Arrival *>(all_boxes + 2 * L::boxes * L::box), *const empty = full + L::stages;
-    Arrival *const turn = empty + L::stages, *const came = turn + 2, *const left = came + 2; // of each warpgroup: it may multiply; its boxes have come, are free
+    Arrival *const full = reinterpret_cast<Arrival *>(all_boxes + 2 * L::sets * L::own * L::box), *const empty = full + L::stages;
+    Arrival *const turn = empty + L::stages, *const came = turn + 2, *const left = came + 2 * L::sets; // of each warpgroup: it may multiply; boxes have come, are free
     const int group = warp_index() / 4, down = ceil_div(rows, L::rows), tiles = down * L::across;
     if (threadIdx.x == 0) {
         for (int i = 0; i < L::stages; i++) {
             arrival_init(full + i, 1);
             arrival_init(empty + i, C::pairs ? 1 : 2);
         }
-        for (int i = 0; i < 2; i++) {
-            arrival_init(turn + i, 1);
+        for (int i = 0; i < 2; i++) arrival_init(turn + i, 1);
+        for (int i = 0; i < 2 * L::sets; i++) {
             arrival_init(came + i, 1);
             arrival_init(left + i, 1);
         }
@@ -61,33 +70,49 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 
     if (group == 2) {
         registers_down<24>();
-        if (threadIdx.x != 256) return;
-        int step = 0, turns = 0; // of this block
-        for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
-            const int2 at = L::place(t, down);
+        if (threadIdx.x == 256) { // fetches A and B
+            int step = 0; // of this block
+            for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+                const int2 at = L::place(t, down);
 #pragma unroll 1
-            for (int s = 0; s < L::steps; s++, step++) {
-                const int slot = step % L::stages;
-                unsigned char *const a = ring + slot * L::stage, *const b = a + L::rows * 128;
-                arrival_wait(empty + slot, step / L::stages % 2 ^ 1);
-                arrival_announce(full + slot, L::stage);
-                tile_fetch(a, map_a, full + slot, s * 64, at.x);
-                if constexpr (C::across) {
+                for (int s = 0; s < L::steps; s++, step++) {
+                    const int slot = step % L::stages;
+                    unsigned char *const a = ring + slot * L::stage, *const b = a + L::rows * 128;
+                    arrival_wait(empty + slot, step / L::stages % 2 ^ 1);
+                    arrival_announce(full + slot, L::stage);
+                    tile_fetch(a, map_a, full + slot, s * 64, at.x);
+                    if constexpr (C::across) {
 #pragma unroll
-                    for (int p = 0; p < L::cols / 64; p++) tile_fetch(b + p * 64 * 128, map_b, full + slot, at.y + p * 64, s * 64);
-                } else {
-                    tile_fetch(b, map_b, full + slot, s * 64, at.y);
+                        for (int p = 0; p < L::cols / 64; p++) tile_fetch(b + p * 64 * 128, map_b, full + slot, at.y + p * 64, s * 64);
+                    } else {
+                        tile_fetch(b, map_b, full + slot, s * 64, at.y);
+                        if constexpr (L::joins) tile_fetch(b + L::wide * 128, map_b, full + slot, s * 64, L::span + at.y);
+                    }
                 }
             }
-            if constexpr (L::input) {
+        }
+        if constexpr (L::input) {
+            if (threadIdx.x == 288) { // fetches what the ends of products read, a part at a time
+                int turns = 0;
+                for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
+                    const int2 at = L::place(t, down);
 #pragma unroll 1
-                for (int g = C::pairs ? turns % 2 : 0; g < (C::pairs ? turns % 2 + 1 : 2); g++) {
-                    arrival_wait(left + g, (C::pairs ? turns / 2 : turns) % 2 ^ 1);
-                    arrival_announce(came + g, L::parts * L::box);
-#pragma unroll
                     for (int b = 0; b < L::parts; b++) {
-                        const int row = C::pairs ? b / C::panels : g, column = b % C::panels;
-                        tile_fetch(all_boxes + (g * L::parts + b) * L::box, map_other, came + g, at.y + column * 64, at.x + row * 64);
+                        const int row = at.x + (C::pairs ? b / C::panels : 0) * 64, column = at.y + b % C::panels * 64;
+#pragma unroll 1
+                        for (int g = C::pairs ? turns % 2 : 0; g < (C::pairs ? turns % 2 + 1 : 2); g++) {
+                            const int used = (C::pairs ? turns / 2 : turns) * L::parts + b, set = g * L::sets + used % L::sets;
+                            unsigned char *const box = all_boxes + set * L::own * L::box;
+                            arrival_wait(left + set, used / L::sets % 2 ^ 1);
+                            arrival_announce(came + set, L::own * L::box);
+#pragma unroll 1
+                            for (int h = 0; h < L::own; h++) {
+                                if constexpr (C::gated)
+                                    half_fetch(box + h * L::box, map_other, came + set, column, h, row + (C::pairs ? 0 : g * 64));
+                                else
+                                    tile_fetch(box, map_other, came + set, column, row + (C::pairs ? 0 : g * 64));
+                            }
+                        }
                     }
                 }
             }
@@ -96,7 +121,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     }
 
     registers_up<240>();
-    unsigned char *const boxes = all_boxes + group * L::boxes * L::box;
+    unsigned char *const boxes = all_boxes + group * L::sets * L::own * L::box;
     const int lane = lane_index(), warp = warp_index() % 4, row_in = lane / 4, column_in = lane % 4 * 2; // of an accumulator
     const bool leads = threadIdx.x % 128 == 0;
     int turns = 0;
@@ -104,7 +129,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         if (C::pairs && turns % 2 != group) continue;
         const int2 at = L::place(t, down);
         int step = turns * L::steps;
-        float acc[L::parts / C::panels][C::panels][8][4]; // of the warpgroup's part of D
+        float acc[C::pairs ? 2 : 1][C::panels][8][4]; // of the warpgroup's part of P
         if (C::pairs && turns > 0) arrival_wait(turn + group, (turns - 1) / 2 % 2);
 #pragma unroll 1
         for (int s = 0; s < L::steps; s++, step++) {
@@ -128,90 +153,139 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         if (C::pairs && leads) arrival_arrive(turn + (1 - group)); // whose products queue up behind these
         wgmma_wait<0>();
 #pragma unroll
-        for (int b = 0; b < L::parts; b++) wgmma_done(acc[b / C::panels][b % C::panels]);
+        for (int r = 0; r < (C::pairs ? 2 : 1); r++) {
+#pragma unroll
+            for (int p = 0; p < C::panels; p++) wgmma_done(acc[r][p]);
+        }
         if (leads) arrival_arrive(empty + (step - 1) % L::stages);
 
+        constexpr int panels = L::wide / 64; // of D; of P the gates' come first, and those of up behind them
         uint32_t added[C::has_bias ? C::panels : 1][8]; // of bias, two columns: loaded together
         if constexpr (C::has_bias) {
 #pragma unroll
             for (int n = 0; n < L::cols / 8; n++) {
-                const int column = at.y + n * 8 + column_in;
-                added[n / 8][n % 8] = column < C::cols ? *reinterpret_cast<const uint32_t *>(bias + column) : 0;
+                const int column = at.y + n % (8 * panels) * 8 + column_in;
+                added[n / 8][n % 8] = column < L::span ? *reinterpret_cast<const uint32_t *>(bias + n / (8 * panels) * L::span + column) : 0;
             }
         }
-        if constexpr (L::input) arrival_wait(came + group, (C::pairs ? turns / 2 : turns) % 2);
 #pragma unroll
         for (int b = 0; b < L::parts; b++) {
-            const int panel = b % C::panels, row = at.x + (C::pairs ? b / C::panels : group) * 64, column = at.y + panel * 64;
-            unsigned char *const out = boxes + (C::slope ? b % 2 * 2 + 1 : b % L::boxes) * L::box, *const also = boxes + b % 2 * 2 * L::box;
-            auto place = [&](int n, int half) { return (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2; };
-            if constexpr (!L::input) { // the box's last tile must have left
-                if (leads) tile_store_read<C::slope ? 1 : L::boxes - 1>();
+            const int panel = b % panels, half_tile = b / panels, row = at.x + (C::pairs ? half_tile : group) * 64, column = at.y + panel * 64;
+            const int used = (C::pairs ? turns / 2 : turns) * L::parts + b, set = b % L::sets;
+            unsigned char *const box = boxes + set * L::own * L::box;
+            auto place = [&](int n, int half, int i = 0) { return reinterpret_cast<uint32_t *>(box + i * L::box + (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2); };
+            if constexpr (L::input) {
+                arrival_wait(came + group * L::sets + set, used / L::sets % 2);
+            } else { // the part that had the boxes last must have left
+                if (leads) tile_store_read<L::sets - 1>();
                 group_barrier(1 + group, 128);
             }
-            uint32_t other[8][2]; // all that is read, before anything is written
-            if constexpr (L::input) {
+            constexpr int at_once = L::input ? 8 / L::own : 8; // columns of 8 that are read before any of them is written
 #pragma unroll
-                for (int n = 0; n < 8; n++) {
+            for (int from = 0; from < 8; from += at_once) {
+                uint32_t read[L::own][at_once][2];
+                if constexpr (L::input) {
 #pragma unroll
-                    for (int half = 0; half < 2; half++) other[n][half] = *reinterpret_cast<const uint32_t *>(out + place(n, half));
+                    for (int n = 0; n < at_once; n++) {
+#pragma unroll
+                        for (int half = 0; half < 2; half++) {
+#pragma unroll
+                            for (int i = 0; i < L::own; i++) read[i][n][half] = *place(from + n, half, i);
+                        }
+                    }
                 }
-            }
 #pragma unroll
-            for (int n = 0; n < 8; n++) {
+                for (int n = from; n < from + at_once; n++) {
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float v[2] = {acc[b / C::panels][panel][n][2 * half], acc[b / C::panels][panel][n][2 * half + 1]}, o[2];
-                    if constexpr (C::has_bias) {
-                        unpack2<T>(o, added[panel][n]);
-                        v[0] += o[0];
-                        v[1] += o[1];
+                    for (int half = 0; half < 2; half++) {
+                        auto p = [&](int of, float (&v)[2]) { // two columns of P, of the gates or of up
+                            v[0] = acc[half_tile][of * panels + panel][n][2 * half], v[1] = acc[half_tile][of * panels + panel][n][2 * half + 1];
+                            if constexpr (C::has_bias) {
+                                float o[2];
+                                unpack2<T>(o, added[of * panels + panel][n]);
+                                v[0] += o[0], v[1] += o[1];
+                            }
+                        };
+                        float v[2], o[2];
+                        p(0, v);
+                        if constexpr (L::joins) {
+                            float up[2];
+                            p(1, up);
+                            if constexpr (C::slope) {
+                                v[0] = activate_slope_fast<C::fn>(v[0], o[0]), v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
+                                *place(n, half, 1) = pack2<T>(up[0] * o[0], up[1] * o[1]);
+                                *place(n, half, 2) = pack2<T>(v[0], v[1]);
+                            } else {
+                                v[0] = activate_fast<C::fn>(v[0]), v[1] = activate_fast<C::fn>(v[1]);
+                            }
+                            v[0] *= up[0], v[1] *= up[1];
+                        } else if constexpr (C::times) {
+                            if constexpr (C::gated) {
+                                unpack2<T>(o, read[L::own - 1][n - from][half]);
+                                *place(n, half, 1) = pack2<T>(v[0] * o[0], v[1] * o[1]);
+                            }
+                            unpack2<T>(o, read[0][n - from][half]);
+                            v[0] *= o[0], v[1] *= o[1];
+                        } else {
+                            if constexpr (C::has_c) {
+                                unpack2<T>(o, read[0][n - from][half]);
+                                v[0] += o[0], v[1] += o[1];
+                            }
+                            if constexpr (C::slope) {
+                                v[0] = activate_slope_fast<C::fn>(v[0], o[0]), v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
+                                *place(n, half, 1) = pack2<T>(o[0], o[1]);
+                            } else if constexpr (C::has_fn) {
+                                v[0] = activate_fast<C::fn>(v[0]), v[1] = activate_fast<C::fn>(v[1]);
+                            }
+                        }
+                        *place(n, half) = pack2<T>(v[0], v[1]);
                     }
-                    if constexpr (L::input) unpack2<T>(o, other[n][half]);
-                    if constexpr (C::has_c) {
-                        v[0] += o[0];
-                        v[1] += o[1];
-                    }
-                    if constexpr (C::times) {
-                        v[0] *= o[0];
-                        v[1] *= o[1];
-                    }
-                    if constexpr (C::slope) {
-                        v[0] = activate_slope_fast<C::fn>(v[0], o[0]);
-                        v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
-                        *reinterpret_cast<uint32_t *>(also + place(n, half)) = pack2<T>(o[0], o[1]);
-                    } else if constexpr (C::has_fn) {
-                        v[0] = activate_fast<C::fn>(v[0]);
-                        v[1] = activate_fast<C::fn>(v[1]);
-                    }
-                    *reinterpret_cast<uint32_t *>(out + place(n, half)) = pack2<T>(v[0], v[1]);
                 }
             }
             fence_async();
             group_barrier(1 + group, 128);
             if (leads) {
-                if constexpr (C::slope) tile_store(map_other, also, column, row);
-                tile_store(map_d, out, column, row);
+                if constexpr (C::gated && C::times) {
+                    half_store(map_d, box, column, 0, row);
+                    half_store(map_d, box + L::box, column, 1, row);
+                } else {
+                    tile_store(map_d, box, column, row);
+                    if constexpr (C::slope && C::gated) {
+                        half_store(map_other, box + L::box, column, 0, row);
+                        half_store(map_other, box + 2 * L::box, column, 1, row);
+                    } else if constexpr (C::slope) {
+                        tile_store(map_other, box + L::box, column, row);
+                    }
+                }
                 tile_store_commit();
+                if constexpr (L::input) { // of the part before, all have read their sums: they came to the barrier
+                    if (b > 0) {
+                        tile_store_read<1>();
+                        arrival_arrive(left + group * L::sets + (b - 1) % L::sets);
+                    }
+                }
             }
             if constexpr (C::sums) { // a product with a matrix of ones; a warp has 16 of the box's columns
                 const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
-                float sum[2][4] = {};
 #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    uint32_t r[4];
-                    const int line = k * 16 + lane % 16, chunk = warp * 2 + lane / 16;
-                    ldmatrix_transposed(r, out + line * 128 + 16 * (chunk ^ (line & 7)));
-                    mma<T>(sum[0], ones, r[0], r[1]);
-                    mma<T>(sum[1], ones, r[2], r[3]);
-                }
-                if (lane < 4 && row < rows) {
+                for (int i = 0; i < (C::gated ? 2 : 1); i++) {
+                    float sum[2][4] = {};
 #pragma unroll
-                    for (int n = 0; n < 2; n++) {
-                        const int c = column + warp * 16 + n * 8 + lane * 2;
-                        if (c < C::cols) {
-                            const float two[2] = {sum[n][0], sum[n][1]};
-                            store(sums + static_cast<size_t>(row / 64) * C::cols + c, two);
+                    for (int k = 0; k < 4; k++) {
+                        uint32_t r[4];
+                        const int line = k * 16 + lane % 16, chunk = warp * 2 + lane / 16;
+                        ldmatrix_transposed(r, box + i * L::box + line * 128 + 16 * (chunk ^ (line & 7)));
+                        mma<T>(sum[0], ones, r[0], r[1]);
+                        mma<T>(sum[1], ones, r[2], r[3]);
+                    }
+                    if (lane < 4 && row < rows) {
+#pragma unroll
+                        for (int n = 0; n < 2; n++) {
+                            const int c = column + warp * 16 + n * 8 + lane * 2;
+                            if (c < C::cols) {
+                                const float two[2] = {sum[n][0], sum[n][1]};
+                                store(sums + (static_cast<size_t>(row / 64) * (C::gated ? 2 : 1) + i) * C::cols + c, two);
+                            }
                         }
                     }
                 }
@@ -221,7 +295,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
             group_barrier(1 + group, 128); // sums may still be read
             if (leads) {
                 tile_store_read<0>();
-                arrival_arrive(left + group);
+                arrival_arrive(left + group * L::sets + (L::parts - 1) % L::sets);
             }
         }
     }

@@ -112,9 +112,14 @@ void move(const Tile &t, bool store) {
     }
 }
 
-void check(const TensorMap &m, const void *shared) {
+// part is the map of one half of m's columns, or m where it has no halves.
+TensorMap part(const TensorMap &m, const void *shared, int half) {
     if (m.magic != mark) fail("a copy by a map that cuTensorMapEncodeTiled has not made");
+    if ((half < 0) != (m.halves == 1) || half > 1) fail("a copy of half %d, by a map that has others", {nullptr, 0}, half);
     if (reinterpret_cast<uintptr_t>(shared) % 1024 != 0) fail("a tile in shared memory that does not start at a multiple of 1024 bytes");
+    TensorMap p = m;
+    if (half > 0) p.base += m.apart;
+    return p;
 }
 
 void land(Worker &w, Async::Phase &p) {
@@ -151,17 +156,16 @@ void await(Worker &w, Fiber &f, unsigned long long *a, int phase) {
     }
 }
 
-void fetch(Worker &w, void *shared, const TensorMap &m, unsigned long long *a, int column, int row) {
-    check(m, shared);
+void fetch(Worker &w, void *shared, const TensorMap &m, unsigned long long *a, int column, int half, int row) {
+    const TensorMap one = part(m, shared, half);
     Async::Phase &p = find(w, a);
     memset(shared, 0xff, m.tile_rows * panel);
-    p.fetches.push_back({m, static_cast<unsigned char *>(shared), column, row});
+    p.fetches.push_back({one, static_cast<unsigned char *>(shared), column, row});
     if (!p.waiting.empty()) land(w, p);
 }
 
-void store(Worker &w, Fiber &f, const void *shared, const TensorMap &m, int column, int row) {
-    check(m, shared);
-    of(w).stores[&f].open.push_back({m, static_cast<unsigned char *>(const_cast<void *>(shared)), column, row});
+void store(Worker &w, Fiber &f, const void *shared, const TensorMap &m, int column, int half, int row) {
+    of(w).stores[&f].open.push_back({part(m, shared, half), static_cast<unsigned char *>(const_cast<void *>(shared)), column, row});
 }
 
 void commit(Worker &w, Fiber &f) {

@@ -1,13 +1,15 @@
 // Hopper's copies of tiles, arrivals and group barriers, and wide products, as hopper.cuh describes them.
 #pragma once
 
-// TensorMap is what the fake driver's cuTensorMapEncodeTiled writes: a matrix, and the rows of a tile of 64 columns.
+// TensorMap is what the fake driver's cuTensorMapEncodeTiled writes: a matrix, or one of two halves of columns, and the rows of a tile of 64
+// columns.
 struct TensorMap {
     uint64_t magic;
     unsigned char *base;
     uint64_t columns, rows, stride; // in elements, rows, bytes
     uint64_t tile_rows;
-    unsigned char rest[80];
+    uint64_t halves, apart; // 1 or 2, so many bytes apart
+    unsigned char rest[64];
 };
 static_assert(sizeof(TensorMap) == 128);
 
@@ -23,10 +25,16 @@ inline void arrival_wait(Arrival *a, int phase) { tfc_sim::worker().services->aw
 // A tile that is fetched lands as late as it may, when somebody waits for it, and is NaNs until then; one that is stored leaves when a
 // wait asks for it.
 inline void tile_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
-    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, row);
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, -1, row);
+}
+inline void half_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int half, int row) {
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, half, row);
 }
 inline void tile_store(const TensorMap &map, const void *shared, int column, int row) {
-    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, row);
+    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, -1, row);
+}
+inline void half_store(const TensorMap &map, const void *shared, int column, int half, int row) {
+    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, half, row);
 }
 inline void tile_store_commit() { tfc_sim::worker().services->tile_commit(tfc_sim::worker(), tfc_sim::fiber()); }
 template <int N> inline void tile_store_read() { tfc_sim::worker().services->tile_leave(tfc_sim::worker(), tfc_sim::fiber(), N); }

@@ -67,8 +67,8 @@ struct Services {
     void (*arrival_init)(Worker &, unsigned long long *, int count);
     void (*arrive)(Worker &, unsigned long long *, int bytes);
     void (*await)(Worker &, Fiber &, unsigned long long *, int phase);
-    void (*tile_fetch)(Worker &, void *shared, const TensorMap &, unsigned long long *, int column, int row);
-    void (*tile_store)(Worker &, Fiber &, const void *shared, const TensorMap &, int column, int row);
+    void (*tile_fetch)(Worker &, void *shared, const TensorMap &, unsigned long long *, int column, int half, int row); // half is -1 for matrices of one
+    void (*tile_store)(Worker &, Fiber &, const void *shared, const TensorMap &, int column, int half, int row);
     void (*tile_commit)(Worker &, Fiber &);
     void (*tile_leave)(Worker &, Fiber &, int youngest);
     void (*group_barrier)(Worker &, Fiber &, int id, int threads);
