@@ -95,7 +95,7 @@ func testResult(part, what, log string, err error, took time.Duration) result {
 	readTests(log).count(&r)
 	switch {
 	case err != nil && (r.failed == 0 || errors.Is(err, context.DeadlineExceeded)): // it crashed, or was killed, whatever failed before
-		r.cases, r.failed = r.cases+1, 1
+		r.cases, r.failed = r.cases+1, r.failed+1
 		r.failures = append(r.failures, fmt.Sprintf("%v\n%s", err, tail(log, 30)))
 	case r.cases == 0:
 		r.cases, r.failed = 1, 1
