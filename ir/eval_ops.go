@@ -2,6 +2,9 @@ package ir
 
 import (
 	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/tfc-dev/tfc/runtime/rng"
 )
@@ -174,7 +177,7 @@ func evalAddNorm(norm func(*evaluator, *Op, []*Tensor) []*Tensor) func(*evaluato
 // product returns x·wᵀ over the rows of x.
 func product(x, w *Tensor) *Tensor {
 	y := x.withCols(w.rows())
-	for n := range x.rows() {
+	eachRow(x.rows(), len(w.Data), func(n int) {
 		for o := range w.rows() {
 			sum := 0.0
 			for i, a := range x.row(n) {
@@ -182,8 +185,29 @@ func product(x, w *Tensor) *Tensor {
 			}
 			y.Data[n*w.rows()+o] = sum
 		}
-	}
+	})
 	return y
+}
+
+// eachRow computes rows, of so many operations each, that do not depend on each other: several at once where that is worth it.
+func eachRow(rows, operations int, row func(n int)) {
+	workers := min(runtime.GOMAXPROCS(0), rows*operations>>16)
+	if workers < 2 {
+		for n := range rows {
+			row(n)
+		}
+		return
+	}
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() {
+			for n := int(next.Add(1)) - 1; n < rows; n = int(next.Add(1)) - 1 {
+				row(n)
+			}
+		})
+	}
+	running.Wait()
 }
 
 func evalLinear(e *evaluator, op *Op, in []*Tensor) []*Tensor {
@@ -254,26 +278,27 @@ func linearDX(dy, w, residual *Tensor) *Tensor {
 	if residual != nil {
 		copy(dx.Data, residual.Data)
 	}
-	for n := range dy.rows() {
+	eachRow(dy.rows(), len(w.Data), func(n int) {
 		for o, g := range dy.row(n) {
 			for i, a := range w.row(o) {
 				dx.Data[n*w.cols()+i] += g * a
 			}
 		}
-	}
+	})
 	return dx
 }
 
 func evalLinearDW(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 	dy, x := in[0], in[1]
 	d := NewTensor(dy.cols(), x.cols())
-	for n := range dy.rows() {
-		for o, g := range dy.row(n) {
+	eachRow(dy.cols(), len(x.Data), func(o int) {
+		for n := range dy.rows() {
+			g := dy.row(n)[o]
 			for i, a := range x.row(n) {
 				d.Data[o*x.cols()+i] += g * a
 			}
 		}
-	}
+	}) // in the order of n
 	e.addGrad(op.Into[0], d.Data)
 	return nil
 }
