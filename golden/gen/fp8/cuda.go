@@ -52,16 +52,16 @@ const (
 	kEmbedX_4
 	kGluAct
 	kGluAct_2
-	kGluAct_3
-	kGluAct_4
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -99,8 +99,8 @@ const (
 	kRopeQRot_4
 	kSampleBestTokens
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -129,16 +129,16 @@ const (
 	pDAttnIn
 	pQkv2
 	pAttnOut2
-	pGateUp2
+	pAct
 	pX2
 	pQkv3
 	pAttnOut3
-	pGateUp3
+	pAct2
 	pX4
 	pLogits
 	pQkv4
 	pAttnOut4
-	pGateUp4
+	pAct3
 	pX5
 	pLogits2
 )
@@ -193,18 +193,18 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  fp8.yaml:2"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  fp8.yaml:2"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  fp8.yaml:2"},
-		{Entry: "glu_act", Threads: 256, Bytes: 603979776, FLOPs: 1107296256, About: "glu  act  fp8.yaml:2"},
-		{Entry: "glu_act_2", Threads: 256, RowBytes: 36864, RowFLOPs: 67584, About: "glu  act  fp8.yaml:2"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 36864, RowFLOPs: 67584, About: "glu  act  fp8.yaml:2"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 36864, RowFLOPs: 67584, About: "glu  act  fp8.yaml:2"},
+		{Entry: "glu_act", Threads: 256, RowBytes: 36864, About: "linear_glu  act  fp8.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 36864, About: "linear_glu  act  fp8.yaml:9"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 220444, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 4104, About: "attention_cached  attn  fp8.yaml:2"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 8192, About: "last  x_last  fp8.yaml:2"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 8200, KeyBytes: 2048, KeyFLOPs: 8192, Keys: mask.Causal(), About: "attention_cached  attn  fp8.yaml:2"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  fp8.yaml:5"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  fp8.yaml:5"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  fp8.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  fp8.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  fp8.yaml:4"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  fp8.yaml:4"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  fp8.yaml:4"},
@@ -242,8 +242,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 8452, RowFLOPs: 6144, About: "rope  q_rot  fp8.yaml:2"},
 		{Entry: "sample_best_tokens", Threads: 256, Bytes: 128, RowBytes: 64040, About: "pick  tokens"},
 		{Entry: "sample_tokens", Threads: 1024, Bytes: 128, RowBytes: 64052, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 256, Bytes: 50331648, RowBytes: 16384, RowFLOPs: 50331648, About: "linear_glu  act  fp8.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, Bytes: 8388608, RowBytes: 8192, RowFLOPs: 8388608, About: "linear  attn_out  fp8.yaml:5"},
-		{Entry: "small_linear_mma_gate_up", Threads: 256, Bytes: 50331648, RowBytes: 28672, RowFLOPs: 50331648, About: "linear  gate_up  fp8.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 256, Bytes: 131072000, RowBytes: 68096, RowFLOPs: 131072000, About: "linear  logits  fp8.yaml:4"},
 		{Entry: "small_linear_mma_qkv", Threads: 256, Bytes: 12582912, RowBytes: 10240, RowFLOPs: 12582912, About: "linear  qkv  fp8.yaml:7"},
 		{Entry: "small_linear_mma_x3", Threads: 384, Bytes: 25165824, RowBytes: 20480, RowFLOPs: 25165824, About: "linear  x3  fp8.yaml:5"},
@@ -271,17 +271,17 @@ var cudaProgram = &gpu.Program{
 		{M: 16384, N: 2048, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_attn_in  fp8.yaml:7"},
 		{M: 16384, N: 3072, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  fp8.yaml:7"},
 		{M: 16384, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  fp8.yaml:5"},
-		{M: 16384, N: 12288, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  fp8.yaml:9"},
-		{M: 16384, N: 2048, K: 6144, TransB: true, LDA: 12288, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
+		{M: 16384, N: 12288, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  fp8.yaml:9"},
+		{M: 16384, N: 2048, K: 6144, TransB: true, LDA: 6144, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
 		{M: 1024, N: 3072, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  fp8.yaml:7"},
 		{M: 1024, N: 2048, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  fp8.yaml:5"},
-		{M: 1024, N: 12288, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  fp8.yaml:9"},
-		{M: 1024, N: 2048, K: 6144, Dynamic: true, TransB: true, LDA: 12288, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
+		{M: 1024, N: 12288, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  fp8.yaml:9"},
+		{M: 1024, N: 2048, K: 6144, Dynamic: true, TransB: true, LDA: 6144, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
 		{M: 1024, N: 32000, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 32000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  fp8.yaml:4"},
 		{M: 256, N: 3072, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  fp8.yaml:7"},
 		{M: 256, N: 2048, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  fp8.yaml:5"},
-		{M: 256, N: 12288, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  fp8.yaml:9"},
-		{M: 256, N: 2048, K: 6144, Dynamic: true, TransB: true, LDA: 12288, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
+		{M: 256, N: 12288, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  fp8.yaml:9"},
+		{M: 256, N: 2048, K: 6144, Dynamic: true, TransB: true, LDA: 6144, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  fp8.yaml:5"},
 		{M: 1, N: 32000, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 32000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  fp8.yaml:4"},
 	},
 	Rivals: []gpu.Rival{
@@ -293,16 +293,16 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
 		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
@@ -311,8 +311,8 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv4, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut4, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut4, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp4, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp4, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
@@ -323,9 +323,9 @@ var cudaProgram = &gpu.Program{
 		{Freqs: []float32{1, 0.7498942, 0.56234133, 0.4216965, 0.31622776, 0.23713736, 0.17782794, 0.13335215, 0.1, 0.074989416, 0.05623413, 0.04216965, 0.03162278, 0.023713736, 0.017782794, 0.013335215, 0.01, 0.0074989423, 0.0056234132, 0.004216965, 0.0031622779, 0.0023713738, 0.0017782794, 0.0013335214, 0.001, 0.0007498942, 0.0005623413, 0.0004216965, 0.0003162278, 0.00023713738, 0.00017782794, 0.00013335215}, Scale: 1, Max: MaxPositions, Sine: true},
 	},
 	Train:   gpu.Job{Arena: 8775536768, Scratch: 8585216, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
-	Eval:    gpu.Job{Arena: 536870912, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
+	Eval:    gpu.Job{Arena: 738197504, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 69730304, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 8388608, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 11534336, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 68096, Scratch: 67584, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }

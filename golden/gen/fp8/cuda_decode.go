@@ -15,9 +15,8 @@ type cudaDecodeValues struct {
 	attn    gpu.Ptr // bf16[N,H*E] attn
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	final   gpu.Ptr // bf16[N,D] final
 	logits  gpu.Ptr // bf16[N,V] logits
 }
@@ -25,7 +24,7 @@ type cudaDecodeValues struct {
 // newCudaDecodeValues lays the values over an arena.
 func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 	var v cudaDecodeValues
-	v.x = arena.At(24576)
+	v.x = arena.At(36864)
 	v.attnIn = arena.At(6144)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -33,10 +32,9 @@ func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 	v.v = arena.At(5120)
 	v.attn = arena.At(6144)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(28672)
+	v.mlpIn = arena.At(40960)
+	v.act = arena.At(24576)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(12288)
 	v.final = arena.At(64000)
 	v.logits = arena.At(0)
 	return v
@@ -68,12 +66,10 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{128, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]
 		r.Launch(kAddRmsnormX2_5, gpu.Grid{r.Blocks(1), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-gate-up]
-		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{768, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
-		// act = glu(gate, up)  [fp8.yaml:2]
-		r.Launch(kGluAct_4, gpu.Grid{r.Blocks(1) * 3, 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-glu]
+		r.Launch(kSmallLinearMmaAct, gpu.Grid{384, r.Blocks(8), 1}, v.act, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [fp8.yaml:5, fuse-epilogue]
-		r.Launch(kSmallLinearMmaX3, gpu.Grid{128, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX3, gpu.Grid{128, r.Blocks(8), 1}, v.x, v.act, c.down[l], 0, v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [fp8.yaml:2]

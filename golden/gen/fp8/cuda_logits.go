@@ -16,9 +16,8 @@ type cudaLogitsValues struct {
 	lse     gpu.Ptr // f32[N,32] lse
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	final   gpu.Ptr // bf16[N,D] final
 	logits  gpu.Ptr // bf16[N,V] logits
 }
@@ -26,7 +25,7 @@ type cudaLogitsValues struct {
 // newCudaLogitsValues lays the values over an arena.
 func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 	var v cudaLogitsValues
-	v.x = arena.At(25165824)
+	v.x = arena.At(37748736)
 	v.attnIn = arena.At(6291456)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -35,10 +34,9 @@ func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 	v.attn = arena.At(6291456)
 	v.lse = arena.At(10485760)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(29360128)
+	v.mlpIn = arena.At(41943040)
+	v.act = arena.At(25165824)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(12288)
 	v.final = arena.At(65536000)
 	v.logits = arena.At(0)
 	return v
@@ -69,12 +67,11 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut3, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]
 		r.Launch(kAddRmsnormX2_3, gpu.Grid{r.Blocks(1), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-gate-up]
-		r.Multiply(pGateUp3, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [fp8.yaml:2]
-		r.Launch(kGluAct_2, gpu.Grid{r.Blocks(1) * 3, 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-glu]
+		r.Multiply(pAct2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		r.Launch(kGluAct, gpu.Grid{r.Blocks(1) * 3, 1, 1}, v.act, v.gateUp, v.gateUp.At(12288), gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [fp8.yaml:5, fuse-epilogue]
-		r.Multiply(pX4, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX4, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [fp8.yaml:2]

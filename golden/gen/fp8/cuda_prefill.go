@@ -15,9 +15,8 @@ type cudaPrefillValues struct {
 	attn    gpu.Ptr // bf16[N,H*E] attn
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	xLast   gpu.Ptr // bf16[1,D] x_last
 	final   gpu.Ptr // bf16[1,D] final
 	logits  gpu.Ptr // bf16[1,V] logits
@@ -26,7 +25,7 @@ type cudaPrefillValues struct {
 // newCudaPrefillValues lays the values over an arena.
 func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 	var v cudaPrefillValues
-	v.x = arena.At(6291456)
+	v.x = arena.At(9437184)
 	v.attnIn = arena.At(1572864)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -34,10 +33,9 @@ func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 	v.v = arena.At(5120)
 	v.attn = arena.At(1572864)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(7340032)
+	v.mlpIn = arena.At(10485760)
+	v.act = arena.At(6291456)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(12288)
 	v.xLast = arena.At(0)
 	v.final = arena.At(64000)
 	v.logits = arena.At(0)
@@ -70,12 +68,11 @@ func cudaPrefill(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut4, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [fp8.yaml:2, fuse-norm]
 		r.Launch(kAddRmsnormX2_4, gpu.Grid{r.Blocks(1), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-gate-up]
-		r.Multiply(pGateUp4, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [fp8.yaml:2]
-		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(1) * 3, 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [fp8.yaml:9, fuse-glu]
+		r.Multiply(pAct3, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		r.Launch(kGluAct_2, gpu.Grid{r.Blocks(1) * 3, 1, 1}, v.act, v.gateUp, v.gateUp.At(12288), gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [fp8.yaml:5, fuse-epilogue]
-		r.Multiply(pX5, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX5, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// x_last = last(stream)  [fp8.yaml:2]

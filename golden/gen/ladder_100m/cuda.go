@@ -44,25 +44,29 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -86,8 +90,8 @@ const (
 	kRopeQRot_4
 	kSampleBestTokens
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -100,29 +104,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -166,28 +172,32 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 4612, RowFLOPs: 768, About: "embed  x  ladder-100m.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 4612, RowFLOPs: 768, About: "embed  x  ladder-100m.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 4612, RowFLOPs: 768, About: "embed  x  ladder-100m.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 100663296, FLOPs: 184549376, About: "glu  act  ladder-100m.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 100663296, FLOPs: 184549376, About: "glu  act  ladder-100m.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 12288, RowFLOPs: 22528, About: "glu  act  ladder-100m.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 12288, RowFLOPs: 22528, About: "glu  act  ladder-100m.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 12288, RowFLOPs: 22528, About: "glu  act  ladder-100m.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 167772160, FLOPs: 301989888, About: "glu_grad  d_gate  ladder-100m.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 100663296, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 12288, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 12288, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 167772160, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 47636, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 6152, About: "attention_cached  attn  ladder-100m.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 3072, About: "last  x_last  ladder-100m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 3080, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  ladder-100m.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-100m.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-100m.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-100m.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-100m.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-100m.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-100m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-100m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-100m.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-100m.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-100m.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-100m.yaml:9"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-100m.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-100m.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-100m.yaml:5"},
@@ -211,8 +221,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 3204, RowFLOPs: 2304, About: "rope  q_rot  ladder-100m.yaml:3"},
 		{Entry: "sample_best_tokens", Threads: 256, Bytes: 64, RowBytes: 32808, About: "pick  tokens"},
 		{Entry: "sample_tokens", Threads: 1024, Bytes: 64, RowBytes: 32820, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 384, Bytes: 6291456, RowBytes: 5632, RowFLOPs: 6291456, About: "linear_glu  act  ladder-100m.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 384, Bytes: 1179648, RowBytes: 3072, RowFLOPs: 1179648, About: "linear  attn_out  ladder-100m.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 384, Bytes: 6291456, RowBytes: 9728, RowFLOPs: 6291456, About: "linear  gate_up  ladder-100m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 384, Bytes: 25165824, RowBytes: 34304, RowFLOPs: 25165824, About: "linear  logits  ladder-100m.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 384, Bytes: 3538944, RowBytes: 6144, RowFLOPs: 3538944, About: "linear  qkv  ladder-100m.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 256, Bytes: 3145728, RowBytes: 7168, RowFLOPs: 3145728, About: "linear  x3  ladder-100m.yaml:6"},
@@ -224,29 +234,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 2304, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-100m.yaml:8"},
 		{M: 8192, N: 768, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-100m.yaml:6"},
-		{M: 8192, N: 4096, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-100m.yaml:9"},
+		{M: 8192, N: 4096, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2048, LDAux: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{M: 8192, N: 4096, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-100m.yaml:9"},
 		{M: 8192, N: 768, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
 		{M: 8192, N: 16384, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{M: 16384, N: 768, K: 8192, TransA: true, LDA: 16384, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{M: 8192, N: 768, K: 16384, LDA: 16384, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-100m.yaml:5"},
 		{M: 768, N: 2048, K: 8192, TransA: true, LDA: 768, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  ladder-100m.yaml:6"},
-		{M: 8192, N: 2048, K: 768, LDA: 768, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  ladder-100m.yaml:6"},
+		{M: 8192, N: 2048, K: 768, LDA: 768, LDB: 2048, LDD: 4096, LDAux: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
+		{M: 8192, N: 2048, K: 768, LDA: 768, LDB: 2048, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-100m.yaml:6"},
 		{M: 4096, N: 768, K: 8192, TransA: true, LDA: 4096, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  gate_up_weight  ladder-100m.yaml:9"},
 		{M: 8192, N: 768, K: 4096, LDA: 4096, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  ladder-100m.yaml:9"},
 		{M: 768, N: 768, K: 8192, TransA: true, LDA: 768, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  ladder-100m.yaml:6"},
 		{M: 8192, N: 768, K: 768, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  ladder-100m.yaml:6"},
 		{M: 2304, N: 768, K: 8192, TransA: true, LDA: 2304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  ladder-100m.yaml:8"},
 		{M: 8192, N: 768, K: 2304, LDA: 2304, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  ladder-100m.yaml:8"},
-		{M: 8192, N: 768, K: 2048, TransB: true, LDA: 4096, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
+		{M: 8192, N: 4096, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-100m.yaml:9"},
 		{M: 512, N: 2304, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-100m.yaml:8"},
 		{M: 512, N: 768, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-100m.yaml:6"},
-		{M: 512, N: 4096, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-100m.yaml:9"},
-		{M: 512, N: 768, K: 2048, Dynamic: true, TransB: true, LDA: 4096, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
+		{M: 512, N: 4096, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{M: 512, N: 768, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
 		{M: 512, N: 16384, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-100m.yaml:5"},
 		{M: 256, N: 2304, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 2304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-100m.yaml:8"},
 		{M: 256, N: 768, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-100m.yaml:6"},
-		{M: 256, N: 4096, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-100m.yaml:9"},
-		{M: 256, N: 768, K: 2048, Dynamic: true, TransB: true, LDA: 4096, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
+		{M: 256, N: 4096, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-100m.yaml:9"},
+		{M: 256, N: 768, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-100m.yaml:6"},
 		{M: 1, N: 16384, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-100m.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -254,42 +266,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -300,7 +316,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 2732392448, Scratch: 1671168, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 281051136, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 17563648, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 2883584, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 3932160, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 34304, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 256, Enqueue: cudaPick},
 }

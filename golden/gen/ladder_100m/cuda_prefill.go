@@ -15,9 +15,8 @@ type cudaPrefillValues struct {
 	attn    gpu.Ptr // bf16[N,H*E] attn
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	xLast   gpu.Ptr // bf16[1,D] x_last
 	final   gpu.Ptr // bf16[1,D] final
 	logits  gpu.Ptr // bf16[1,V] logits
@@ -26,7 +25,7 @@ type cudaPrefillValues struct {
 // newCudaPrefillValues lays the values over an arena.
 func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 	var v cudaPrefillValues
-	v.x = arena.At(2097152)
+	v.x = arena.At(3145728)
 	v.attnIn = arena.At(1179648)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -34,10 +33,9 @@ func newCudaPrefillValues(arena gpu.Ptr) cudaPrefillValues {
 	v.v = arena.At(3072)
 	v.attn = arena.At(1179648)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(2490368)
+	v.mlpIn = arena.At(3538944)
+	v.act = arena.At(2097152)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(4096)
 	v.xLast = arena.At(0)
 	v.final = arena.At(32768)
 	v.logits = arena.At(0)
@@ -70,12 +68,11 @@ func cudaPrefill(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut3, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-100m.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_4, gpu.Grid{r.Blocks(4), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-100m.yaml:9, fuse-gate-up]
-		r.Multiply(pGateUp3, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [ladder-100m.yaml:3]
-		r.Launch(kGluAct_4, gpu.Grid{r.Blocks(1), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [ladder-100m.yaml:9, fuse-glu]
+		r.Multiply(pAct5, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(1), 1, 1}, v.act, v.gateUp, v.gateUp.At(4096), gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [ladder-100m.yaml:6, fuse-epilogue]
-		r.Multiply(pX5, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX4, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// x_last = last(stream)  [ladder-100m.yaml:3]

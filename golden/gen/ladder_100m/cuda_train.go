@@ -19,19 +19,14 @@ type cudaTrainValues struct {
 	x2          [12]gpu.Ptr // bf16[B,T,D] x2
 	mlpIn       [12]gpu.Ptr // bf16[B,T,D] mlp_in
 	mlpInStats  [12]gpu.Ptr // f32[B,T,1] mlp_in_stats
-	gateUp      [12]gpu.Ptr // bf16[B,T,2*F] gate_up
-	gate        [12]gpu.Ptr // bf16[B,T,F] gate
-	up          [12]gpu.Ptr // bf16[B,T,F] up
 	act         [12]gpu.Ptr // bf16[B,T,F] act
+	gateUp      [12]gpu.Ptr // bf16[B,T,2*F] gate_up
 	final       gpu.Ptr     // bf16[B,T,D] final
 	finalStats  gpu.Ptr     // f32[B,T,1] final_stats
 	dFinal      gpu.Ptr     // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr     // f32[B,T] row_losses
 	logits      gpu.Ptr     // bf16[8192,V] logits
 	dStream     gpu.Ptr     // bf16[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
-	dAct        gpu.Ptr     // bf16[B,T,F] d_act
-	dGate       gpu.Ptr     // bf16[B,T,F] d_gate
-	dUp         gpu.Ptr     // bf16[B,T,F] d_up
 	dGateUp     gpu.Ptr     // bf16[B,T,2*F] d_gate_up
 	dMlpIn      gpu.Ptr     // bf16[B,T,D] d_mlp_in
 	dAttn       gpu.Ptr     // bf16[B,T,H*E] d_attn
@@ -82,29 +77,20 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	for i := range v.mlpInStats {
 		v.mlpInStats[i] = arena.At(2731933696 + i*32768)
 	}
-	for i := range v.gateUp {
-		v.gateUp[i] = arena.At(0 + i*67108864)
-	}
-	for i := range v.gate {
-		v.gate[i] = arena.At(0 + i*67108864)
-	}
-	for i := range v.up {
-		v.up[i] = arena.At(4096 + i*67108864)
-	}
 	for i := range v.act {
 		v.act[i] = arena.At(1258291200 + i*33554432)
+	}
+	for i := range v.gateUp {
+		v.gateUp[i] = arena.At(0 + i*67108864)
 	}
 	v.final = arena.At(2696937472)
 	v.finalStats = arena.At(2732326912)
 	v.dFinal = arena.At(2709520384)
 	v.rowLosses = arena.At(2732359680)
 	v.logits = arena.At(1660944384)
-	v.dStream = arena.At(1761607680)
-	v.dAct = arena.At(1728053248)
-	v.dGate = arena.At(1660944384)
-	v.dUp = arena.At(1660948480)
+	v.dStream = arena.At(1728053248)
 	v.dGateUp = arena.At(1660944384)
-	v.dMlpIn = arena.At(1728053248)
+	v.dMlpIn = arena.At(1740636160)
 	v.dAttn = arena.At(1698693120)
 	v.dQRot = arena.At(1660944384)
 	v.dKRot = arena.At(1660945920)
@@ -152,10 +138,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pAttnOut, v.attnOut, v.attn[l], c.o[l], 0, 0, 0)
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-100m.yaml:3, fuse-norm]
 			r.Launch(kAddRmsnormX2, gpu.Grid{2048, 1, 1}, v.x2[l], v.mlpIn[l], v.mlpInStats[l], v.x[l], v.attnOut, w.mlpNorm[l])
-			// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-100m.yaml:9, fuse-gate-up]
-			r.Multiply(pGateUp, v.gateUp[l], v.mlpIn[l], c.gateUp[l], 0, 0, 0)
-			// act = glu(gate, up)  [ladder-100m.yaml:3]
-			r.Launch(kGluAct, gpu.Grid{8192, 1, 1}, v.act[l], v.gate[l], v.up[l])
+			// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [ladder-100m.yaml:9, fuse-glu]
+			if r.On("sm_90a") {
+				r.Multiply(pAct, v.act[l], v.mlpIn[l], c.gateUp[l], 0, 0, v.gateUp[l])
+			} else {
+				r.Multiply(pAct2, v.gateUp[l], v.mlpIn[l], c.gateUp[l], 0, 0, 0)
+				r.Launch(kGluAct, gpu.Grid{8192, 1, 1}, v.act[l], v.gateUp[l], v.gateUp[l].At(4096))
+			}
 			// x3 = linear(act, layers.down.weight[l], x2)  [ladder-100m.yaml:6, fuse-epilogue]
 			r.Multiply(pX3, v.x[l+1], v.act[l], c.down[l], v.x2[l], 0, 0)
 		}
@@ -178,10 +167,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [ladder-100m.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
-			// d_act = linear_dx(d_x3, layers.down.weight[l])  [ladder-100m.yaml:6, grad]
-			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
-			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [ladder-100m.yaml:3, grad]
-			r.Launch(kGluGradDGate, gpu.Grid{8192, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
+			// d_gate_up = linear_glu_dx(d_x3, layers.down.weight[l], gate_up[l])  [ladder-100m.yaml:6, fuse-glu]
+			if r.On("sm_90a") {
+				r.Multiply(pDGateUp, v.dGateUp, v.dStream, c.down[l], 0, 0, v.gateUp[l])
+			} else {
+				r.Multiply(pDGateUp2, v.dGateUp, v.dStream, c.down[l], 0, 0, 0)
+				r.Launch(kGluGradDGateUp, gpu.Grid{8192, 1, 1}, v.dGateUp, v.dGateUp.At(4096), v.dGateUp, v.gateUp[l], v.gateUp[l].At(4096))
+			}
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [ladder-100m.yaml:9, grad]
 			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], d.gateUp[l], 0, 0)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [ladder-100m.yaml:9, grad]

@@ -16,9 +16,8 @@ type cudaEvalValues struct {
 	lse       gpu.Ptr // f32[B,T,10] lse
 	attnOut   gpu.Ptr // bf16[B,T,D] attn_out
 	mlpIn     gpu.Ptr // bf16[B,T,D] mlp_in
+	act       gpu.Ptr // bf16[B,T,F] act
 	gateUp    gpu.Ptr // bf16[B,T,2*F] gate_up
-	gate      gpu.Ptr // bf16[B,T,F] gate, act
-	up        gpu.Ptr // bf16[B,T,F] up
 	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
 	logits    gpu.Ptr // bf16[8192,V] logits
@@ -27,7 +26,7 @@ type cudaEvalValues struct {
 // newCudaEvalValues lays the values over an arena.
 func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	var v cudaEvalValues
-	v.x = arena.At(29360128)
+	v.x = arena.At(44040192)
 	v.attnIn = arena.At(15728640)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -36,10 +35,9 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	v.attn = arena.At(15728640)
 	v.lse = arena.At(20971520)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(34603008)
+	v.mlpIn = arena.At(49283072)
+	v.act = arena.At(29360128)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(1792)
 	v.final = arena.At(67108864)
 	v.rowLosses = arena.At(72351744)
 	v.logits = arena.At(0)
@@ -74,12 +72,15 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-10m.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_2, gpu.Grid{2048, 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l])
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-10m.yaml:9, fuse-gate-up]
-		r.Multiply(pGateUp, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [ladder-10m.yaml:3]
-		r.Launch(kGluAct_2, gpu.Grid{3584, 1, 1}, v.gate, v.gate, v.up)
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [ladder-10m.yaml:9, fuse-glu]
+		if r.On("sm_90a") {
+			r.Multiply(pAct3, v.act, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		} else {
+			r.Multiply(pAct2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+			r.Launch(kGluAct, gpu.Grid{3584, 1, 1}, v.act, v.gateUp, v.gateUp.At(1792))
+		}
 		// x3 = linear(act, layers.down.weight[l], x2)  [ladder-10m.yaml:6, fuse-epilogue]
-		r.Multiply(pX2, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX3, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [ladder-10m.yaml:3]

@@ -16,9 +16,8 @@ type cudaLogitsValues struct {
 	lse     gpu.Ptr // f32[N,10] lse
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	final   gpu.Ptr // bf16[N,D] final
 	logits  gpu.Ptr // bf16[N,V] logits
 }
@@ -26,7 +25,7 @@ type cudaLogitsValues struct {
 // newCudaLogitsValues lays the values over an arena.
 func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 	var v cudaLogitsValues
-	v.x = arena.At(1835008)
+	v.x = arena.At(2752512)
 	v.attnIn = arena.At(983040)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -35,10 +34,9 @@ func newCudaLogitsValues(arena gpu.Ptr) cudaLogitsValues {
 	v.attn = arena.At(983040)
 	v.lse = arena.At(1310720)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(2162688)
+	v.mlpIn = arena.At(3080192)
+	v.act = arena.At(1835008)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(1792)
 	v.final = arena.At(4194304)
 	v.logits = arena.At(0)
 	return v
@@ -69,12 +67,11 @@ func cudaLogits(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut2, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [ladder-10m.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_3, gpu.Grid{r.Blocks(4), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [ladder-10m.yaml:9, fuse-gate-up]
-		r.Multiply(pGateUp2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [ladder-10m.yaml:3]
-		r.Launch(kGluAct_3, gpu.Grid{r.Blocks(2), 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [ladder-10m.yaml:9, fuse-glu]
+		r.Multiply(pAct4, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		r.Launch(kGluAct_2, gpu.Grid{r.Blocks(2), 1, 1}, v.act, v.gateUp, v.gateUp.At(1792), gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [ladder-10m.yaml:6, fuse-epilogue]
-		r.Multiply(pX4, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX2, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [ladder-10m.yaml:3]

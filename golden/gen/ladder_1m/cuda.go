@@ -43,25 +43,29 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -84,8 +88,8 @@ const (
 	kRopeQRot_3
 	kRopeQRot_4
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -98,29 +102,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -163,28 +169,32 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 580, RowFLOPs: 96, About: "embed  x  ladder-1m.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 580, RowFLOPs: 96, About: "embed  x  ladder-1m.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 580, RowFLOPs: 96, About: "embed  x  ladder-1m.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 12582912, FLOPs: 23068672, About: "glu  act  ladder-1m.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 12582912, FLOPs: 23068672, About: "glu  act  ladder-1m.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 1536, RowFLOPs: 2816, About: "glu  act  ladder-1m.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 1536, RowFLOPs: 2816, About: "glu  act  ladder-1m.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 1536, RowFLOPs: 2816, About: "glu  act  ladder-1m.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 20971520, FLOPs: 37748736, About: "glu_grad  d_gate  ladder-1m.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 12582912, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 1536, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 1536, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 20971520, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 428, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 776, About: "attention_cached  attn  ladder-1m.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 384, About: "last  x_last  ladder-1m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 392, KeyBytes: 384, KeyFLOPs: 384, Keys: mask.Causal(), About: "attention_cached  attn  ladder-1m.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-1m.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-1m.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-1m.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-1m.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-1m.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-1m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-1m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-1m.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-1m.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-1m.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-1m.yaml:9"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-1m.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-1m.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-1m.yaml:5"},
@@ -207,8 +217,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 516, RowFLOPs: 288, About: "rope  q_rot  ladder-1m.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 64, Bytes: 98304, RowBytes: 704, RowFLOPs: 98304, About: "linear_glu  act  ladder-1m.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 64, Bytes: 18432, RowBytes: 384, RowFLOPs: 18432, About: "linear  attn_out  ladder-1m.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 64, Bytes: 98304, RowBytes: 1216, RowFLOPs: 98304, About: "linear  gate_up  ladder-1m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 64, Bytes: 393216, RowBytes: 4288, RowFLOPs: 393216, About: "linear  logits  ladder-1m.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 64, Bytes: 55296, RowBytes: 768, RowFLOPs: 55296, About: "linear  qkv  ladder-1m.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 128, Bytes: 49152, RowBytes: 896, RowFLOPs: 49152, About: "linear  x3  ladder-1m.yaml:6"},
@@ -220,29 +230,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 288, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-1m.yaml:8"},
 		{M: 8192, N: 96, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-1m.yaml:6"},
-		{M: 8192, N: 512, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-1m.yaml:9"},
+		{M: 8192, N: 512, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 256, LDAux: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{M: 8192, N: 512, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-1m.yaml:9"},
 		{M: 8192, N: 96, K: 256, TransB: true, LDA: 256, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
 		{M: 8192, N: 2048, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{M: 2048, N: 96, K: 8192, TransA: true, LDA: 2048, LDB: 96, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{M: 8192, N: 96, K: 2048, LDA: 2048, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-1m.yaml:5"},
 		{M: 96, N: 256, K: 8192, TransA: true, LDA: 96, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  down_weight  ladder-1m.yaml:6"},
-		{M: 8192, N: 256, K: 96, LDA: 96, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  ladder-1m.yaml:6"},
+		{M: 8192, N: 256, K: 96, LDA: 96, LDB: 256, LDD: 512, LDAux: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
+		{M: 8192, N: 256, K: 96, LDA: 96, LDB: 256, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-1m.yaml:6"},
 		{M: 512, N: 96, K: 8192, TransA: true, LDA: 512, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  gate_up_weight  ladder-1m.yaml:9"},
 		{M: 8192, N: 96, K: 512, LDA: 512, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  ladder-1m.yaml:9"},
 		{M: 96, N: 96, K: 8192, TransA: true, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  o_weight  ladder-1m.yaml:6"},
 		{M: 8192, N: 96, K: 96, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  ladder-1m.yaml:6"},
 		{M: 288, N: 96, K: 8192, TransA: true, LDA: 288, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  qkv_weight  ladder-1m.yaml:8"},
 		{M: 8192, N: 96, K: 288, LDA: 288, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  ladder-1m.yaml:8"},
-		{M: 8192, N: 96, K: 256, TransB: true, LDA: 512, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
+		{M: 8192, N: 512, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-1m.yaml:9"},
 		{M: 512, N: 288, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-1m.yaml:8"},
 		{M: 512, N: 96, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-1m.yaml:6"},
-		{M: 512, N: 512, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-1m.yaml:9"},
-		{M: 512, N: 96, K: 256, Dynamic: true, TransB: true, LDA: 512, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
+		{M: 512, N: 512, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{M: 512, N: 96, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
 		{M: 512, N: 2048, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-1m.yaml:5"},
 		{M: 256, N: 288, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 288, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-1m.yaml:8"},
 		{M: 256, N: 96, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-1m.yaml:6"},
-		{M: 256, N: 512, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-1m.yaml:9"},
-		{M: 256, N: 96, K: 256, Dynamic: true, TransB: true, LDA: 512, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
+		{M: 256, N: 512, K: 96, Dynamic: true, TransB: true, LDA: 96, LDB: 96, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-1m.yaml:9"},
+		{M: 256, N: 96, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDC: 96, LDD: 96, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-1m.yaml:6"},
 		{M: 1, N: 2048, K: 96, TransB: true, LDA: 96, LDB: 96, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-1m.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -250,42 +262,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -296,7 +312,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 190316544, Scratch: 294912, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 35160064, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 2195456, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 360448, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 491520, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 4288, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }

@@ -44,25 +44,29 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -85,8 +89,8 @@ const (
 	kRopeQRot_3
 	kRopeQRot_4
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -99,29 +103,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -165,28 +171,32 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 3076, RowFLOPs: 512, About: "embed  x  ladder-30m.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 3076, RowFLOPs: 512, About: "embed  x  ladder-30m.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 3076, RowFLOPs: 512, About: "embed  x  ladder-30m.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 69206016, FLOPs: 126877696, About: "glu  act  ladder-30m.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 69206016, FLOPs: 126877696, About: "glu  act  ladder-30m.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 8448, RowFLOPs: 15488, About: "glu  act  ladder-30m.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 8448, RowFLOPs: 15488, About: "glu  act  ladder-30m.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 8448, RowFLOPs: 15488, About: "glu  act  ladder-30m.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 115343360, FLOPs: 207618048, About: "glu_grad  d_gate  ladder-30m.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 69206016, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 8448, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 8448, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 115343360, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 14604, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 4104, About: "attention_cached  attn  ladder-30m.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 2048, About: "last  x_last  ladder-30m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 2056, KeyBytes: 2048, KeyFLOPs: 2048, Keys: mask.Causal(), About: "attention_cached  attn  ladder-30m.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-30m.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-30m.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-30m.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-30m.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-30m.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-30m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-30m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-30m.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-30m.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-30m.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-30m.yaml:9"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-30m.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-30m.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-30m.yaml:5"},
@@ -209,8 +219,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 2180, RowFLOPs: 1536, About: "rope  q_rot  ladder-30m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 2180, RowFLOPs: 1536, About: "rope  q_rot  ladder-30m.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 16436, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 256, Bytes: 2883584, RowBytes: 3840, RowFLOPs: 2883584, About: "linear_glu  act  ladder-30m.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, Bytes: 524288, RowBytes: 2048, RowFLOPs: 524288, About: "linear  attn_out  ladder-30m.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 256, Bytes: 2883584, RowBytes: 6656, RowFLOPs: 2883584, About: "linear  gate_up  ladder-30m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 256, Bytes: 8388608, RowBytes: 17408, RowFLOPs: 8388608, About: "linear  logits  ladder-30m.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 256, Bytes: 1572864, RowBytes: 4096, RowFLOPs: 1572864, About: "linear  qkv  ladder-30m.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 352, Bytes: 1441792, RowBytes: 4864, RowFLOPs: 1441792, About: "linear  x3  ladder-30m.yaml:6"},
@@ -222,29 +232,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 1536, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-30m.yaml:8"},
 		{M: 8192, N: 512, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-30m.yaml:6"},
-		{M: 8192, N: 2816, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-30m.yaml:9"},
+		{M: 8192, N: 2816, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1408, LDAux: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{M: 8192, N: 2816, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-30m.yaml:9"},
 		{M: 8192, N: 512, K: 1408, TransB: true, LDA: 1408, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
 		{M: 8192, N: 8192, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 8192, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{M: 8192, N: 512, K: 8192, TransA: true, LDA: 8192, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{M: 8192, N: 512, K: 8192, LDA: 8192, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-30m.yaml:5"},
 		{M: 512, N: 1408, K: 8192, TransA: true, LDA: 512, LDB: 1408, LDC: 1408, LDD: 1408, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  ladder-30m.yaml:6"},
-		{M: 8192, N: 1408, K: 512, LDA: 512, LDB: 1408, LDD: 1408, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  ladder-30m.yaml:6"},
+		{M: 8192, N: 1408, K: 512, LDA: 512, LDB: 1408, LDD: 2816, LDAux: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
+		{M: 8192, N: 1408, K: 512, LDA: 512, LDB: 1408, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-30m.yaml:6"},
 		{M: 2816, N: 512, K: 8192, TransA: true, LDA: 2816, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  gate_up_weight  ladder-30m.yaml:9"},
 		{M: 8192, N: 512, K: 2816, LDA: 2816, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  ladder-30m.yaml:9"},
 		{M: 512, N: 512, K: 8192, TransA: true, LDA: 512, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  ladder-30m.yaml:6"},
 		{M: 8192, N: 512, K: 512, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  ladder-30m.yaml:6"},
 		{M: 1536, N: 512, K: 8192, TransA: true, LDA: 1536, LDB: 512, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  ladder-30m.yaml:8"},
 		{M: 8192, N: 512, K: 1536, LDA: 1536, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  ladder-30m.yaml:8"},
-		{M: 8192, N: 512, K: 1408, TransB: true, LDA: 2816, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
+		{M: 8192, N: 2816, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 1408, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-30m.yaml:9"},
 		{M: 512, N: 1536, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-30m.yaml:8"},
 		{M: 512, N: 512, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-30m.yaml:6"},
-		{M: 512, N: 2816, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-30m.yaml:9"},
-		{M: 512, N: 512, K: 1408, Dynamic: true, TransB: true, LDA: 2816, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
+		{M: 512, N: 2816, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{M: 512, N: 512, K: 1408, Dynamic: true, TransB: true, LDA: 1408, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
 		{M: 512, N: 8192, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 8192, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-30m.yaml:5"},
 		{M: 256, N: 1536, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-30m.yaml:8"},
 		{M: 256, N: 512, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-30m.yaml:6"},
-		{M: 256, N: 2816, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-30m.yaml:9"},
-		{M: 256, N: 512, K: 1408, Dynamic: true, TransB: true, LDA: 2816, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
+		{M: 256, N: 2816, K: 512, Dynamic: true, TransB: true, LDA: 512, LDB: 512, LDD: 2816, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-30m.yaml:9"},
+		{M: 256, N: 512, K: 1408, Dynamic: true, TransB: true, LDA: 1408, LDB: 1408, LDC: 512, LDD: 512, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-30m.yaml:6"},
 		{M: 1, N: 8192, K: 512, TransB: true, LDA: 512, LDB: 512, LDD: 8192, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-30m.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -252,42 +264,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -298,7 +314,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 1254686720, Scratch: 1146880, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 142639104, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 8912896, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 1966080, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 2686976, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 17408, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }

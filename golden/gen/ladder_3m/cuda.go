@@ -43,25 +43,29 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -84,8 +88,8 @@ const (
 	kRopeQRot_3
 	kRopeQRot_4
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -98,29 +102,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -163,28 +169,32 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  ladder-3m.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  ladder-3m.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  ladder-3m.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 22020096, FLOPs: 40370176, About: "glu  act  ladder-3m.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 22020096, FLOPs: 40370176, About: "glu  act  ladder-3m.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  ladder-3m.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  ladder-3m.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  ladder-3m.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 36700160, FLOPs: 66060288, About: "glu_grad  d_gate  ladder-3m.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 22020096, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 2688, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 2688, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 36700160, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 1572, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 1288, About: "attention_cached  attn  ladder-3m.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 640, About: "last  x_last  ladder-3m.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 648, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  ladder-3m.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  ladder-3m.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-3m.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  ladder-3m.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-3m.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  ladder-3m.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-3m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  ladder-3m.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-3m.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  ladder-3m.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-3m.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  ladder-3m.yaml:9"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-3m.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  ladder-3m.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  ladder-3m.yaml:5"},
@@ -207,8 +217,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 772, RowFLOPs: 480, About: "rope  q_rot  ladder-3m.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 96, Bytes: 286720, RowBytes: 1216, RowFLOPs: 286720, About: "linear_glu  act  ladder-3m.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 96, Bytes: 51200, RowBytes: 640, RowFLOPs: 51200, About: "linear  attn_out  ladder-3m.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 96, Bytes: 286720, RowBytes: 2112, RowFLOPs: 286720, About: "linear  gate_up  ladder-3m.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 96, Bytes: 1310720, RowBytes: 8512, RowFLOPs: 1310720, About: "linear  logits  ladder-3m.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 96, Bytes: 153600, RowBytes: 1280, RowFLOPs: 153600, About: "linear  qkv  ladder-3m.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 224, Bytes: 143360, RowBytes: 1536, RowFLOPs: 143360, About: "linear  x3  ladder-3m.yaml:6"},
@@ -220,29 +230,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-3m.yaml:8"},
 		{M: 8192, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-3m.yaml:6"},
-		{M: 8192, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-3m.yaml:9"},
+		{M: 8192, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 448, LDAux: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{M: 8192, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-3m.yaml:9"},
 		{M: 8192, N: 160, K: 448, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
 		{M: 8192, N: 4096, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{M: 4096, N: 160, K: 8192, TransA: true, LDA: 4096, LDB: 160, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{M: 8192, N: 160, K: 4096, LDA: 4096, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  ladder-3m.yaml:5"},
 		{M: 160, N: 448, K: 8192, TransA: true, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  down_weight  ladder-3m.yaml:6"},
-		{M: 8192, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  ladder-3m.yaml:6"},
+		{M: 8192, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 896, LDAux: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
+		{M: 8192, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  ladder-3m.yaml:6"},
 		{M: 896, N: 160, K: 8192, TransA: true, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  gate_up_weight  ladder-3m.yaml:9"},
 		{M: 8192, N: 160, K: 896, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  ladder-3m.yaml:9"},
 		{M: 160, N: 160, K: 8192, TransA: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  o_weight  ladder-3m.yaml:6"},
 		{M: 8192, N: 160, K: 160, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  ladder-3m.yaml:6"},
 		{M: 480, N: 160, K: 8192, TransA: true, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  qkv_weight  ladder-3m.yaml:8"},
 		{M: 8192, N: 160, K: 480, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  ladder-3m.yaml:8"},
-		{M: 8192, N: 160, K: 448, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
+		{M: 8192, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  ladder-3m.yaml:9"},
 		{M: 512, N: 480, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-3m.yaml:8"},
 		{M: 512, N: 160, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-3m.yaml:6"},
-		{M: 512, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-3m.yaml:9"},
-		{M: 512, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
+		{M: 512, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{M: 512, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
 		{M: 512, N: 4096, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-3m.yaml:5"},
 		{M: 256, N: 480, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  ladder-3m.yaml:8"},
 		{M: 256, N: 160, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  ladder-3m.yaml:6"},
-		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  ladder-3m.yaml:9"},
-		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
+		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  ladder-3m.yaml:9"},
+		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  ladder-3m.yaml:6"},
 		{M: 1, N: 4096, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  ladder-3m.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -250,42 +262,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -296,7 +312,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 420806656, Scratch: 425984, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 69763072, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 4358144, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 622592, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 851968, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8512, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }

@@ -49,25 +49,29 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -96,8 +100,8 @@ const (
 	kRopeQRot_4
 	kSampleBestTokens
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -110,29 +114,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -181,28 +187,32 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  llama-1b.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  llama-1b.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 12292, RowFLOPs: 2048, About: "embed  x  llama-1b.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 402653184, FLOPs: 738197504, About: "glu  act  llama-1b.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 402653184, FLOPs: 738197504, About: "glu  act  llama-1b.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 49152, RowFLOPs: 90112, About: "glu  act  llama-1b.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 49152, RowFLOPs: 90112, About: "glu  act  llama-1b.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 49152, RowFLOPs: 90112, About: "glu  act  llama-1b.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 671088640, FLOPs: 1207959552, About: "glu_grad  d_gate  llama-1b.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 402653184, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 49152, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 49152, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 671088640, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 603436, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 4104, About: "attention_cached  attn  llama-1b.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 8192, About: "last  x_last  llama-1b.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 8200, KeyBytes: 2048, KeyFLOPs: 8192, Keys: mask.Causal(), About: "attention_cached  attn  llama-1b.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  llama-1b.yaml:10"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  llama-1b.yaml:10"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  llama-1b.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  llama-1b.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  llama-1b.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  llama-1b.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  llama-1b.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  llama-1b.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  llama-1b.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  llama-1b.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  llama-1b.yaml:10"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  llama-1b.yaml:10"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  llama-1b.yaml:10"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  llama-1b.yaml:10"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  llama-1b.yaml:5"},
@@ -231,8 +241,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 8452, RowFLOPs: 6144, About: "rope  q_rot  llama-1b.yaml:12"},
 		{Entry: "sample_best_tokens", Threads: 256, Bytes: 504, RowBytes: 256552, About: "pick  tokens"},
 		{Entry: "sample_tokens", Threads: 1024, Bytes: 504, RowBytes: 256564, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 256, Bytes: 67108864, RowBytes: 20480, RowFLOPs: 67108864, About: "linear_glu  act  llama-1b.yaml:10"},
 		{Entry: "small_linear_mma_attn_out", Threads: 256, Bytes: 8388608, RowBytes: 8192, RowFLOPs: 8388608, About: "linear  attn_out  llama-1b.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 256, Bytes: 67108864, RowBytes: 36864, RowFLOPs: 67108864, About: "linear  gate_up  llama-1b.yaml:10"},
 		{Entry: "small_linear_mma_logits", Threads: 256, Bytes: 525336576, RowBytes: 260608, RowFLOPs: 525336576, About: "linear  logits  llama-1b.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 256, Bytes: 12582912, RowBytes: 10240, RowFLOPs: 12582912, About: "linear  qkv  llama-1b.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 256, Bytes: 33554432, RowBytes: 24576, RowFLOPs: 33554432, About: "linear  x3  llama-1b.yaml:6"},
@@ -244,29 +254,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 8192, N: 3072, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  llama-1b.yaml:8"},
 		{M: 8192, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  llama-1b.yaml:6"},
-		{M: 8192, N: 16384, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  llama-1b.yaml:10"},
+		{M: 8192, N: 16384, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 8192, LDAux: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  llama-1b.yaml:10"},
+		{M: 8192, N: 16384, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  llama-1b.yaml:10"},
 		{M: 8192, N: 2048, K: 8192, TransB: true, LDA: 8192, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
 		{M: 2048, N: 128256, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 128256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{M: 128256, N: 2048, K: 2048, TransA: true, LDA: 128256, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{M: 2048, N: 2048, K: 128256, LDA: 128256, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  llama-1b.yaml:5"},
 		{M: 2048, N: 8192, K: 8192, TransA: true, LDA: 2048, LDB: 8192, LDC: 8192, LDD: 8192, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  llama-1b.yaml:6"},
-		{M: 8192, N: 8192, K: 2048, LDA: 2048, LDB: 8192, LDD: 8192, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  llama-1b.yaml:6"},
+		{M: 8192, N: 8192, K: 2048, LDA: 2048, LDB: 8192, LDD: 16384, LDAux: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
+		{M: 8192, N: 8192, K: 2048, LDA: 2048, LDB: 8192, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  llama-1b.yaml:6"},
 		{M: 16384, N: 2048, K: 8192, TransA: true, LDA: 16384, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  gate_up_weight  llama-1b.yaml:10"},
 		{M: 8192, N: 2048, K: 16384, LDA: 16384, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  llama-1b.yaml:10"},
 		{M: 2048, N: 2048, K: 8192, TransA: true, LDA: 2048, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  llama-1b.yaml:6"},
 		{M: 8192, N: 2048, K: 2048, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  llama-1b.yaml:6"},
 		{M: 3072, N: 2048, K: 8192, TransA: true, LDA: 3072, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  llama-1b.yaml:8"},
 		{M: 8192, N: 2048, K: 3072, LDA: 3072, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  llama-1b.yaml:8"},
-		{M: 8192, N: 2048, K: 8192, TransB: true, LDA: 16384, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
+		{M: 8192, N: 16384, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 8192, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  llama-1b.yaml:10"},
 		{M: 131072, N: 3072, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  llama-1b.yaml:8"},
 		{M: 131072, N: 2048, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  llama-1b.yaml:6"},
-		{M: 131072, N: 16384, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  llama-1b.yaml:10"},
-		{M: 131072, N: 2048, K: 8192, Dynamic: true, TransB: true, LDA: 16384, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
+		{M: 131072, N: 16384, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  llama-1b.yaml:10"},
+		{M: 131072, N: 2048, K: 8192, Dynamic: true, TransB: true, LDA: 8192, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
 		{M: 131072, N: 128256, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 128256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  llama-1b.yaml:5"},
 		{M: 256, N: 3072, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  llama-1b.yaml:8"},
 		{M: 256, N: 2048, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  llama-1b.yaml:6"},
-		{M: 256, N: 16384, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  llama-1b.yaml:10"},
-		{M: 256, N: 2048, K: 8192, Dynamic: true, TransB: true, LDA: 16384, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
+		{M: 256, N: 16384, K: 2048, Dynamic: true, TransB: true, LDA: 2048, LDB: 2048, LDD: 16384, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  llama-1b.yaml:10"},
+		{M: 256, N: 2048, K: 8192, Dynamic: true, TransB: true, LDA: 8192, LDB: 8192, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  llama-1b.yaml:6"},
 		{M: 1, N: 128256, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 128256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  llama-1b.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -274,42 +286,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -320,7 +336,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 10576003072, Scratch: 4325376, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 558923776, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 34158411776, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 10485760, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 14680064, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 260608, Scratch: 278784, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 512, Enqueue: cudaPick},
 }

@@ -15,9 +15,8 @@ type cudaDecodeValues struct {
 	attn    gpu.Ptr // bf16[N,H*E] attn
 	attnOut gpu.Ptr // bf16[N,D] attn_out
 	mlpIn   gpu.Ptr // bf16[N,D] mlp_in
+	act     gpu.Ptr // bf16[N,F] act
 	gateUp  gpu.Ptr // bf16[N,2*F] gate_up
-	gate    gpu.Ptr // bf16[N,F] gate, act
-	up      gpu.Ptr // bf16[N,F] up
 	final   gpu.Ptr // bf16[N,D] final
 	logits  gpu.Ptr // bf16[N,V] logits
 }
@@ -25,7 +24,7 @@ type cudaDecodeValues struct {
 // newCudaDecodeValues lays the values over an arena.
 func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 	var v cudaDecodeValues
-	v.x = arena.At(32768)
+	v.x = arena.At(49152)
 	v.attnIn = arena.At(6144)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -33,10 +32,9 @@ func newCudaDecodeValues(arena gpu.Ptr) cudaDecodeValues {
 	v.v = arena.At(5120)
 	v.attn = arena.At(6144)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(36864)
+	v.mlpIn = arena.At(53248)
+	v.act = arena.At(32768)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(16384)
 	v.final = arena.At(256512)
 	v.logits = arena.At(0)
 	return v
@@ -68,12 +66,10 @@ func cudaDecode(r *gpu.Run) gpu.Ptr {
 		r.Launch(kSmallLinearMmaAttnOut, gpu.Grid{128, r.Blocks(8), 1}, v.attnOut, v.attn, c.o[l], 0, 0, gpu.Int(r.Rows))
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [llama-1b.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_5, gpu.Grid{r.Blocks(1), 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l], gpu.Int(r.Rows))
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [llama-1b.yaml:10, fuse-gate-up]
-		r.Launch(kSmallLinearMmaGateUp, gpu.Grid{1024, r.Blocks(8), 1}, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
-		// act = glu(gate, up)  [llama-1b.yaml:3]
-		r.Launch(kGluAct_5, gpu.Grid{r.Blocks(1) * 4, 1, 1}, v.gate, v.gate, v.up, gpu.Int(r.Rows))
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [llama-1b.yaml:10, fuse-glu]
+		r.Launch(kSmallLinearMmaAct, gpu.Grid{512, r.Blocks(8), 1}, v.act, v.mlpIn, c.gateUp[l], 0, 0, gpu.Int(r.Rows))
 		// x3 = linear(act, layers.down.weight[l], x2)  [llama-1b.yaml:6, fuse-epilogue]
-		r.Launch(kSmallLinearMmaX3, gpu.Grid{128, r.Blocks(8), 1}, v.x, v.gate, c.down[l], 0, v.x, gpu.Int(r.Rows))
+		r.Launch(kSmallLinearMmaX3, gpu.Grid{128, r.Blocks(8), 1}, v.x, v.act, c.down[l], 0, v.x, gpu.Int(r.Rows))
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [llama-1b.yaml:3]

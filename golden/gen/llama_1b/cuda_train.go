@@ -19,19 +19,14 @@ type cudaTrainValues struct {
 	x2          [16]gpu.Ptr // bf16[B,T,D] x2
 	mlpIn       [16]gpu.Ptr // bf16[B,T,D] mlp_in
 	mlpInStats  [16]gpu.Ptr // f32[B,T,1] mlp_in_stats
-	gateUp      [16]gpu.Ptr // bf16[B,T,2*F] gate_up
-	gate        [16]gpu.Ptr // bf16[B,T,F] gate
-	up          [16]gpu.Ptr // bf16[B,T,F] up
 	act         [16]gpu.Ptr // bf16[B,T,F] act
+	gateUp      [16]gpu.Ptr // bf16[B,T,2*F] gate_up
 	final       gpu.Ptr     // bf16[B,T,D] final
 	finalStats  gpu.Ptr     // f32[B,T,1] final_stats
 	dFinal      gpu.Ptr     // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr     // f32[B,T] row_losses
 	logits      gpu.Ptr     // bf16[2048,V] logits
 	dStream     gpu.Ptr     // bf16[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
-	dAct        gpu.Ptr     // bf16[B,T,F] d_act
-	dGate       gpu.Ptr     // bf16[B,T,F] d_gate
-	dUp         gpu.Ptr     // bf16[B,T,F] d_up
 	dGateUp     gpu.Ptr     // bf16[B,T,2*F] d_gate_up
 	dMlpIn      gpu.Ptr     // bf16[B,T,D] d_mlp_in
 	dAttn       gpu.Ptr     // bf16[B,T,H*E] d_attn
@@ -82,29 +77,20 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	for i := range v.mlpInStats {
 		v.mlpInStats[i] = arena.At(10575413248 + i*32768)
 	}
-	for i := range v.gateUp {
-		v.gateUp[i] = arena.At(0 + i*268435456)
-	}
-	for i := range v.gate {
-		v.gate[i] = arena.At(0 + i*268435456)
-	}
-	for i := range v.up {
-		v.up[i] = arena.At(16384 + i*268435456)
-	}
 	for i := range v.act {
 		v.act[i] = arena.At(4294967296 + i*134217728)
+	}
+	for i := range v.gateUp {
+		v.gateUp[i] = arena.At(0 + i*268435456)
 	}
 	v.final = arena.At(10491002880)
 	v.finalStats = arena.At(10575937536)
 	v.dFinal = arena.At(10524557312)
 	v.rowLosses = arena.At(10575970304)
 	v.logits = arena.At(9965666304)
-	v.dStream = arena.At(10368319488)
-	v.dAct = arena.At(10234101760)
-	v.dGate = arena.At(9965666304)
-	v.dUp = arena.At(9965682688)
+	v.dStream = arena.At(10234101760)
 	v.dGateUp = arena.At(9965666304)
-	v.dMlpIn = arena.At(10234101760)
+	v.dMlpIn = arena.At(10267656192)
 	v.dAttn = arena.At(10015997952)
 	v.dQRot = arena.At(9965666304)
 	v.dKRot = arena.At(9965670400)
@@ -156,10 +142,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pAttnOut, v.attnOut, v.attn[l], c.o[l], 0, 0, 0)
 			// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [llama-1b.yaml:3, fuse-norm]
 			r.Launch(kAddRmsnormX2, gpu.Grid{8192, 1, 1}, v.x2[l], v.mlpIn[l], v.mlpInStats[l], v.x[l], v.attnOut, w.mlpNorm[l])
-			// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [llama-1b.yaml:10, fuse-gate-up]
-			r.Multiply(pGateUp, v.gateUp[l], v.mlpIn[l], c.gateUp[l], 0, 0, 0)
-			// act = glu(gate, up)  [llama-1b.yaml:3]
-			r.Launch(kGluAct, gpu.Grid{32768, 1, 1}, v.act[l], v.gate[l], v.up[l])
+			// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [llama-1b.yaml:10, fuse-glu]
+			if r.On("sm_90a") {
+				r.Multiply(pAct, v.act[l], v.mlpIn[l], c.gateUp[l], 0, 0, v.gateUp[l])
+			} else {
+				r.Multiply(pAct2, v.gateUp[l], v.mlpIn[l], c.gateUp[l], 0, 0, 0)
+				r.Launch(kGluAct, gpu.Grid{32768, 1, 1}, v.act[l], v.gateUp[l], v.gateUp[l].At(16384))
+			}
 			// x3 = linear(act, layers.down.weight[l], x2)  [llama-1b.yaml:6, fuse-epilogue]
 			r.Multiply(pX3, v.x[l+1], v.act[l], c.down[l], v.x2[l], 0, 0)
 		}
@@ -184,10 +173,13 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 		for l := NumLayers - 1; l >= 0; l-- {
 			// linear_dw(d_x3, act[l]) into layers.down.weight[l]  [llama-1b.yaml:6, grad]
 			r.Multiply(pDDownWeight, d.down[l], v.dStream, v.act[l], d.down[l], 0, 0)
-			// d_act = linear_dx(d_x3, layers.down.weight[l])  [llama-1b.yaml:6, grad]
-			r.Multiply(pDAct, v.dAct, v.dStream, c.down[l], 0, 0, 0)
-			// d_gate, d_up = glu_grad(d_act, gate[l], up[l])  [llama-1b.yaml:3, grad]
-			r.Launch(kGluGradDGate, gpu.Grid{32768, 1, 1}, v.dGate, v.dUp, v.dAct, v.gate[l], v.up[l])
+			// d_gate_up = linear_glu_dx(d_x3, layers.down.weight[l], gate_up[l])  [llama-1b.yaml:6, fuse-glu]
+			if r.On("sm_90a") {
+				r.Multiply(pDGateUp, v.dGateUp, v.dStream, c.down[l], 0, 0, v.gateUp[l])
+			} else {
+				r.Multiply(pDGateUp2, v.dGateUp, v.dStream, c.down[l], 0, 0, 0)
+				r.Launch(kGluGradDGateUp, gpu.Grid{32768, 1, 1}, v.dGateUp, v.dGateUp.At(16384), v.dGateUp, v.gateUp[l], v.gateUp[l].At(16384))
+			}
 			// linear_dw(d_gate_up, mlp_in[l]) into layers.gate_up.weight[l]  [llama-1b.yaml:10, grad]
 			r.Multiply(pDGateUpWeight, d.gateUp[l], v.dGateUp, v.mlpIn[l], d.gateUp[l], 0, 0)
 			// d_mlp_in = linear_dx(d_gate_up, layers.gate_up.weight[l])  [llama-1b.yaml:10, grad]

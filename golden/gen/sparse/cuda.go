@@ -80,9 +80,7 @@ const (
 	kGluAct
 	kGluAct_2
 	kGluAct_3
-	kGluAct_4
-	kGluAct_5
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
@@ -94,18 +92,24 @@ const (
 	kPrefillAttentionMmaAttn_6
 	kPrefillAttentionMmaAttn_7
 	kPrefillAttentionMmaAttn_8
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -128,8 +132,8 @@ const (
 	kRopeQRot_3
 	kRopeQRot_4
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -142,29 +146,31 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pQkv3
 	pAttnOut3
-	pGateUp3
-	pX5
+	pAct5
+	pX4
 	pLogits2
 )
 
@@ -244,12 +250,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 1540, RowFLOPs: 256, About: "embed  x  sparse.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 1540, RowFLOPs: 256, About: "embed  x  sparse.yaml:3"},
 		{Entry: "embed_x_4", Threads: 256, RowBytes: 1540, RowFLOPs: 256, About: "embed  x  sparse.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 18874368, FLOPs: 34603008, About: "glu  act  sparse.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 18874368, FLOPs: 34603008, About: "glu  act  sparse.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 4608, RowFLOPs: 8448, About: "glu  act  sparse.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 4608, RowFLOPs: 8448, About: "glu  act  sparse.yaml:3"},
-		{Entry: "glu_act_5", Threads: 256, RowBytes: 4608, RowFLOPs: 8448, About: "glu  act  sparse.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 31457280, FLOPs: 56623104, About: "glu_grad  d_gate  sparse.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 18874368, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 4608, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "glu_act_3", Threads: 256, RowBytes: 4608, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 31457280, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 3852, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 2056, About: "attention_cached  attn  sparse.yaml:11"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 1024, About: "last  x_last  sparse.yaml:3"},
@@ -261,18 +265,24 @@ var cudaProgram = &gpu.Program{
 		{Entry: "prefill_attention_mma_attn_6", Threads: 64, Shared: 18432, RowBytes: 1032, KeyBytes: 1024, KeyFLOPs: 1024, Keys: mask.And(mask.Causal(), mask.Or(mask.Window(1).Blocks(64), mask.Global(1).Blocks(64))), About: "attention_cached  attn  sparse.yaml:11"},
 		{Entry: "prefill_attention_mma_attn_7", Threads: 64, Shared: 18432, RowBytes: 1032, KeyBytes: 1024, KeyFLOPs: 1024, Keys: mask.And(mask.Causal(), mask.Or(mask.Window(2).Blocks(32), mask.Stride(4).Blocks(32))), About: "attention_cached  attn  sparse.yaml:11"},
 		{Entry: "prefill_attention_mma_attn_8", Threads: 64, Shared: 18432, RowBytes: 1032, KeyBytes: 1024, KeyFLOPs: 1024, Keys: mask.And(mask.Causal(), mask.Or(mask.Window(128), mask.Global(16), mask.Stride(64))), About: "attention_cached  attn  sparse.yaml:11"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  sparse.yaml:3"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  sparse.yaml:3"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  sparse.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  sparse.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  sparse.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  sparse.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  sparse.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  sparse.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  sparse.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  sparse.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  sparse.yaml:3"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  sparse.yaml:3"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  sparse.yaml:3"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  sparse.yaml:3"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  sparse.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  sparse.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  sparse.yaml:5"},
@@ -295,8 +305,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rope_q_rot_3", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
 		{Entry: "rope_q_rot_4", Threads: 256, RowBytes: 1156, RowFLOPs: 768, About: "rope  q_rot  sparse.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 8244, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 128, Bytes: 786432, RowBytes: 2048, RowFLOPs: 786432, About: "linear_glu  act  sparse.yaml:3"},
 		{Entry: "small_linear_mma_attn_out", Threads: 128, Bytes: 131072, RowBytes: 1024, RowFLOPs: 131072, About: "linear  attn_out  sparse.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 128, Bytes: 786432, RowBytes: 3584, RowFLOPs: 786432, About: "linear  gate_up  sparse.yaml:3"},
 		{Entry: "small_linear_mma_logits", Threads: 128, Bytes: 2097152, RowBytes: 8704, RowFLOPs: 2097152, About: "linear  logits  sparse.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 128, Bytes: 393216, RowBytes: 2048, RowFLOPs: 393216, About: "linear  qkv  sparse.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 384, Bytes: 393216, RowBytes: 2560, RowFLOPs: 393216, About: "linear  x3  sparse.yaml:6"},
@@ -308,29 +318,31 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 4096, N: 768, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  sparse.yaml:8"},
 		{M: 4096, N: 256, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  sparse.yaml:6"},
-		{M: 4096, N: 1536, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  sparse.yaml:3"},
+		{M: 4096, N: 1536, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 768, LDAux: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  sparse.yaml:3"},
+		{M: 4096, N: 1536, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  sparse.yaml:3"},
 		{M: 4096, N: 256, K: 768, TransB: true, LDA: 768, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
 		{M: 4096, N: 4096, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  sparse.yaml:5"},
 		{M: 4096, N: 256, K: 4096, TransA: true, LDA: 4096, LDB: 256, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  sparse.yaml:5"},
 		{M: 4096, N: 256, K: 4096, LDA: 4096, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  sparse.yaml:5"},
 		{M: 256, N: 768, K: 4096, TransA: true, LDA: 256, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  sparse.yaml:6"},
-		{M: 4096, N: 768, K: 256, LDA: 256, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  sparse.yaml:6"},
+		{M: 4096, N: 768, K: 256, LDA: 256, LDB: 768, LDD: 1536, LDAux: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
+		{M: 4096, N: 768, K: 256, LDA: 256, LDB: 768, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  sparse.yaml:6"},
 		{M: 1536, N: 256, K: 4096, TransA: true, LDA: 1536, LDB: 256, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  gate_up_weight  sparse.yaml:3"},
 		{M: 4096, N: 256, K: 1536, LDA: 1536, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  sparse.yaml:3"},
 		{M: 256, N: 256, K: 4096, TransA: true, LDA: 256, LDB: 256, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  o_weight  sparse.yaml:6"},
 		{M: 4096, N: 256, K: 256, LDA: 256, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  sparse.yaml:6"},
 		{M: 768, N: 256, K: 4096, TransA: true, LDA: 768, LDB: 256, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  qkv_weight  sparse.yaml:8"},
 		{M: 4096, N: 256, K: 768, LDA: 768, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  sparse.yaml:8"},
-		{M: 4096, N: 256, K: 768, TransB: true, LDA: 1536, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
+		{M: 4096, N: 1536, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  sparse.yaml:3"},
 		{M: 1024, N: 768, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  sparse.yaml:8"},
 		{M: 1024, N: 256, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  sparse.yaml:6"},
-		{M: 1024, N: 1536, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  sparse.yaml:3"},
-		{M: 1024, N: 256, K: 768, Dynamic: true, TransB: true, LDA: 1536, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
+		{M: 1024, N: 1536, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  sparse.yaml:3"},
+		{M: 1024, N: 256, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
 		{M: 1024, N: 4096, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  sparse.yaml:5"},
 		{M: 256, N: 768, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  sparse.yaml:8"},
 		{M: 256, N: 256, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  sparse.yaml:6"},
-		{M: 256, N: 1536, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  sparse.yaml:3"},
-		{M: 256, N: 256, K: 768, Dynamic: true, TransB: true, LDA: 1536, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
+		{M: 256, N: 1536, K: 256, Dynamic: true, TransB: true, LDA: 256, LDB: 256, LDD: 1536, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  sparse.yaml:3"},
+		{M: 256, N: 256, K: 768, Dynamic: true, TransB: true, LDA: 768, LDB: 768, LDC: 256, LDD: 256, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  sparse.yaml:6"},
 		{M: 1, N: 4096, K: 256, TransB: true, LDA: 256, LDB: 256, LDD: 4096, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  sparse.yaml:5"},
 	},
 	Rivals: []gpu.Rival{
@@ -338,42 +350,46 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv3, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut3, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp3, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX5, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX5, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct5, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct5, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
@@ -384,7 +400,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 326402048, Scratch: 311296, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 35667968, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 8912896, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 1048576, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 1441792, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 8704, Scratch: 8704, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }

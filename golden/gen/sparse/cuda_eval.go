@@ -16,9 +16,8 @@ type cudaEvalValues struct {
 	lse       gpu.Ptr // f32[B,T,8] lse
 	attnOut   gpu.Ptr // bf16[B,T,D] attn_out
 	mlpIn     gpu.Ptr // bf16[B,T,D] mlp_in
+	act       gpu.Ptr // bf16[B,T,F] act
 	gateUp    gpu.Ptr // bf16[B,T,2*F] gate_up
-	gate      gpu.Ptr // bf16[B,T,F] gate, act
-	up        gpu.Ptr // bf16[B,T,F] up
 	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
 	logits    gpu.Ptr // bf16[4096,V] logits
@@ -27,7 +26,7 @@ type cudaEvalValues struct {
 // newCudaEvalValues lays the values over an arena.
 func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	var v cudaEvalValues
-	v.x = arena.At(12582912)
+	v.x = arena.At(18874368)
 	v.attnIn = arena.At(6291456)
 	v.qkv = arena.At(0)
 	v.q = arena.At(0)
@@ -36,10 +35,9 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	v.attn = arena.At(6291456)
 	v.lse = arena.At(8388608)
 	v.attnOut = arena.At(0)
-	v.mlpIn = arena.At(14680064)
+	v.mlpIn = arena.At(20971520)
+	v.act = arena.At(12582912)
 	v.gateUp = arena.At(0)
-	v.gate = arena.At(0)
-	v.up = arena.At(1536)
 	v.final = arena.At(33554432)
 	v.rowLosses = arena.At(35651584)
 	v.logits = arena.At(0)
@@ -74,12 +72,15 @@ func cudaEval(r *gpu.Run) gpu.Ptr {
 		r.Multiply(pAttnOut, v.attnOut, v.attn, c.o[l], 0, 0, 0)
 		// x2, mlp_in, mlp_in_stats = add_rmsnorm(x1, attn_out, layers.mlp_norm.weight[l])  [sparse.yaml:3, fuse-norm]
 		r.Launch(kAddRmsnormX2_2, gpu.Grid{512, 1, 1}, v.x, v.mlpIn, 0, v.x, v.attnOut, w.mlpNorm[l])
-		// gate_up = linear(mlp_in, layers.gate_up.weight[l])  [sparse.yaml:3, fuse-gate-up]
-		r.Multiply(pGateUp, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
-		// act = glu(gate, up)  [sparse.yaml:3]
-		r.Launch(kGluAct_2, gpu.Grid{1536, 1, 1}, v.gate, v.gate, v.up)
+		// act, gate_up = linear_glu(mlp_in, layers.gate_up.weight[l])  [sparse.yaml:3, fuse-glu]
+		if r.On("sm_90a") {
+			r.Multiply(pAct3, v.act, v.mlpIn, c.gateUp[l], 0, 0, 0)
+		} else {
+			r.Multiply(pAct2, v.gateUp, v.mlpIn, c.gateUp[l], 0, 0, 0)
+			r.Launch(kGluAct, gpu.Grid{1536, 1, 1}, v.act, v.gateUp, v.gateUp.At(1536))
+		}
 		// x3 = linear(act, layers.down.weight[l], x2)  [sparse.yaml:6, fuse-epilogue]
-		r.Multiply(pX2, v.x, v.gate, c.down[l], v.x, 0, 0)
+		r.Multiply(pX3, v.x, v.act, c.down[l], v.x, 0, 0)
 	}
 
 	// final, final_stats = rmsnorm(stream, final_norm.weight)  [sparse.yaml:3]

@@ -40,25 +40,29 @@ const (
 	kEmbedX_3
 	kGluAct
 	kGluAct_2
-	kGluAct_3
-	kGluAct_4
-	kGluGradDGate
+	kGluGradDGateUp
 	kGradNormGradNorm
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductWgmmaAct
+	kProductWgmmaAct_2
+	kProductWgmmaAct_3
+	kProductWgmmaAct_4
+	kProductWgmmaAct_5
+	kProductWgmmaAct_6
 	kProductWgmmaAttnOut
 	kProductWgmmaAttnOut_2
-	kProductWgmmaDAct
-	kProductWgmmaDAct_2
 	kProductWgmmaDAttn
 	kProductWgmmaDAttn_2
 	kProductWgmmaDAttnIn
 	kProductWgmmaDAttnIn_2
+	kProductWgmmaDGateUp
+	kProductWgmmaDGateUp_2
+	kProductWgmmaDGateUp_3
+	kProductWgmmaDGateUp_4
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
-	kProductWgmmaGateUp
-	kProductWgmmaGateUp_2
 	kProductWgmmaPart
 	kProductWgmmaPart_2
 	kProductWgmmaPart_3
@@ -75,8 +79,8 @@ const (
 	kRmsnormGradDStream
 	kRmsnormGradDX2
 	kSampleTokens
+	kSmallLinearMmaAct
 	kSmallLinearMmaAttnOut
-	kSmallLinearMmaGateUp
 	kSmallLinearMmaLogits
 	kSmallLinearMmaQkv
 	kSmallLinearMmaX3
@@ -89,24 +93,26 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pAct
+	pAct2
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUp
+	pDGateUp2
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
 	pDAttn
 	pDQkvWeight
 	pDAttnIn
-	pX2
+	pAct3
 	pQkv2
 	pAttnOut2
-	pGateUp2
-	pX4
+	pAct4
+	pX2
 	pLogits
 	pLogits2
 )
@@ -148,27 +154,31 @@ var cudaProgram = &gpu.Program{
 		{Entry: "embed_x", Threads: 256, Bytes: 1480704, FLOPs: 245760, About: "embed  x  tiny.yaml:3"},
 		{Entry: "embed_x_2", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
 		{Entry: "embed_x_3", Threads: 256, RowBytes: 964, RowFLOPs: 160, About: "embed  x  tiny.yaml:3"},
-		{Entry: "glu_act", Threads: 256, Bytes: 4128768, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_2", Threads: 256, Bytes: 4128768, FLOPs: 7569408, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_3", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_act_4", Threads: 256, RowBytes: 2688, RowFLOPs: 4928, About: "glu  act  tiny.yaml:3"},
-		{Entry: "glu_grad_d_gate", Threads: 256, Bytes: 6881280, FLOPs: 12386304, About: "glu_grad  d_gate  tiny.yaml:3"},
+		{Entry: "glu_act", Threads: 256, Bytes: 4128768, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "glu_act_2", Threads: 256, RowBytes: 2688, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "glu_grad_d_gate_up", Threads: 256, Bytes: 6881280, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
 		{Entry: "grad_norm_grad_norm", Threads: 1024, Bytes: 636, About: "grad_norm  grad_norm"},
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 1288, About: "attention_cached  attn  tiny.yaml:3"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 640, About: "last  x_last  tiny.yaml:3"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 18432, RowBytes: 648, KeyBytes: 640, KeyFLOPs: 640, Keys: mask.Causal(), About: "attention_cached  attn  tiny.yaml:3"},
+		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 197632, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "product_wgmma_act_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "product_wgmma_act_5", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  tiny.yaml:9"},
+		{Entry: "product_wgmma_act_6", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  tiny.yaml:9"},
 		{Entry: "product_wgmma_attn_out", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  tiny.yaml:6"},
 		{Entry: "product_wgmma_attn_out_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  attn_out  tiny.yaml:6"},
-		{Entry: "product_wgmma_d_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  tiny.yaml:6"},
-		{Entry: "product_wgmma_d_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_act  tiny.yaml:6"},
 		{Entry: "product_wgmma_d_attn", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  tiny.yaml:6"},
 		{Entry: "product_wgmma_d_attn_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn  tiny.yaml:6"},
 		{Entry: "product_wgmma_d_attn_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  tiny.yaml:8"},
 		{Entry: "product_wgmma_d_attn_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_attn_in  tiny.yaml:8"},
+		{Entry: "product_wgmma_d_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
+		{Entry: "product_wgmma_d_gate_up_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
-		{Entry: "product_wgmma_gate_up", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  tiny.yaml:9"},
-		{Entry: "product_wgmma_gate_up_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  gate_up  tiny.yaml:9"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
 		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  tiny.yaml:5"},
@@ -185,8 +195,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "rmsnorm_grad_d_stream", Threads: 128, Shared: 16384, Bytes: 1512064, FLOPs: 2457600, About: "rmsnorm_grad  d_stream  tiny.yaml:3"},
 		{Entry: "rmsnorm_grad_d_x2", Threads: 128, Shared: 24576, Bytes: 2003584, FLOPs: 2457600, About: "rmsnorm_grad  d_x2  tiny.yaml:3"},
 		{Entry: "sample_tokens", Threads: 1024, RowBytes: 4148, About: "pick  tokens"},
+		{Entry: "small_linear_mma_act", Threads: 96, Bytes: 286720, RowBytes: 1216, RowFLOPs: 286720, About: "linear_glu  act  tiny.yaml:9"},
 		{Entry: "small_linear_mma_attn_out", Threads: 96, Bytes: 51200, RowBytes: 640, RowFLOPs: 51200, About: "linear  attn_out  tiny.yaml:6"},
-		{Entry: "small_linear_mma_gate_up", Threads: 96, Bytes: 286720, RowBytes: 2112, RowFLOPs: 286720, About: "linear  gate_up  tiny.yaml:9"},
 		{Entry: "small_linear_mma_logits", Threads: 96, Bytes: 655360, RowBytes: 4416, RowFLOPs: 655360, About: "linear  logits  tiny.yaml:5"},
 		{Entry: "small_linear_mma_qkv", Threads: 96, Bytes: 153600, RowBytes: 1280, RowFLOPs: 153600, About: "linear  qkv  tiny.yaml:8"},
 		{Entry: "small_linear_mma_x3", Threads: 224, Bytes: 143360, RowBytes: 1536, RowFLOPs: 143360, About: "linear  x3  tiny.yaml:6"},
@@ -198,24 +208,26 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 1536, N: 480, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  tiny.yaml:8"},
 		{M: 1536, N: 160, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  tiny.yaml:6"},
-		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  tiny.yaml:9"},
+		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 448, LDAux: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  tiny.yaml:9"},
+		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  tiny.yaml:9"},
 		{M: 1536, N: 160, K: 448, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
 		{M: 1536, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  tiny.yaml:5"},
 		{M: 2048, N: 160, K: 1536, TransA: true, LDA: 2048, LDB: 160, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  tiny.yaml:5"},
 		{M: 1536, N: 160, K: 2048, LDA: 2048, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  tiny.yaml:5"},
 		{M: 160, N: 448, K: 1536, TransA: true, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  down_weight  tiny.yaml:6"},
-		{M: 1536, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_act  tiny.yaml:6"},
+		{M: 1536, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 896, LDAux: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Gated: true, Align: 32, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
+		{M: 1536, N: 448, K: 160, LDA: 160, LDB: 448, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu_dx  d_gate_up  tiny.yaml:6"},
 		{M: 896, N: 160, K: 1536, TransA: true, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  gate_up_weight  tiny.yaml:9"},
 		{M: 1536, N: 160, K: 896, LDA: 896, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_mlp_in  tiny.yaml:9"},
 		{M: 160, N: 160, K: 1536, TransA: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  o_weight  tiny.yaml:6"},
 		{M: 1536, N: 160, K: 160, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn  tiny.yaml:6"},
 		{M: 480, N: 160, K: 1536, TransA: true, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.F32, Align: 64, About: "linear_dw  qkv_weight  tiny.yaml:8"},
 		{M: 1536, N: 160, K: 480, LDA: 480, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_dx  d_attn_in  tiny.yaml:8"},
-		{M: 1536, N: 160, K: 448, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
+		{M: 1536, N: 896, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 448, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  tiny.yaml:9"},
 		{M: 256, N: 480, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 480, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  tiny.yaml:8"},
 		{M: 256, N: 160, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  tiny.yaml:6"},
-		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  gate_up  tiny.yaml:9"},
-		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 896, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
+		{M: 256, N: 896, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 896, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear_glu  act  tiny.yaml:9"},
+		{M: 256, N: 160, K: 448, Dynamic: true, TransB: true, LDA: 448, LDB: 448, LDC: 160, LDD: 160, A: gpu.BF16, B: gpu.BF16, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 32, About: "linear  x3  tiny.yaml:6"},
 		{M: 256, N: 2048, K: 160, Dynamic: true, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  tiny.yaml:5"},
 		{M: 1, N: 2048, K: 160, TransB: true, LDA: 160, LDB: 160, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  tiny.yaml:5"},
 	},
@@ -224,32 +236,36 @@ var cudaProgram = &gpu.Program{
 		{Product: pQkv, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
+		{Product: pAct, Kernel: kProductWgmmaAct, Rows: 128, Cols: 128},
+		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
+		{Product: pAct2, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct2, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
 		{Product: pX3, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
-		{Product: pDAct, Kernel: kProductWgmmaDAct, Rows: 128, Cols: 128},
-		{Product: pDAct, Kernel: kProductWgmmaDAct_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp, Rows: 128, Cols: 128},
+		{Product: pDGateUp, Kernel: kProductWgmmaDGateUp_2, Rows: 128, Cols: 256},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_3, Rows: 128, Cols: 128},
+		{Product: pDGateUp2, Kernel: kProductWgmmaDGateUp_4, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn_2, Rows: 128, Cols: 256},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn, Rows: 128, Cols: 128},
 		{Product: pDAttnIn, Kernel: kProductWgmmaDAttnIn_2, Rows: 128, Cols: 256},
-		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct3, Kernel: kProductWgmmaAct_5, Rows: 128, Cols: 128},
+		{Product: pAct3, Kernel: kProductWgmmaAct_6, Rows: 128, Cols: 256},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut_2, Rows: 128, Cols: 256},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp, Rows: 128, Cols: 128},
-		{Product: pGateUp2, Kernel: kProductWgmmaGateUp_2, Rows: 128, Cols: 256},
-		{Product: pX4, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
-		{Product: pX4, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
+		{Product: pAct4, Kernel: kProductWgmmaAct_3, Rows: 128, Cols: 128},
+		{Product: pAct4, Kernel: kProductWgmmaAct_4, Rows: 128, Cols: 256},
+		{Product: pX2, Kernel: kProductWgmmaX3, Rows: 128, Cols: 128},
+		{Product: pX2, Kernel: kProductWgmmaX3_2, Rows: 128, Cols: 256},
 		{Product: pLogits, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
@@ -258,7 +274,7 @@ var cudaProgram = &gpu.Program{
 	Train:   gpu.Job{Arena: 32090112, Scratch: 81920, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 6789120, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 1130496, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
-	Prefill: gpu.Job{Arena: 622592, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
+	Prefill: gpu.Job{Arena: 851968, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 4416, Scratch: 0, Scalars: 0, Enqueue: cudaDecode},
 	Pick:    gpu.Job{Scratch: 0, Enqueue: cudaPick},
 }

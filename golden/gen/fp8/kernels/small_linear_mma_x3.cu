@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 6144;
     static constexpr int out = 2048;
-    static constexpr int x_stride = 12288;
+    static constexpr int x_stride = 6144;
     static constexpr int y_stride = 2048;
     static constexpr int residual_stride = 2048;
     static constexpr bool glu = false;

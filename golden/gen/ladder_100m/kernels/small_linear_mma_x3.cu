@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 2048;
     static constexpr int out = 768;
-    static constexpr int x_stride = 4096;
+    static constexpr int x_stride = 2048;
     static constexpr int y_stride = 768;
     static constexpr int residual_stride = 768;
     static constexpr bool glu = false;

@@ -15,6 +15,7 @@ struct Config {
     static constexpr bool slope = false;
     static constexpr bool times = false;
     static constexpr bool sums = false;
+    static constexpr bool gated = false;
 };
 
 extern "C" __global__ void __launch_bounds__(384, 1) product_wgmma_attn_out(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap d, const __grid_constant__ TensorMap other, const bf16 *bias, float *sums, int rows) {

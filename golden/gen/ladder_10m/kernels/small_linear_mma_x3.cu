@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 896;
     static constexpr int out = 320;
-    static constexpr int x_stride = 1792;
+    static constexpr int x_stride = 896;
     static constexpr int y_stride = 320;
     static constexpr int residual_stride = 320;
     static constexpr bool glu = false;

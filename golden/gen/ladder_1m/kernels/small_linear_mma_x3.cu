@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 256;
     static constexpr int out = 96;
-    static constexpr int x_stride = 512;
+    static constexpr int x_stride = 256;
     static constexpr int y_stride = 96;
     static constexpr int residual_stride = 96;
     static constexpr bool glu = false;

@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 1408;
     static constexpr int out = 512;
-    static constexpr int x_stride = 2816;
+    static constexpr int x_stride = 1408;
     static constexpr int y_stride = 512;
     static constexpr int residual_stride = 512;
     static constexpr bool glu = false;

@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 768;
     static constexpr int out = 256;
-    static constexpr int x_stride = 1536;
+    static constexpr int x_stride = 768;
     static constexpr int y_stride = 256;
     static constexpr int residual_stride = 256;
     static constexpr bool glu = false;

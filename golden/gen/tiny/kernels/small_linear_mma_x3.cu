@@ -7,7 +7,7 @@ struct Config {
     using T = bf16;
     static constexpr int in = 448;
     static constexpr int out = 160;
-    static constexpr int x_stride = 896;
+    static constexpr int x_stride = 448;
     static constexpr int y_stride = 160;
     static constexpr int residual_stride = 160;
     static constexpr bool glu = false;
