@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves the CUDA half on a GPU. `gpu.sh build` makes build/gpu/checks.tar.gz, programs and kernels for sm_90a; that needs Go and
 # nvcc, and no GPU. `gpu.sh run [part...]` runs it on a machine with an H100 or H200 and without Go: all parts, or some of
-# driver, ops, programs, fixtures, curves, memcheck, initcheck, racecheck, synccheck (which need compute-sanitizer) and speed
+# driver, ops, programs, fixtures, curves, seeds, memcheck, initcheck, racecheck, synccheck (which need compute-sanitizer) and speed
 # (which has Python with PyTorch run the peers). Its table is build/gpu/results.md, beside the logs of all processes; it fails where
 # anything failed. Without an argument: both.
 set -euo pipefail
@@ -25,7 +25,11 @@ build() {
 		sed "s/^  precision: .*/  precision: $precision/" examples/specs/stories.yaml >"$made/curve_$precision.yaml"
 		grep -q "^  precision: $precision\$" "$made/curve_$precision.yaml"
 	done
-	echo 'target: {arch: [sm_90a]}' >>"$made/curve_fp8.yaml"
+	for precision in bf16 fp8; do
+		sed "s/precision: bf16/precision: $precision/" scripts/gpucheck/text.yaml >"$made/text_$precision.yaml"
+		grep -q "precision: $precision" "$made/text_$precision.yaml"
+	done
+	echo 'target: {arch: [sm_90a]}' | tee -a "$made/curve_fp8.yaml" >>"$made/text_fp8.yaml"
 	go build -o "$made/tfc" ./cmd/tfc
 	imports='' cases=''
 	for spec in "$made"/*.yaml; do
@@ -72,6 +76,9 @@ build() {
 	if [ -d ../shared/peers ]; then
 		mkdir "$checks/peers"
 		cp ../shared/peers/{models.py,torch_models.py,train.py} "$checks/peers"
+	fi
+	if [ -f ../shared/data/tinyshakespeare.txt ]; then # nor is the text
+		cp ../shared/data/tinyshakespeare.txt "$checks/text.txt"
 	fi
 	tar -czf "$out/checks.tar.gz" -C "$checks" .
 	ls -l "$out/checks.tar.gz"

@@ -38,7 +38,6 @@ const interrupted = 75 // exit code of a training that a signal stopped, and tha
 // Allowances of curves.
 const (
 	narrowLoss = 1e-2 // between the losses of bf16 and f32, of the latter: where a loss falls fast, roundings shift it by parts of a step
-	eightLoss  = 5e-3 // between the losses of fp8 and bf16, of the latter: at the end, over the last tenth of the steps and on held-out text
 	movedLoss  = 1e-4 // between the losses of a run that went on on another device and of one that did not
 	movedNorm  = 1e-4 // between their weights, by the Euclidean norm
 )
@@ -49,21 +48,22 @@ func curves(b *bench) []result {
 		return []result{b.fail("curves", time.Now(), "%v", err)}
 	}
 	defer os.RemoveAll(dir)
-	large, long, small := trainer{b, "curve_", 200, dir}, trainer{b, "curve_", 1000, dir}, trainer{b, "small", 20, dir}
-	var rows [6]result
+	large, small := trainer{b, "curve_", 200, dir}, trainer{b, "small", 20, dir}
+	var rows [5]result
 	var running sync.WaitGroup
 	running.Go(func() { rows[0], rows[1] = large.precisions() })
 	running.Go(func() { rows[2] = large.stopped("fp16") })
 	running.Go(func() { rows[3] = large.stopped("fp8") })
-	running.Go(func() { rows[4] = long.eightBits() })
-	running.Go(func() { rows[5] = small.moved() })
+	running.Go(func() { rows[4] = small.moved() })
 	running.Wait()
 	return rows[:]
 }
 
-// train runs the model in a folder up to a step.
-func (c trainer) train(model, run, device string, steps int) error {
-	log, err := c.b.run(c.process(model, run, device, steps))
+// train runs the model in a folder up to a step; more are further arguments.
+func (c trainer) train(model, run, device string, steps int, more ...string) error {
+	p := c.process(model, run, device, steps)
+	p.args = append(p.args, more...)
+	log, err := c.b.run(p)
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", run, err, tail(log, 8))
 	}
@@ -237,69 +237,6 @@ func (c trainer) stopped(precision string) result {
 	c.equal(&r, unbroken, broken)
 	r.took = time.Since(began)
 	return r
-}
-
-// eightBits trains in bf16 and in fp8, and compares what they come to.
-func (c trainer) eightBits() result {
-	began := time.Now()
-	r := result{part: c.b.part, what: fmt.Sprintf("losses of fp8 within %g%% of bf16's after %d steps", 100*eightLoss, c.steps)}
-	runs := []string{"bf16", "fp8"}
-	ends, errs := make([][2]float64, len(runs)), make([]error, len(runs))
-	var running sync.WaitGroup
-	for i, precision := range runs {
-		running.Go(func() {
-			run := precision + "-long"
-			if errs[i] = c.train(c.model+precision, run, c.b.device, c.steps); errs[i] == nil {
-				ends[i], errs[i] = c.end(run)
-			}
-		})
-	}
-	running.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return c.b.fail(r.what, began, "%v", err)
-	}
-	r.ends(ends[1], ends[0])
-	r.took = time.Since(began)
-	return r
-}
-
-// end is what a run comes to: its mean loss over the last tenth of its steps, and its last loss on held-out text.
-func (c trainer) end(run string) (losses [2]float64, err error) {
-	lines, err := c.log(run, c.steps)
-	if err != nil {
-		return losses, err
-	}
-	n := 0
-	for _, s := range lines {
-		if s.EvalLoss != nil {
-			losses[1] = *s.EvalLoss
-		}
-		if 10*s.Step > 9*c.steps {
-			losses[0] += s.Loss
-			n++
-		}
-	}
-	losses[0] /= float64(n)
-	if losses[1] == 0 {
-		return losses, fmt.Errorf("%s: nothing was evaluated", run)
-	}
-	return losses, nil
-}
-
-// ends adds a comparison of what two runs come to.
-func (r *result) ends(got, want [2]float64) {
-	for i, what := range []string{"mean loss of the last tenth", "loss on held-out text"} {
-		off := (got[i] - want[i]) / want[i]
-		r.cases++
-		if !(math.Abs(off) <= eightLoss) {
-			r.failed++
-			r.failures = append(r.failures, fmt.Sprintf("%s: %g, want %g: off by %.2g%%, allowed are %g%%", what, got[i], want[i], 100*off, 100*eightLoss))
-		}
-		if r.note != "" {
-			r.note += ", "
-		}
-		r.note += fmt.Sprintf("%s %.4f beside %.4f (%+.2f%%)", what, got[i], want[i], 100*off)
-	}
 }
 
 // stop trains until a fifth of the steps is logged, and sends a signal then.

@@ -78,16 +78,16 @@ func TestCurves(t *testing.T) {
 	buildModels(t, b)
 	large, small := trainer{b, "curve_", 20, t.TempDir()}, trainer{b, "small", 20, t.TempDir()}
 	near, same := large.precisions()
-	for _, r := range []result{near, same, large.stopped("fp16"), large.stopped("fp8"), large.eightBits(), small.moved()} {
+	for _, r := range []result{near, same, large.stopped("fp16"), large.stopped("fp8"), small.moved()} {
 		t.Logf("%s: %d cases, %s", r.what, r.cases, r.note)
 		if r.failed > 0 || r.cases < 2 {
 			t.Errorf("%s: %d of %d failed: %s", r.what, r.failed, r.cases, strings.Join(r.failures, "\n"))
 		}
 	}
 
-	var apart result
-	if apart.ends([2]float64{2.02, 2}, [2]float64{2, 2}); apart.failed != 1 || apart.cases != 2 {
-		t.Errorf("a loss that is 1%% off passes: %+v", apart)
+	// What the simulator trains for 20 steps is no proof, but all of it must have run.
+	if r := large.pairs("stories", 2); r.cases != 2 || !strings.Contains(r.note, "standard error") {
+		t.Errorf("%+v", r)
 	}
 
 	// What differs is found: bf16 is not f32, and a run of other weights is not the same.
