@@ -27,6 +27,7 @@ type stages struct {
 // is tried on a copy, with the places that plan-memory really gives.
 type search struct {
 	f       *ir.Func
+	target  *ir.Target
 	held    Holding
 	fixed   int            // bytes of what is held
 	fronts  [][]policy     // by pair: the policies worth having
@@ -41,7 +42,7 @@ type search struct {
 }
 
 func newSearch(f *ir.Func, ps []pair, t *ir.Target, held Holding) *search {
-	s := &search{f: f, held: held, fixed: sum(held.Parts), places: newPlanner(f), bytes: map[string]int{}, beside: math.MaxInt}
+	s := &search{f: f, target: t, held: held, fixed: sum(held.Parts), places: newPlanner(f), bytes: map[string]int{}, beside: math.MaxInt}
 	s.places.share(f.Body)
 	for _, p := range ps {
 		front := policies(p, t, s.storage)
@@ -150,7 +151,11 @@ func (s *search) needs(c candidate) int {
 func (s *search) arena(c candidate) int {
 	f := s.f.Clone()
 	s.apply(f, c)
-	if _, err := planMemory(f, Options{}); err != nil {
+	_, err := fuseGLU(f, Options{Target: s.target}) // which comes before the plan and has less to keep
+	if err == nil {
+		_, err = planMemory(f, Options{})
+	}
+	if err != nil {
 		s.err = err
 		return math.MaxInt / 4
 	}
