@@ -33,7 +33,7 @@ func halfOf(d Dim) (Dim, error) {
 		return Dim{}, fmt.Errorf("%s is odd, and no two halves", d.Attr())
 	}
 	half := strings.TrimPrefix(d.Expr, "2*") // as SumDims writes it
-	if half == d.Expr {
+	if half == d.Expr || strings.Contains(half, "+") {
 		half = strconv.Itoa(d.Size / 2)
 	}
 	return Dim{Expr: half, Size: d.Size / 2}, nil
