@@ -182,6 +182,7 @@ func TestTrainRefuses(t *testing.T) {
 
 // Nothing takes time that grows with the square of the text.
 func TestLongWords(t *testing.T) {
+	const soon = time.Minute // the square of a mebibyte takes ten and more; a machine that has much else to do, seconds
 	var toks []*Tokenizer
 	for _, pattern := range []string{"", "llama3", "o200k", "nfc"} {
 		toks = append(toks, variant(t, pattern))
@@ -191,7 +192,7 @@ func TestLongWords(t *testing.T) {
 		for i, tok := range toks {
 			start := time.Now()
 			ids := tok.Encode(text)
-			if d := time.Since(start); d > 2*time.Second {
+			if d := time.Since(start); d > soon {
 				t.Errorf("tokenizer %d: %q * 1 MiB takes %v", i, unit, d)
 			}
 			if i == 0 && utf8.ValidString(text) && tok.Decode(ids) != text {
@@ -202,7 +203,7 @@ func TestLongWords(t *testing.T) {
 	long := strings.Repeat("ab", 1<<18)
 	start := time.Now()
 	mustTrain(t, []string{long, long + "a"}, Options{VocabSize: 1000})
-	if d := time.Since(start); d > 4*time.Second {
+	if d := time.Since(start); d > soon {
 		t.Errorf("learning from a word of 512 KiB takes %v", d)
 	}
 }
