@@ -76,7 +76,7 @@ type Product struct {
 	Own                string // an end that only kernels of the program's own have: "act", D = act(P); "slope", also the last matrix = act'(P); "times", D = P times the last matrix
 	Act                string // of act and slope
 	Gated              bool   // the columns of P, or of times those of the last matrix, are gate and up side by side (cuda.Own)
-	Sums               bool   // a seventh operand takes the sums of the columns of D over each 64 rows: [ceil(M/64), N] f32; of the program's own kernels
+	Sums               bool   // a seventh operand takes the sums of the columns of D over every 32 rows: four for each 128, [4*ceil(M/128), N] f32; of the program's own kernels
 	About              string
 }
 

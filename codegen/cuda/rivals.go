@@ -7,11 +7,12 @@ import (
 )
 
 // Products of our own (kernels/product_wgmma.cuh), for Hopper's matrix units. Each product that they can make has two beside
-// cuBLASLt's kernels, and which is the fastest is measured on the device. Those with an activation are theirs alone: where the value
+// cuBLASLt's kernels, or one where it sums columns, and which is the fastest is measured on the device. Those with an activation are theirs alone: where the value
 // before it is read by the backward product only, the two keep the activation's derivative in its place, which is worked out
 // with the activation and costs the backward product a multiplication.
 
-const rivalSums = 64 // rows that one of a product's column sums is over
+// sumRows is how many sums of a product's columns there are, each over 32 of its rows, in tiles of 128.
+func sumRows(rows int) int { return 4 * ((rows + 127) / 128) }
 
 // rivals makes the kernels for p, a product of op, once for all that are alike.
 func (e *emitter) rivals(op *ir.Op, p ir.Product) {
@@ -25,6 +26,9 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 	}
 	e.g.rivals[key] = true
 	for _, pairs := range []bool{true, false} {
+		if p.Sums && !pairs {
+			continue // slower wherever it was measured
+		}
 		panels := 4
 		if pairs {
 			panels = 2

@@ -97,7 +97,7 @@ func (e *emitter) timesSlope(op *ir.Op, p ir.Product, args operands, slope *ir.V
 	d := op.Results[0]
 	rows, _ := e.rows(d)
 	p.Sums = true
-	parts, cols := (rows+rivalSums-1)/rivalSums, d.Type.Cols()
+	parts, cols := sumRows(rows), d.Type.Cols()
 	args.sums = e.scratch("float *", "partial", 4*parts*cols)
 	e.product(op, p, args)
 	e.addPartials(op, args.sums, parts, 1, cols, e.grad(op, 0, "first"), null("float *", "second"))

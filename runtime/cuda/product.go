@@ -162,7 +162,7 @@ type Product struct {
 	Own                Own    // an end that only kernels of the program's own have
 	Act                string // the activation of OwnAct and OwnSlope, for the lock to tell products apart
 	Gated              bool   // with Own alone
-	Sums               bool   // sums of the columns of D over each 64 rows are wanted: [ceil(M/64), N] float, of the program's own kernels
+	Sums               bool   // sums of the columns of D over every 32 rows are wanted: four for each 128, [4*ceil(M/128), N] float, of the program's own kernels
 	Align              int    // bytes, a power of two that all addresses given to Multiply are multiples of; 0 means 256
 	Dynamic            bool   // M changes from call to call: nothing is timed, nothing goes to the lock
 	About              string

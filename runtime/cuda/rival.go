@@ -19,7 +19,7 @@ type Rival struct {
 // that gives other bits.
 const (
 	rivalMark    = 0x74_66_63_20_6f_77_6e_00 // "tfc own"
-	rivalVersion = 1
+	rivalVersion = 2
 )
 
 func (r *Rival) algorithm() algorithm {
@@ -84,6 +84,12 @@ func (b *BLAS) PrepareRival(product Product, r Rival) (*Prepared, error) {
 	}
 	return p, nil
 }
+
+// Rows of what a warp of a rival stores, and of what is fetched for a warpgroup's end of a tile.
+const (
+	rivalStored = 16
+	rivalRead   = 64
+)
 
 // tensorMap is CUtensorMap.
 type tensorMap [16]uint64
@@ -158,12 +164,15 @@ func (s *Stream) multiplyBy(r *Rival, p *Prepared, o operands) {
 		}
 	}
 	cols, auxCols := q.columns()
-	d := tiled{at: o.d, rows: q.M, cols: cols, ld: q.LDD, tile: 64, halves: q.Gated && q.Own == OwnTimes}
+	d := tiled{at: o.d, rows: q.M, cols: cols, ld: q.LDD, tile: rivalStored, halves: q.Gated && q.Own == OwnTimes}
 	other := d // not looked at
-	if q.aux() {
-		other = tiled{at: o.aux, rows: q.M, cols: auxCols, ld: q.LDAux, tile: 64, halves: q.Gated}
-	} else if q.Beta != 0 {
-		other.at, other.ld = o.c, q.LDC
+	switch {
+	case q.Own == OwnTimes:
+		other = tiled{at: o.aux, rows: q.M, cols: auxCols, ld: q.LDAux, tile: rivalRead, halves: q.Gated}
+	case q.aux():
+		other = tiled{at: o.aux, rows: q.M, cols: auxCols, ld: q.LDAux, tile: rivalStored, halves: q.Gated}
+	case q.Beta != 0:
+		other.at, other.ld, other.tile = o.c, q.LDC, rivalRead
 	}
 	for i, m := range [...]tiled{{at: o.a, rows: q.M, cols: q.K, ld: q.LDA, tile: r.Rows}, b, d, other} {
 		if err := s.describe(&maps[i], q.A, m); err != nil { // all have the type of A

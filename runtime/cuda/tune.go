@@ -158,7 +158,7 @@ func (p *Prepared) newTrial() (*trial, error) {
 		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
 	}
 	if q.Sums {
-		t.sums = place((q.M+63)/64, q.N, q.N, 4)
+		t.sums = place(4*((q.M+127)/128), q.N, q.N, 4)
 	}
 	if q.scaled() {
 		t.scale = place(1, 1, 1, 4)

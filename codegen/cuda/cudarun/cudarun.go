@@ -15,7 +15,7 @@ import (
 
 // Device is a device that functions run on.
 type Device struct {
-	Rival     int  // which of the program's own kernels makes products that have some, counted from 1; 0: cuBLASLt where it can
+	Rival     int  // which of the program's own kernels makes products that have some, counted from 1 (the last, where there are fewer); 0: cuBLASLt where it can
 	Unwritten bool // new memory is left as it is, for tools that watch who reads it, and not poisoned
 
 	ctx    *cuda.Context
@@ -338,25 +338,26 @@ func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 
 // prepared is a product ready to be made by what the device is to take.
 func (c *call) prepared(p *ir.Product, q cuda.Product) (*cuda.Prepared, error) {
-	key, n := *p, 0
+	key, want := *p, c.d.Rival
 	key.About = ""
-	want := c.d.Rival
 	if p.Own != "" {
 		want = max(want, 1)
 	}
+	var rivals []ir.Rival
 	for _, r := range c.code.Rivals {
-		if r.Product != key {
-			continue
-		}
-		if n++; n == want {
-			k, err := c.kernel(r.Kernel)
-			if err != nil {
-				return nil, err
-			}
-			return c.d.blas.PrepareRival(q, cuda.Rival{Kernel: k, Rows: r.Rows, Cols: r.Cols})
+		if r.Product == key {
+			rivals = append(rivals, r)
 		}
 	}
-	return c.d.blas.Prepare(q)
+	if want == 0 || len(rivals) == 0 {
+		return c.d.blas.Prepare(q)
+	}
+	r := rivals[min(want, len(rivals))-1]
+	k, err := c.kernel(r.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	return c.d.blas.PrepareRival(q, cuda.Rival{Kernel: k, Rows: r.Rows, Cols: r.Cols})
 }
 
 func (c *call) operand(op *ir.Op, a ir.Operand, i int) cuda.Ptr {

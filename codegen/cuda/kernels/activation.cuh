@@ -85,14 +85,14 @@ template <Activation A> __device__ inline float activate_fast(float x) {
         return activate<A>(x);
 }
 
-// activate_slope_fast is activate_fast, and gives the derivative at x: that of x*s, s being the sigmoid of u, is s + x*u'*s*(1-s).
+// activate_slope_fast is activate_fast, and gives the derivative at x: that of x*s, s being the sigmoid of u, is s + x*s*(1-s)*u'.
 template <Activation A> __device__ inline float activate_slope_fast(float x, float &slope_at_x) {
     if constexpr (A == Activation::gelu_tanh || A == Activation::silu) {
         const float square = x * x;
         const float s = sigmoid_fast(A == Activation::silu ? x * log2_e : x * (gelu_a * log2_e + gelu_b * log2_e * square));
-        const float w = A == Activation::silu ? x : x * (gelu_a + gelu_c * square);
-        slope_at_x = s * (1 + w * (1 - s));
-        return x * s;
+        const float y = x * s, rest = y - s * y;
+        slope_at_x = A == Activation::silu ? s + rest : s + rest * (gelu_a + gelu_c * square);
+        return y;
     } else if constexpr (A == Activation::gelu) {
         const float below = half_erfc(-x * sqrt_half);
         slope_at_x = below + x * inverse_sqrt_2pi * exp2_fast(-0.5f * log2_e * (x * x));

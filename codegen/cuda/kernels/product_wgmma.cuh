@@ -8,16 +8,16 @@
 #include "hopper.cuh"
 
 // product_wgmma: D [rows, cols] = A [rows, terms] · B, where B is [cols, terms], or where across is set [terms, cols]; then, as Config
-// says and in this order, P = D + bias + C; D = fn(P), and other = fn'(P) with slope. With times, D = P · other. With sums, the columns
-// of D, as stored, are summed over each 64 rows: sums [ceil(rows/64), columns of D] float, in a fixed order.
+// says and in this order, P = bias + D + C; D = fn(P), and other = fn'(P) with slope. With times, D = P · other. With sums, the columns
+// of D, before they are rounded, are summed over every 32 rows: four sums for each 128, [4*ceil(rows/128), columns of D] float, in a fixed order.
 //
 // With gated, P or other is gate and up side by side. D [rows, cols/2] = fn(gate)·up, and with slope other [rows, cols] = up·fn'(gate),
 // fn(gate): the derivatives by both. With times, D [rows, 2*cols] = P · other's left half, P · its right half.
 //
 //   Config  T, terms, cols, across, pairs, panels, has_bias, has_c, has_fn, fn, slope, times, sums, gated
-//   maps    of a with 128 rows a tile, of b with the columns of a tile (across: 64; gated: half of them), of d and other with 64, in halves where
-//           a gated one has them. other is C, or the activation's derivative, which is written with slope and read with times: what a
-//           layer's two products keep between them
+//   maps    of a with 128 rows a tile, of b with the columns of a tile (across: 64; gated: half of them), of d with the 16 that a warp has, in
+//           halves where a gated one has them. other is C, or the activation's derivative, which is written with slope, by 16 rows, and read with
+//           times: what a layer's two products keep between them. What is read has 64 rows a tile
 //   grid    as many blocks as run at once; threads 384; shared: ProductTiles::shared
 //   tile    128 × 64*panels of P
 template <class C> struct ProductTiles {
@@ -41,6 +41,28 @@ template <class C> struct ProductTiles {
     }
 };
 
+// spread_sums adds up t, sums of two columns of each of 8 n, over the eight rows of lanes of an accumulator: a row of lanes gets those of the n of
+// its own number.
+__device__ inline void spread_sums(float (&sum)[2], const float (&t)[8][2], int lane) {
+    const bool upper[3] = {(lane & 16) != 0, (lane & 8) != 0, (lane & 4) != 0};
+    float left[8][2];
+#pragma unroll
+    for (int n = 0; n < 8; n++) left[n][0] = t[n][0], left[n][1] = t[n][1];
+#pragma unroll
+    for (int step = 0; step < 3; step++) { // half of the n stay, half go to the lanes that have them
+        const int half = 4 >> step;
+#pragma unroll
+        for (int n = 0; n < half; n++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float stays = upper[step] ? left[n + half][i] : left[n][i], goes = upper[step] ? left[n][i] : left[n + half][i];
+                left[n][i] = stays + __shfl_xor_sync(0xffffffffu, goes, 16 >> step);
+            }
+        }
+    }
+    sum[0] = left[0][0], sum[1] = left[0][1];
+}
+
 template <class C>
 __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap &map_b, const TensorMap &map_d, const TensorMap &map_other,
                               const typename C::T *bias, float *sums) {
@@ -48,6 +70,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     using L = ProductTiles<C>;
     static_assert(C::has_c + C::times + C::slope <= 1, "one more matrix at most");
     static_assert(!C::gated || !C::has_c && !(L::joins && C::across), "a gated end has no C");
+    static_assert(!C::sums || C::times && C::pairs, "sums are of a gradient, by blocks in pairs");
     SHARED_PANELS(ring);
     unsigned char *const all_boxes = ring + L::stages * L::stage;
     Arrival *const full = reinterpret_cast<Arrival *>(all_boxes + 2 * L::sets * L::own * L::box), *const empty = full + L::stages;
@@ -61,7 +84,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         for (int i = 0; i < 2; i++) arrival_init(turn + i, 1);
         for (int i = 0; i < 2 * L::sets; i++) {
             arrival_init(came + i, 1);
-            arrival_init(left + i, 1);
+            arrival_init(left + i, 4); // by each warp
         }
         arrivals_ready();
     }
@@ -123,13 +146,28 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
     registers_up<240>();
     unsigned char *const boxes = all_boxes + group * L::sets * L::own * L::box;
     const int lane = lane_index(), warp = warp_index() % 4, row_in = lane / 4, column_in = lane % 4 * 2; // of an accumulator
+    const int mine = warp * 16 * 128, line = mine + lane % 16 * 128, chunk = lane / 16 ^ lane % 8; // of a box: a warp's rows, and what a lane addresses of 16 × 16 of them
     const bool leads = threadIdx.x % 128 == 0;
     int turns = 0;
     for (int t = blockIdx.x; t < tiles; t += gridDim.x, turns++) {
         if (C::pairs && turns % 2 != group) continue;
         const int2 at = L::place(t, down);
         int step = turns * L::steps;
-        float acc[C::pairs ? 2 : 1][C::panels][8][4]; // of the warpgroup's part of P
+        constexpr int panels = L::wide / 64; // of D; of P the gates' come first, and those of up behind them
+        float acc[C::pairs ? 2 : 1][C::panels][8][4]; // of the warpgroup's part of P, which begins as bias
+        if constexpr (C::has_bias) {
+#pragma unroll
+            for (int n = 0; n < L::cols / 8; n++) {
+                const int column = at.y + n % (8 * panels) * 8 + column_in;
+                float two[2];
+                unpack2<T>(two, column < L::span ? *reinterpret_cast<const uint32_t *>(bias + n / (8 * panels) * L::span + column) : 0);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    acc[0][n / 8][n % 8][i] = two[i % 2];
+                    if constexpr (C::pairs) acc[1][n / 8][n % 8][i] = two[i % 2];
+                }
+            }
+        }
         if (C::pairs && turns > 0) arrival_wait(turn + group, (turns - 1) / 2 % 2);
 #pragma unroll 1
         for (int s = 0; s < L::steps; s++, step++) {
@@ -141,8 +179,8 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 #pragma unroll
             for (int e = 0; e < 4; e++) { // 16 terms
                 const Matrix x = matrix_moved(ma, e * 32), y = matrix_moved(mb, e * (C::across ? 16 * 128 : 32));
-                wgmma_columns<T, C::across>(acc[0], x, y, s > 0 || e > 0);
-                if constexpr (C::pairs) wgmma_columns<T, C::across>(acc[1], matrix_moved(x, 64 * 128), y, s > 0 || e > 0);
+                wgmma_columns<T, C::across>(acc[0], x, y, C::has_bias || s > 0 || e > 0);
+                if constexpr (C::pairs) wgmma_columns<T, C::across>(acc[1], matrix_moved(x, 64 * 128), y, C::has_bias || s > 0 || e > 0);
             }
             wgmma_commit();
             if (s > 0) {
@@ -159,145 +197,131 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
         }
         if (leads) arrival_arrive(empty + (step - 1) % L::stages);
 
-        constexpr int panels = L::wide / 64; // of D; of P the gates' come first, and those of up behind them
-        uint32_t added[C::has_bias ? C::panels : 1][8]; // of bias, two columns: loaded together
-        if constexpr (C::has_bias) {
-#pragma unroll
-            for (int n = 0; n < L::cols / 8; n++) {
-                const int column = at.y + n % (8 * panels) * 8 + column_in;
-                added[n / 8][n % 8] = column < L::span ? *reinterpret_cast<const uint32_t *>(bias + n / (8 * panels) * L::span + column) : 0;
-            }
-        }
+        // A warp ends its 16 rows of each part by itself.
+        constexpr int ways = C::gated ? 2 : 1; // sums: of both gradients of a gated activation
+        float total[C::sums ? ways * panels : 1][8][2];
 #pragma unroll
         for (int b = 0; b < L::parts; b++) {
-            const int panel = b % panels, half_tile = b / panels, row = at.x + (C::pairs ? half_tile : group) * 64, column = at.y + panel * 64;
+            const int panel = b % panels, half_tile = b / panels, row = at.x + (C::pairs ? half_tile : group) * 64 + warp * 16, column = at.y + panel * 64;
             const int used = (C::pairs ? turns / 2 : turns) * L::parts + b, set = b % L::sets;
             unsigned char *const box = boxes + set * L::own * L::box;
-            auto place = [&](int n, int half, int i = 0) { return reinterpret_cast<uint32_t *>(box + i * L::box + (warp * 16 + row_in + 8 * half) * 128 + 16 * (n ^ row_in) + column_in * 2); };
+            auto place = [&](int n, int i) { return box + i * L::box + line + 16 * (n ^ chunk); }; // for columns 8n to 8n+15
             if constexpr (L::input) {
                 arrival_wait(came + group * L::sets + set, used / L::sets % 2);
             } else { // the part that had the boxes last must have left
-                if (leads) tile_store_read<L::sets - 1>();
-                group_barrier(1 + group, 128);
+                if (lane == 0) tile_store_read<L::sets - 1>();
+                __syncwarp();
             }
             constexpr int at_once = L::input ? 8 / L::own : 8; // columns of 8 that are read before any of them is written
 #pragma unroll
             for (int from = 0; from < 8; from += at_once) {
-                uint32_t read[L::own][at_once][2];
+                uint32_t read[L::own][at_once / 2][4];
                 if constexpr (L::input) {
 #pragma unroll
-                    for (int n = 0; n < at_once; n++) {
+                    for (int n = 0; n < at_once; n += 2) {
 #pragma unroll
-                        for (int half = 0; half < 2; half++) {
-#pragma unroll
-                            for (int i = 0; i < L::own; i++) read[i][n][half] = *place(from + n, half, i);
-                        }
+                        for (int i = 0; i < L::own; i++) ldmatrix(read[i][n / 2], place(from + n, i));
                     }
+                    __syncwarp();
                 }
 #pragma unroll
-                for (int n = from; n < from + at_once; n++) {
+                for (int n = from; n < from + at_once; n += 2) {
+                    uint32_t out[L::own][4];
 #pragma unroll
-                    for (int half = 0; half < 2; half++) {
-                        auto p = [&](int of, float (&v)[2]) { // two columns of P, of the gates or of up
-                            v[0] = acc[half_tile][of * panels + panel][n][2 * half], v[1] = acc[half_tile][of * panels + panel][n][2 * half + 1];
-                            if constexpr (C::has_bias) {
-                                float o[2];
-                                unpack2<T>(o, added[of * panels + panel][n]);
-                                v[0] += o[0], v[1] += o[1];
+                    for (int e = 0; e < 4; e++) { // two columns each: of 8 rows and the 8 below, then of the next 8 columns
+                        const int of = n + e / 2, half = e % 2;
+                        auto accumulated = [&](int side, float (&v)[2]) {
+                            v[0] = acc[half_tile][side * panels + panel][of][2 * half], v[1] = acc[half_tile][side * panels + panel][of][2 * half + 1];
+                        };
+                        auto add = [&](int way, const float (&v)[2]) {
+                            if constexpr (C::sums) {
+#pragma unroll
+                                for (int i = 0; i < 2; i++) {
+                                    float &to = total[way * panels + panel][of][i];
+                                    to = half_tile == 0 && half == 0 ? v[i] : to + v[i];
+                                }
                             }
                         };
                         float v[2], o[2];
-                        p(0, v);
+                        accumulated(0, v);
                         if constexpr (L::joins) {
                             float up[2];
-                            p(1, up);
+                            accumulated(1, up);
                             if constexpr (C::slope) {
                                 v[0] = activate_slope_fast<C::fn>(v[0], o[0]), v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
-                                *place(n, half, 1) = pack2<T>(up[0] * o[0], up[1] * o[1]);
-                                *place(n, half, 2) = pack2<T>(v[0], v[1]);
+                                out[1][e] = pack2<T>(up[0] * o[0], up[1] * o[1]);
+                                out[2][e] = pack2<T>(v[0], v[1]);
                             } else {
                                 v[0] = activate_fast<C::fn>(v[0]), v[1] = activate_fast<C::fn>(v[1]);
                             }
                             v[0] *= up[0], v[1] *= up[1];
                         } else if constexpr (C::times) {
                             if constexpr (C::gated) {
-                                unpack2<T>(o, read[L::own - 1][n - from][half]);
-                                *place(n, half, 1) = pack2<T>(v[0] * o[0], v[1] * o[1]);
+                                unpack2<T>(o, read[1][(n - from) / 2][e]);
+                                const float w[2] = {v[0] * o[0], v[1] * o[1]};
+                                out[1][e] = pack2<T>(w[0], w[1]);
+                                add(1, w);
                             }
-                            unpack2<T>(o, read[0][n - from][half]);
+                            unpack2<T>(o, read[0][(n - from) / 2][e]);
                             v[0] *= o[0], v[1] *= o[1];
+                            add(0, v);
                         } else {
                             if constexpr (C::has_c) {
-                                unpack2<T>(o, read[0][n - from][half]);
+                                unpack2<T>(o, read[0][(n - from) / 2][e]);
                                 v[0] += o[0], v[1] += o[1];
                             }
                             if constexpr (C::slope) {
                                 v[0] = activate_slope_fast<C::fn>(v[0], o[0]), v[1] = activate_slope_fast<C::fn>(v[1], o[1]);
-                                *place(n, half, 1) = pack2<T>(o[0], o[1]);
+                                out[1][e] = pack2<T>(o[0], o[1]);
                             } else if constexpr (C::has_fn) {
                                 v[0] = activate_fast<C::fn>(v[0]), v[1] = activate_fast<C::fn>(v[1]);
                             }
                         }
-                        *place(n, half) = pack2<T>(v[0], v[1]);
+                        out[0][e] = pack2<T>(v[0], v[1]);
                     }
+#pragma unroll
+                    for (int i = 0; i < L::own; i++) stmatrix(place(n, i), out[i]);
                 }
             }
             fence_async();
-            group_barrier(1 + group, 128);
-            if (leads) {
+            __syncwarp();
+            if (lane == 0) {
                 if constexpr (C::gated && C::times) {
-                    half_store(map_d, box, column, 0, row);
-                    half_store(map_d, box + L::box, column, 1, row);
+                    half_store(map_d, box + mine, column, 0, row);
+                    half_store(map_d, box + L::box + mine, column, 1, row);
                 } else {
-                    tile_store(map_d, box, column, row);
+                    tile_store(map_d, box + mine, column, row);
                     if constexpr (C::slope && C::gated) {
-                        half_store(map_other, box + L::box, column, 0, row);
-                        half_store(map_other, box + 2 * L::box, column, 1, row);
+                        half_store(map_other, box + L::box + mine, column, 0, row);
+                        half_store(map_other, box + 2 * L::box + mine, column, 1, row);
                     } else if constexpr (C::slope) {
-                        tile_store(map_other, box + L::box, column, row);
+                        tile_store(map_other, box + L::box + mine, column, row);
                     }
                 }
                 tile_store_commit();
-                if constexpr (L::input) { // of the part before, all have read their sums: they came to the barrier
+                if constexpr (L::input) {
                     if (b > 0) {
                         tile_store_read<1>();
                         arrival_arrive(left + group * L::sets + (b - 1) % L::sets);
                     }
                 }
             }
-            if constexpr (C::sums) { // a product with a matrix of ones; a warp has 16 of the box's columns
-                const uint32_t one = pack2<T>(1, 1), ones[4] = {one, one, one, one};
+        }
+        if constexpr (C::sums) {
 #pragma unroll
-                for (int i = 0; i < (C::gated ? 2 : 1); i++) {
-                    float sum[2][4] = {};
-#pragma unroll
-                    for (int k = 0; k < 4; k++) {
-                        uint32_t r[4];
-                        const int line = k * 16 + lane % 16, chunk = warp * 2 + lane / 16;
-                        ldmatrix_transposed(r, box + i * L::box + line * 128 + 16 * (chunk ^ (line & 7)));
-                        mma<T>(sum[0], ones, r[0], r[1]);
-                        mma<T>(sum[1], ones, r[2], r[3]);
-                    }
-                    if (lane < 4 && row < rows) {
-#pragma unroll
-                        for (int n = 0; n < 2; n++) {
-                            const int c = column + warp * 16 + n * 8 + lane * 2;
-                            if (c < C::cols) {
-                                const float two[2] = {sum[n][0], sum[n][1]};
-                                store(sums + (static_cast<size_t>(row / 64) * (C::gated ? 2 : 1) + i) * C::cols + c, two);
-                            }
-                        }
-                    }
-                }
+            for (int i = 0; i < ways * panels; i++) {
+                float two[2];
+                spread_sums(two, total[i], lane);
+                const int column = at.y + i % panels * 64 + row_in * 8 + column_in;
+                if (column < C::cols) store(sums + (static_cast<size_t>(at.x / 32 + warp) * ways + i / panels) * C::cols + column, two);
             }
         }
         if constexpr (L::input) {
-            group_barrier(1 + group, 128); // sums may still be read
-            if (leads) {
+            if (lane == 0) {
                 tile_store_read<0>();
                 arrival_arrive(left + group * L::sets + (L::parts - 1) % L::sets);
             }
         }
     }
-    if (leads) tile_store_done();
+    if (lane == 0) tile_store_done();
 }

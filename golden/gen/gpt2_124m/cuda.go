@@ -89,7 +89,6 @@ const (
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
 	kProductWgmmaDUp1
-	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
 	kProductWgmmaMlpOut1_2
 	kProductWgmmaQkv1
@@ -163,7 +162,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 3158016, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1597440, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 3170304, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_d_up1_2", Threads: 256, Bytes: 565248, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 546816, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 552960, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
@@ -229,7 +228,6 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  gpt2-124m.yaml:3"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
-		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_qkv1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
@@ -289,7 +287,6 @@ var cudaProgram = &gpu.Program{
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1, Rows: 128, Cols: 128},
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
-		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},

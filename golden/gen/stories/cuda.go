@@ -87,7 +87,6 @@ const (
 	kProductWgmmaDMlpIn
 	kProductWgmmaDMlpIn_2
 	kProductWgmmaDUp1
-	kProductWgmmaDUp1_2
 	kProductWgmmaMlpOut1
 	kProductWgmmaMlpOut1_2
 	kProductWgmmaPart
@@ -165,7 +164,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 2105344, About: "layernorm_grad  d_stream  stories.yaml:3"},
-		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 1064960, About: "linear_dx  d_up1  stories.yaml:6"},
+		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 2113536, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 557056, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 528384, About: "bias_grad  down_bias  stories.yaml:3"},
 		{Entry: "add_partials_qkv_bias", Threads: 1024, Bytes: 552960, About: "bias_grad  qkv_bias  stories.yaml:8"},
@@ -229,7 +228,6 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_d_mlp_in", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_mlp_in_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_mlp_in  stories.yaml:9"},
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  stories.yaml:6"},
-		{Entry: "product_wgmma_d_up1_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  stories.yaml:6"},
 		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  stories.yaml:5"},
@@ -297,7 +295,6 @@ var cudaProgram = &gpu.Program{
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
-		{Product: pDUp1, Kernel: kProductWgmmaDUp1_2, Rows: 128, Cols: 256},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
 		{Product: pDAttn, Kernel: kProductWgmmaDAttn, Rows: 128, Cols: 128},

@@ -228,6 +228,8 @@ func TestLoadMatrix(t *testing.T) {
 	equal(t, "matrices", download[uint32](a, out, 128), plain)
 	a.run("load_transposed", oneBlock(32), out, p)
 	equal(t, "transposed matrices", download[uint32](a, out, 128), transposed)
+	a.run("store_matrices", oneBlock(32), out, upload(a, plain))
+	equal(t, "stored matrices", download[uint16](a, out, 256), in)
 }
 
 // Copies land when they are waited for and not before.

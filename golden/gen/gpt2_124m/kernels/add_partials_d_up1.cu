@@ -6,7 +6,7 @@ struct Config {
     static constexpr int rows = 1;
     static constexpr int cols = 3072;
     static constexpr int gradients = 1;
-    static constexpr int parts = 128;
+    static constexpr int parts = 256;
     static constexpr int threads = 1024;
 };
 

@@ -44,6 +44,27 @@ template <bool transposed> inline void finish_matrices(Warp &w, int parity) {
     }
 }
 
+// StoredMatrices is what a lane hands to stmatrix: where row lane%8 of matrix lane/8 goes, and two elements of each matrix.
+struct StoredMatrices {
+    void *row;
+    uint32_t r[4];
+};
+
+// finish_stores is finish_matrices the other way.
+inline void finish_stores(Warp &w, int parity) {
+    if (w.arrived != 0xffffffffu) fail("stmatrix by a part of a warp");
+    uint32_t x[4][8][4];
+    void *rows[32];
+    for (int lane = 0; lane < 32; lane++) {
+        StoredMatrices in;
+        memcpy(&in, w.exchange[parity][lane], sizeof in);
+        if (reinterpret_cast<uintptr_t>(in.row) % 16 != 0) fail("stmatrix: the row of lane %d is not aligned to 16 bytes", {nullptr, 0}, lane);
+        rows[lane] = in.row;
+        for (int i = 0; i < 4; i++) x[i][lane / 4][lane % 4] = in.r[i];
+    }
+    for (int lane = 0; lane < 32; lane++) memcpy(rows[lane], x[lane / 8][lane % 8], 16);
+}
+
 } // namespace tfc_sim
 
 // mma is D += A·B for one warp, m16n8k16.
@@ -62,6 +83,9 @@ inline void ldmatrix(uint32_t (&r)[4], const void *row) {
 inline void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
     const tfc_sim::Meeting m = tfc_sim::meet("ldmatrix_transposed", row, tfc_sim::finish_matrices<true>);
     memcpy(r, m.warp.exchange[m.parity][m.lane], sizeof r);
+}
+inline void stmatrix(void *row, const uint32_t (&r)[4]) {
+    tfc_sim::meet("stmatrix", tfc_sim::StoredMatrices{row, {r[0], r[1], r[2], r[3]}}, tfc_sim::finish_stores);
 }
 
 // copy_async lands as late as it may: when a wait asks for it. Until then its 16 bytes are NaNs.

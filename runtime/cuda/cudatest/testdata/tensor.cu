@@ -27,6 +27,15 @@ template <bool transposed> __device__ void matrices(uint32_t *out, const uint16_
 extern "C" __global__ void __launch_bounds__(32) load_matrices(uint32_t *out, const uint16_t *in) { matrices<false>(out, in); }
 extern "C" __global__ void __launch_bounds__(32) load_transposed(uint32_t *out, const uint16_t *in) { matrices<true>(out, in); }
 
+// store_matrices stores what load_matrices gave.
+extern "C" __global__ void __launch_bounds__(32) store_matrices(uint16_t *out, const uint32_t *in) {
+    alignas(16) __shared__ uint16_t shared[256];
+    const uint32_t r[4] = {in[4 * lane_index()], in[4 * lane_index() + 1], in[4 * lane_index() + 2], in[4 * lane_index() + 3]};
+    stmatrix(shared + 8 * lane_index(), r);
+    __syncthreads();
+    for (int i = 0; i < 8; i++) out[8 * lane_index() + i] = shared[8 * lane_index() + i];
+}
+
 // copies starts three groups of copies, of which the last is not valid, and shows shared memory at each step.
 extern "C" __global__ void __launch_bounds__(32) copies(float *out, const float *in) {
     alignas(16) __shared__ float shared[3 * 128];
