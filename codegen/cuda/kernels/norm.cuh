@@ -221,8 +221,9 @@ template <class C, class T> struct NormOperands {
 // normalise_grad does the work of both gradients. With h = (x-mean)*rstd and e = dy*(offset+w),
 // dx = residual + rstd*(e - mean(e) - h*mean(e*h)), RMSNorm without mean(e); dw = sum of dy*h, db = sum of dy.
 //
-// Block p of parts takes every parts-th stretch of groups, so a thread meets the same columns in all of its groups and sums
-// their dw and db in registers; the block then adds up its teams in order and writes partial [parts, 1 or 2, group].
+// Block p of parts takes every parts-th stretch of groups, so a thread meets the same columns in all of its groups: it sums
+// their dw and db in registers, and has their w there where they are few; the block then adds up its teams in order and writes partial
+// [parts, 1 or 2, group].
 template <class C, bool Centred, class T>
 __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *dy, const T *x, const float *w, const float *stats, const T *residual) {
     using Team = ::Team<C>;
@@ -232,12 +233,27 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
     __shared__ float shared[2 * Team::warps];
     const int items = rows * Team::groups, step = C::parts * Team::count;
 
-    float dw[per][vec], db[bias ? per : 1][vec];
+    constexpr bool few = per * vec <= 24;
+    float dw[per][vec], db[bias ? per : 1][vec], scales[few ? per : 1][vec]; // scales: offset+w
+    const auto read_scale = [&](float(&g)[vec], int i) {
+        load(g, w + Team::column(i));
+#pragma unroll
+        for (int j = 0; j < vec; j++) g[j] += C::offset;
+    };
 #pragma unroll
     for (int i = 0; i < per; i++) {
 #pragma unroll
         for (int j = 0; j < vec; j++) dw[i][j] = db[bias ? i : 0][j] = 0;
+        if (few && Team::has(i)) read_scale(scales[few ? i : 0], i);
     }
+    const auto scale = [&](float(&g)[vec], int i) {
+        if constexpr (few) {
+#pragma unroll
+            for (int j = 0; j < vec; j++) g[j] = scales[i][j];
+        } else {
+            read_scale(g, i);
+        }
+    };
     NormOperands<C, T> at{dy, x, residual, reinterpret_cast<T *>(ring)};
     int item = blockIdx.x * Team::count + threadIdx.x / C::team, slot = 0;
     if constexpr (C::stages > 0) {
@@ -277,10 +293,10 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
                 float d[vec], h[vec], g[vec];
                 at.template get<0>(d, i);
                 normalised(h, i);
-                load(g, w + Team::column(i));
+                scale(g, i);
 #pragma unroll
                 for (int j = 0; j < vec; j++) {
-                    const float e = d[j] * (C::offset + g[j]);
+                    const float e = d[j] * g[j];
                     sums[0] += e * h[j];
                     if constexpr (Centred) sums[1] += e;
                     dw[i][j] += d[j] * h[j];
@@ -299,9 +315,9 @@ __device__ inline void normalise_grad(int rows, T *dx, float *partial, const T *
                 float d[vec], h[vec], g[vec];
                 at.template get<0>(d, i);
                 normalised(h, i);
-                load(g, w + Team::column(i));
+                scale(g, i);
 #pragma unroll
-                for (int j = 0; j < vec; j++) d[j] = rstd * (d[j] * (C::offset + g[j]) - mean_e - h[j] * mean_eh);
+                for (int j = 0; j < vec; j++) d[j] = rstd * (d[j] * g[j] - mean_e - h[j] * mean_eh);
                 if constexpr (C::residual) {
                     at.template get<2>(g, i);
 #pragma unroll

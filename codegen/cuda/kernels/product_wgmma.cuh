@@ -24,7 +24,7 @@ template <class C> struct ProductTiles {
     static constexpr int rows = 128, cols = 64 * C::panels, box = 64 * 128;    // box: 64 rows of 64 columns, in bytes
     static constexpr bool input = C::has_c || C::times, joins = C::gated && !C::times; // joins: two columns of P make one of D
     static constexpr int span = C::cols / (joins ? 2 : 1), wide = cols / (joins ? 2 : 1), across = ceil_div(span, wide);
-    static constexpr int parts = (C::pairs ? 2 : 1) * wide / 64;               // of a warpgroup's tile: 64 rows of 64 columns each
+    static constexpr int halves = C::pairs ? 2 : 1, parts = halves * wide / 64; // of a warpgroup's tile: 64 rows of 64 columns each, one below another
     static constexpr int own = (C::slope ? 2 : 1) + (C::gated && (C::slope || C::times)); // boxes of a part
     static constexpr int most = input ? (C::gated ? 2 : parts) : C::slope ? (C::gated && !C::pairs ? 1 : 2) : C::pairs ? 4 : 2;
     static constexpr int sets = most < parts ? most : parts;                   // parts that a warpgroup has boxes for
@@ -121,7 +121,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                     const int2 at = L::place(t, down);
 #pragma unroll 1
                     for (int b = 0; b < L::parts; b++) {
-                        const int row = at.x + (C::pairs ? b / C::panels : 0) * 64, column = at.y + b % C::panels * 64;
+                        const int row = at.x + b % L::halves * 64, column = at.y + b / L::halves * 64;
 #pragma unroll 1
                         for (int g = C::pairs ? turns % 2 : 0; g < (C::pairs ? turns % 2 + 1 : 2); g++) {
                             const int used = (C::pairs ? turns / 2 : turns) * L::parts + b, set = g * L::sets + used % L::sets;
@@ -199,10 +199,10 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 
         // A warp ends its 16 rows of each part by itself.
         constexpr int ways = C::gated ? 2 : 1; // sums: of both gradients of a gated activation
-        float total[C::sums ? ways * panels : 1][8][2];
+        float total[ways][8][2];
 #pragma unroll
         for (int b = 0; b < L::parts; b++) {
-            const int panel = b % panels, half_tile = b / panels, row = at.x + (C::pairs ? half_tile : group) * 64 + warp * 16, column = at.y + panel * 64;
+            const int panel = b / L::halves, half_tile = b % L::halves, row = at.x + (C::pairs ? half_tile : group) * 64 + warp * 16, column = at.y + panel * 64;
             const int used = (C::pairs ? turns / 2 : turns) * L::parts + b, set = b % L::sets;
             unsigned char *const box = boxes + set * L::own * L::box;
             auto place = [&](int n, int i) { return box + i * L::box + line + 16 * (n ^ chunk); }; // for columns 8n to 8n+15
@@ -237,7 +237,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                             if constexpr (C::sums) {
 #pragma unroll
                                 for (int i = 0; i < 2; i++) {
-                                    float &to = total[way * panels + panel][of][i];
+                                    float &to = total[way][of][i];
                                     to = half_tile == 0 && half == 0 ? v[i] : to + v[i];
                                 }
                             }
@@ -306,14 +306,14 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
                     }
                 }
             }
-        }
-        if constexpr (C::sums) {
+            if (C::sums && half_tile == 1) {
 #pragma unroll
-            for (int i = 0; i < ways * panels; i++) {
-                float two[2];
-                spread_sums(two, total[i], lane);
-                const int column = at.y + i % panels * 64 + row_in * 8 + column_in;
-                if (column < C::cols) store(sums + (static_cast<size_t>(at.x / 32 + warp) * ways + i / panels) * C::cols + column, two);
+                for (int way = 0; way < ways; way++) {
+                    float two[2];
+                    spread_sums(two, total[way], lane);
+                    const int c = column + row_in * 8 + column_in;
+                    if (c < C::cols) store(sums + (static_cast<size_t>(at.x / 32 + warp) * ways + way) * C::cols + c, two);
+                }
             }
         }
         if constexpr (L::input) {

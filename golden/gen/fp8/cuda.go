@@ -74,7 +74,6 @@ const (
 	kQuantizeAttnInQ
 	kQuantizeDGateUpQ
 	kQuantizeDQkvQ
-	kQuantizeDX3Q
 	kQuantizeDownWeightQ
 	kQuantizeGateUpWeightQ
 	kQuantizeOWeightQ
@@ -124,7 +123,6 @@ const (
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
-	pDAttn
 	pDQkvWeight
 	pDAttnIn
 	pQkv2
@@ -217,7 +215,6 @@ var cudaProgram = &gpu.Program{
 		{Entry: "quantize_attn_in_q", Threads: 256, Bytes: 134217744, FLOPs: 67108864, About: "quantize  attn_in_q  fp8.yaml:2"},
 		{Entry: "quantize_d_gate_up_q", Threads: 256, Bytes: 1006632976, FLOPs: 2113929216, About: "quantize  d_gate_up_q  fp8.yaml:9"},
 		{Entry: "quantize_d_qkv_q", Threads: 256, Bytes: 201326608, FLOPs: 100663296, About: "quantize  d_qkv_q  fp8.yaml:7"},
-		{Entry: "quantize_d_x3_q", Threads: 256, Bytes: 134217744, FLOPs: 67108864, About: "quantize  d_x3_q  fp8.yaml:5"},
 		{Entry: "quantize_down_weight_q", Threads: 256, Bytes: 50331664, FLOPs: 25165824, About: "quantize  down_weight_q  fp8.yaml:5"},
 		{Entry: "quantize_gate_up_weight_q", Threads: 256, Bytes: 100663312, FLOPs: 50331648, About: "quantize  gate_up_weight_q  fp8.yaml:9"},
 		{Entry: "quantize_o_weight_q", Threads: 256, Bytes: 16777232, FLOPs: 8388608, About: "quantize  o_weight_q  fp8.yaml:5"},
@@ -261,14 +258,13 @@ var cudaProgram = &gpu.Program{
 		{M: 4096, N: 32000, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 32000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  fp8.yaml:4"},
 		{M: 32000, N: 2048, K: 4096, TransA: true, LDA: 32000, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  fp8.yaml:4"},
 		{M: 4096, N: 2048, K: 32000, LDA: 32000, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  fp8.yaml:4"},
-		{M: 2048, N: 6144, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 6144, LDD: 6144, A: gpu.E5M2, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  down_weight  fp8.yaml:5"},
-		{M: 16384, N: 6144, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, A: gpu.E5M2, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_act  fp8.yaml:5"},
-		{M: 12288, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  gate_up_weight  fp8.yaml:9"},
-		{M: 16384, N: 2048, K: 12288, TransB: true, LDA: 12288, LDB: 12288, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_mlp_in  fp8.yaml:9"},
-		{M: 2048, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  o_weight  fp8.yaml:5"},
-		{M: 16384, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_attn  fp8.yaml:5"},
-		{M: 3072, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  qkv_weight  fp8.yaml:7"},
-		{M: 16384, N: 2048, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 2048, A: gpu.E5M2, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_attn_in  fp8.yaml:7"},
+		{M: 2048, N: 6144, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 6144, LDD: 6144, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  down_weight  fp8.yaml:5"},
+		{M: 16384, N: 6144, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_act  fp8.yaml:5"},
+		{M: 12288, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  gate_up_weight  fp8.yaml:9"},
+		{M: 16384, N: 2048, K: 12288, TransB: true, LDA: 12288, LDB: 12288, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_mlp_in  fp8.yaml:9"},
+		{M: 2048, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  o_weight  fp8.yaml:5"},
+		{M: 3072, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  qkv_weight  fp8.yaml:7"},
+		{M: 16384, N: 2048, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_attn_in  fp8.yaml:7"},
 		{M: 16384, N: 3072, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  qkv  fp8.yaml:7"},
 		{M: 16384, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  attn_out  fp8.yaml:5"},
 		{M: 16384, N: 12288, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnAct, Act: "silu", Gated: true, Align: 32, About: "linear_glu  act  fp8.yaml:9"},

@@ -61,18 +61,18 @@ type cudaTrainValues struct {
 	logits            gpu.Ptr    // bf16[4096,V] logits
 	dStream           gpu.Ptr    // bf16[B,T,D] d_stream, d_x3, d_x2, d_x4, d_x
 	dX3Amax           gpu.Ptr    // f32[1] d_x3_amax
-	dX3Q              gpu.Ptr    // e5m2[B,T,D] d_x3_q
-	dX3Qt             gpu.Ptr    // e5m2[D,B*T] d_x3_qt
+	dX3Q              gpu.Ptr    // e4m3[B,T,D] d_x3_q
+	dX3Qt             gpu.Ptr    // e4m3[D,B*T] d_x3_qt
 	dX3Scale          gpu.Ptr    // f32[1] d_x3_scale
 	dAct              gpu.Ptr    // bf16[B,T,F] d_act
 	dGateUpAmax       gpu.Ptr    // f32[1] d_gate_up_amax
-	dGateUpQ          gpu.Ptr    // e5m2[B,T,2*F] d_gate_up_q
-	dGateUpQt         gpu.Ptr    // e5m2[2*F,B*T] d_gate_up_qt
+	dGateUpQ          gpu.Ptr    // e4m3[B,T,2*F] d_gate_up_q
+	dGateUpQt         gpu.Ptr    // e4m3[2*F,B*T] d_gate_up_qt
 	dGateUpScale      gpu.Ptr    // f32[1] d_gate_up_scale
 	dMlpIn            gpu.Ptr    // bf16[B,T,D] d_mlp_in
 	dX2Amax           gpu.Ptr    // f32[1] d_x2_amax
-	dX2Q              gpu.Ptr    // e5m2[B,T,D] d_x2_q
-	dX2Qt             gpu.Ptr    // e5m2[D,B*T] d_x2_qt
+	dX2Q              gpu.Ptr    // e4m3[B,T,D] d_x2_q
+	dX2Qt             gpu.Ptr    // e4m3[D,B*T] d_x2_qt
 	dX2Scale          gpu.Ptr    // f32[1] d_x2_scale
 	dAttn             gpu.Ptr    // bf16[B,T,H*E] d_attn
 	dQRot             gpu.Ptr    // bf16[B,T,H*E] d_q_rot, d_q
@@ -80,8 +80,8 @@ type cudaTrainValues struct {
 	dV                gpu.Ptr    // bf16[B,T,G*E] d_v
 	dQkv              gpu.Ptr    // bf16[B,T,H*E+2*G*E] d_qkv
 	dQkvAmax          gpu.Ptr    // f32[1] d_qkv_amax
-	dQkvQ             gpu.Ptr    // e5m2[B,T,H*E+2*G*E] d_qkv_q
-	dQkvQt            gpu.Ptr    // e5m2[H*E+2*G*E,B*T] d_qkv_qt
+	dQkvQ             gpu.Ptr    // e4m3[B,T,H*E+2*G*E] d_qkv_q
+	dQkvQt            gpu.Ptr    // e4m3[H*E+2*G*E,B*T] d_qkv_qt
 	dQkvScale         gpu.Ptr    // f32[1] d_qkv_scale
 	dAttnIn           gpu.Ptr    // bf16[B,T,D] d_attn_in
 }
@@ -366,7 +366,7 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX3Amax, v.dStream, 0, 0, r.History.At(8*(65+l)))
 			}
 			// d_x3_q, d_x3_qt, d_x3_scale = quantize(d_x3, d_x3_amax)  [fp8.yaml:5, fp8]
-			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX3Q, v.dX3Qt, v.dX3Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX3Amax), r.History.At(8*(65+l)))
+			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.dX3Q, v.dX3Qt, v.dX3Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX3Amax), r.History.At(8*(65+l)))
 			// linear_dw_fp8(d_x3_qt, act_qt[l], d_x3_scale, act_scale[l]) into layers.down.weight[l]  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDDownWeight, d.down[l], v.dX3Qt, v.actQt[l], d.down[l], 0, v.dX3Scale, v.actScale[l])
 			// d_act = linear_fp8(d_x3_q, down_weight_qt[l], d_x3_scale, down_weight_scale[l])  [fp8.yaml:5, fp8]
@@ -391,11 +391,11 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 				r.Launch(kAmaxAttnInAmax, gpu.Grid{264, 1, 1}, v.dX2Amax, v.dStream, 0, 0, r.History.At(8*(81+l)))
 			}
 			// d_x2_q, d_x2_qt, d_x2_scale = quantize(d_x2, d_x2_amax)  [fp8.yaml:2, fp8]
-			r.Launch(kQuantizeDX3Q, gpu.Grid{2048, 1, 1}, v.dX2Q, v.dX2Qt, v.dX2Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX2Amax), r.History.At(8*(81+l)))
+			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.dX2Q, v.dX2Qt, v.dX2Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX2Amax), r.History.At(8*(81+l)))
 			// linear_dw_fp8(d_x2_qt, attn_qt[l], d_x2_scale, attn_scale[l]) into layers.o.weight[l]  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDOWeight, d.o[l], v.dX2Qt, v.attnQt[l], d.o[l], 0, v.dX2Scale, v.attnScale[l])
 			// d_attn = linear_fp8(d_x2_q, o_weight_qt[l], d_x2_scale, o_weight_scale[l])  [fp8.yaml:5, fp8]
-			r.MultiplyScaled(pDAttn, v.dAttn, v.dX2Q, v.oWeightQt[l], 0, 0, v.dX2Scale, v.oWeightScale[l])
+			r.MultiplyScaled(pAttnOut, v.dAttn, v.dX2Q, v.oWeightQt[l], 0, 0, v.dX2Scale, v.oWeightScale[l])
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [fp8.yaml:2, grad]
 			r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{4096, 1, 1}, v.dQRot, r.Scratch, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
 			r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{2048, 1, 1}, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)

@@ -13,7 +13,7 @@ struct Config {
     static constexpr int x2_stride = 12288;
     static constexpr int x3_stride = 12288;
     static constexpr int y_stride = 0;
-    static constexpr bool e5m2 = true;
+    static constexpr bool e5m2 = false;
     static constexpr bool has_q = true;
     static constexpr bool has_t = true;
     static constexpr bool has_y = false;
