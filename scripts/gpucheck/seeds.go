@@ -14,7 +14,7 @@ import (
 // fp8 and one of bf16 decide nothing about half a percent. What seeds compares is the mean of many, by pairs of the same seed, which
 // have the same weights, batches and dropout to start from.
 const (
-	seedCount = 8
+	seedCount = 16
 	atOnce    = 4 // trainings that share the GPU
 
 	eightLoss = 5e-3   // of fp8's losses above those of bf16, of the latter, on average
