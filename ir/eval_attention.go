@@ -1,6 +1,9 @@
 package ir
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // head is one (sequence, query head) of an attention op.
 type head struct {
@@ -137,6 +140,9 @@ func evalAttentionGrad(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 			}
 		}
 	})
+	if len(op.Into) > 0 {
+		e.addGrad(op.Into[0], slices.Concat(columnSums(dq), columnSums(dk), columnSums(dv)))
+	}
 	return []*Tensor{dq, dk, dv}
 }
 

@@ -92,13 +92,16 @@ func attentionOps() []*OpDef {
 			Eval: evalAttentionCached, NoGrad: true,
 		},
 		{
-			Kind: "attention_grad", Doc: "gradients of attention's q, k and v from that of o",
-			Args: []string{"d_o", "q", "k", "v", "o", "lse", "seed?", "step?"}, Results: []string{"d_q", "d_k", "d_v"}, Attrs: train,
+			Kind: "attention_grad", Doc: "gradients of attention's q, k and v from that of o; adds the sums of them, side by side, over rows to a bias's gradient",
+			Args: []string{"d_o", "q", "k", "v", "o", "lse", "seed?", "step?"}, Into: []string{"b?"}, Results: []string{"d_q", "d_k", "d_v"}, Attrs: train,
 			Shape: func(op *Op) ([]Type, error) {
 				q, k, v := op.Args[1], op.Args[2], op.Args[3]
 				err := firstError(attentionShape(op, q, k, v), wantShape(op.Args[0], q), wantShape(op.Args[4], q), wantDraws(op, op.Args[6], op.Args[7]))
 				if lse := lseType(op, q.Type); !op.Args[5].Type.SameShape(lse) {
 					err = firstError(err, fmt.Errorf("%v is %v, want %v", op.Args[5], op.Args[5].Type, lse))
+				}
+				for _, into := range op.Into {
+					err = firstError(err, wantVector(into, q.Type.Cols()+k.Type.Cols()+v.Type.Cols()))
 				}
 				return []Type{q.Type, k.Type, v.Type}, err
 			},

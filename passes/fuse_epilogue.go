@@ -2,13 +2,14 @@ package passes
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/tfc-dev/tfc/ir"
 )
 
 // fuseEpilogue merges into a product what is done to its result: a bias, an activation, a residual add; and into the
 // backward products and norms the add of the other gradient of the same value. On a GPU, a backward product that ends with the
-// derivative of an activation also sums the gradient of the bias before that.
+// derivative of an activation also sums the gradient of the bias before that, and attention's gradient that of the bias of queries, keys and values.
 func fuseEpilogue(f *ir.Func, o Options) (int, error) {
 	n := 0
 	for _, op := range opsOf(f, "bias") {
@@ -126,15 +127,30 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 	return 1
 }
 
-// fuseColumnSums has the product that gives a gradient sum its columns.
+// fuseColumnSums has the product, or the attention, that gives a gradient sum its columns.
 func fuseColumnSums(sum *ir.Op) int {
-	dx := sum.Args[0].Op
-	if dx == nil || dx.Kind != "linear_dx" || dx.Str("act") == "" || len(dx.Into) > 0 || dx.Block != sum.Block {
+	giver := sum.Args[0].Op
+	if giver != nil && giver.Kind == "concat" {
+		giver = attentionOf(giver)
+	}
+	if giver == nil || giver.Kind == "linear_dx" && giver.Str("act") == "" || len(giver.Into) > 0 || giver.Block != sum.Block {
 		return 0
 	}
-	dx.Into = sum.Into
+	if giver.Kind != "linear_dx" && giver.Kind != "attention_grad" {
+		return 0
+	}
+	giver.Into = sum.Into
 	sum.Remove()
 	return 1
+}
+
+// attentionOf returns the op whose gradients of queries, keys and values join has side by side, or nil.
+func attentionOf(join *ir.Op) *ir.Op {
+	op := join.Args[0].Op
+	if op == nil || op.Kind != "attention_grad" || !slices.Equal(join.Args, op.Results) {
+		return nil
+	}
+	return op
 }
 
 // residualOf is where each op takes the value that is added to its result.

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// attentionAdder returns a function that appends a case of attention, and one of its gradient, to all.
+// attentionAdder returns a function that appends a case of attention, and one of its gradient, to all. Every other gradient sums its columns, too.
 func attentionAdder(all *[]opCase) func(name string, batch, t, heads, kv, width int, more string) {
 	return func(name string, batch, t, heads, kv, width int, more string) {
 		q, k := fmt.Sprintf("[%d,%d,%d]", batch, t, heads*width), fmt.Sprintf("[%d,%d,%d]", batch, t, kv*width)
@@ -15,10 +15,14 @@ func attentionAdder(all *[]opCase) func(name string, batch, t, heads, kv, width 
 			draws, seed = "%seed, %step", ", %seed u64[], %step i32[]"
 		}
 		attrs := fmt.Sprintf("{%s, head_dim: %d, heads: %d, kv_heads: %d, scale: 0.3}", more, width, heads, kv)
+		params, into := "", ""
+		if len(*all)%4 == 0 {
+			params, into = fmt.Sprintf("param @b f32[%d] %s\n", (heads+2*kv)*width, normal), " into @b"
+		}
 		*all = append(*all,
 			opCase{"attention " + name, "", "%q T" + q + ", %k T" + k + ", %v T" + k + seed, "%o T" + q + ", %lse f32" + lse + " = attention(%q, %k, %v, " + draws + ") " + attrs},
-			opCase{"attention_grad " + name, "", "%do T" + q + ", %q T" + q + ", %k T" + k + ", %v T" + k + ", %o T" + q + ", %lse f32" + lse + seed,
-				"%dq T" + q + ", %dk T" + k + ", %dv T" + k + " = attention_grad(%do, %q, %k, %v, %o, %lse, " + draws + ") " + attrs})
+			opCase{"attention_grad " + name, params, "%do T" + q + ", %q T" + q + ", %k T" + k + ", %v T" + k + ", %o T" + q + ", %lse f32" + lse + seed,
+				"%dq T" + q + ", %dk T" + k + ", %dv T" + k + " = attention_grad(%do, %q, %k, %v, %o, %lse, " + draws + ")" + into + " " + attrs})
 	}
 }
 

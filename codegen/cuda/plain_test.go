@@ -17,7 +17,19 @@ func plain(f *ir.Func, in map[string]*ir.Tensor, state *ir.State, d ir.DType) ([
 	case "attention":
 		return plainAttention(op, in, d), nil
 	case "attention_grad":
-		return plainAttentionGrad(op, in, d), nil
+		out := plainAttentionGrad(op, in, d)
+		for _, b := range op.Into {
+			state.Grads[b.Name] = ir.NewTensor(b.Type.Cols())
+			at := 0
+			for _, x := range out {
+				cols := x.Shape[len(x.Shape)-1]
+				for i, v := range x.Data {
+					state.Grads[b.Name].Data[at+i%cols] += v
+				}
+				at += cols
+			}
+		}
+		return out, nil
 	case "add_layernorm", "add_rmsnorm": // the norm reads a rounded sum
 		sum, zero := ir.NewTensor(in["a"].Shape...), ir.NewTensor(in["a"].Shape...)
 		for i := range sum.Data {

@@ -61,17 +61,41 @@ var attentionRows = map[string]lowering{
 			return kernel{rows: q, layers: a.masks, params: append(append(append(results, reads...), more...), e.draws(op)...)}
 		}
 		group := a.heads / a.kvHeads
+		sums, cols := len(op.Into) > 0, (a.heads+2*a.kvHeads)*a.width
+		// sumColumns has kernels of their own sum.
+		sumColumns := func() {
+			if !sums {
+				return
+			}
+			rows, _ := e.rows(q)
+			at := 0
+			for i, d := range op.Results {
+				e.biasGrad(op, d, rows, e.out(op, i, "dy").constant(), e.grad(op, 0, "first").at(4*at))
+				at += d.Type.Cols()
+			}
+		}
+		// columnSums is where kernels of warpgroups leave the sums of so many shares of the rows, if they are to, and finish adds them up.
+		columnSums := func(by bool, shares int) (partial param, finish func()) {
+			config = append(config, boolean("column_sums", sums && by))
+			if !sums || !by {
+				return null("float *", "partial"), sumColumns
+			}
+			partial = e.scratch("float *", "partial", 4*shares*cols)
+			return partial, func() { e.addPartials(op, partial, shares, 1, cols, e.grad(op, 0, "first"), null("float *", "second")) }
+		}
 		onePass := func() {
 			const queries, keys, keyStages, stages, dsStages = 64, 128, 2, 3, 4 // GradTiles
 			tiles := a.batch * a.heads * ((a.context + queries - 1) / queries)
-			sums := e.scratch("float *", "sums", tiles*queries*64*4).moving(moved{})
-			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"), sums}, e.makeStats(op, a, queries))
+			partial, finish := columnSums(true, 8*a.batch)
+			added := e.scratch("float *", "sums", tiles*queries*64*4).moving(moved{})
+			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"), partial, added}, e.makeStats(op, a, queries))
 			n.arch, n.file, n.body, n.config = hopper, "attention_wgmma_grad.cuh", "attention_wgmma_grad", config
 			n.blocks, n.threads = 1, 384
 			n.shared = 128*(keyStages*2*keys+stages*2*queries+dsStages*keys) + 2*queries*64*4 + stages*queries*8 + 256
 			n.shared = (n.shared + 1023) / 1024 * 1024
 			n.grid = blocks(min(busy, a.batch*a.kvHeads))
 			e.emit(op, n)
+			finish()
 		}
 		onGroups := func() {
 			if a.onePass() {
@@ -79,6 +103,7 @@ var attentionRows = map[string]lowering{
 				return
 			}
 			stats := e.attentionStats(a, 64)
+			partial, finish := columnSums(a.roomToSum(), a.batch*((a.context+63)/64))
 			for _, half := range []struct {
 				body   string
 				heads  int
@@ -86,8 +111,8 @@ var attentionRows = map[string]lowering{
 				tile   groupTile
 				share  int // of the products, scores that both compute included
 			}{
-				{"attention_wgmma_dq", a.heads, kernelOf([]param{e.out(op, 0, "dq"), stats}, e.in(op, 4, "o"), e.in(op, 5, "lse")), groupQueriesTile(a), 3},
-				{"attention_wgmma_dkv", a.kvHeads, kernelOf([]param{e.out(op, 1, "dk"), e.out(op, 2, "dv")}, stats.constant()), groupKeysTile(a), 4},
+				{"attention_wgmma_dq", a.heads, kernelOf([]param{e.out(op, 0, "dq"), partial, stats}, e.in(op, 4, "o"), e.in(op, 5, "lse")), groupQueriesTile(a), 3},
+				{"attention_wgmma_dkv", a.kvHeads, kernelOf([]param{e.out(op, 1, "dk"), e.out(op, 2, "dv"), partial}, stats.constant()), groupKeysTile(a), 4},
 			} {
 				n, t := half.kernel, half.tile
 				n.arch, n.share, n.file, n.body, n.config = hopper, half.share, "attention_wgmma.cuh", half.body, slices.Concat(config, []constant{e.apart("o", o)}, t.config())
@@ -97,6 +122,7 @@ var attentionRows = map[string]lowering{
 				n.grid = a.blocks(64*t.groups, half.heads)
 				e.emit(op, n)
 			}
+			finish()
 		}
 		onWarps := func() {
 			t, passes := backwardTile(op, a), 1 // over the queries, for dk and dv
@@ -109,6 +135,7 @@ var attentionRows = map[string]lowering{
 			n.threads, n.shared = 32*t.warps, pitch(a.width)*(2*t.owned()+4*t.tile)+16*t.tile
 			n.grid = a.blocks(t.owned(), a.kvHeads*(passes+group))
 			e.emit(op, n)
+			sumColumns()
 		}
 		switch {
 		case a.onGroups(vec):
@@ -123,6 +150,7 @@ var attentionRows = map[string]lowering{
 			n.threads, n.shared = 128, 4*((2*p.owned+p.streamed)*p.pitch+p.owned*p.scorePitch)
 			n.grid = a.blocks(p.owned, a.kvHeads*(1+group))
 			e.emit(op, n)
+			sumColumns()
 		}
 	},
 }
@@ -365,6 +393,11 @@ func groupKeysTile(a attentionShape) groupTile {
 		return groupTile{groups: 1, tile: 64, stages: 3, blocks: 3}
 	}
 	return roomyTile
+}
+
+// roomToSum says whether the kernels with those tiles have registers left to sum columns.
+func (a attentionShape) roomToSum() bool {
+	return groupKeysTile(a) == roomyTile || a.heads == a.kvHeads && a.terms <= 1
 }
 
 func groupQueriesTile(a attentionShape) groupTile {

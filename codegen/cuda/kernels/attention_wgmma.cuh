@@ -197,6 +197,7 @@ template <class C, bool Keys> struct GroupBackward {
     static constexpr int own1_stride = Keys ? C::k_stride : C::q_stride, own2_stride = Keys ? C::v_stride : C::do_stride;
     static constexpr int stream1_stride = Keys ? C::q_stride : C::k_stride, stream2_stride = Keys ? C::do_stride : C::v_stride;
     static constexpr int d1_stride = Keys ? C::dk_stride : C::dq_stride, d2_stride = C::dv_stride;
+    static constexpr int sum_columns = (C::heads + 2 * C::kv_heads) * C::head_dim;
 
     int positions, first, end; // the block's rows
     int b, h, g;               // its sequence; its query head, or the first of those that it streams; its key-value head
@@ -235,6 +236,7 @@ template <class C, bool Keys> struct GroupBackward {
         const T *stream1, *stream2;
         const float2 *stats;
         T *d1, *d2;
+        float *sums; // of this block's rows, in partial
     };
 
     __device__ Cover cover(int from, int to, int streamed, int streamed_to) const {
@@ -248,7 +250,7 @@ template <class C, bool Keys> struct GroupBackward {
 
     // run's stats are those of attention_stats for blocks of keys, an Outcome for blocks of queries.
     template <class Stats, class... Draw>
-    __device__ void run(T *d1, T *d2, const T *own1, const T *own2, const T *stream1, const T *stream2, Stats stats, Draw... draw) const {
+    __device__ void run(T *d1, T *d2, float *partial, const T *own1, const T *own2, const T *stream1, const T *stream2, Stats stats, Draw... draw) const {
         SHARED_PANELS(shared);
         unsigned char *const stages = shared + 2 * Own::bytes;                // a stage: stream1, stream2
         unsigned char *const stage_stats = stages + C::stages * stage_bytes;  // of the stages, one after another
@@ -256,7 +258,8 @@ template <class C, bool Keys> struct GroupBackward {
         const int owner = Keys ? g : h, streamed_head = Keys ? h : g;
         __shared__ Places places;
         if (threadIdx.x == 0)
-            places = {head(stream1, stream1_stride, streamed_head), head(stream2, stream2_stride, streamed_head), nullptr, head(d1, d1_stride, owner), head(d2, d2_stride, owner)};
+            places = {head(stream1, stream1_stride, streamed_head), head(stream2, stream2_stride, streamed_head), nullptr, head(d1, d1_stride, owner), head(d2, d2_stride, owner),
+                      partial + (static_cast<size_t>(b) * ceil_div(positions, 64) + first / 64) * sum_columns + ((Keys ? C::heads : 0) + owner) * C::head_dim};
         if constexpr (Keys)
             if (threadIdx.x == 0) places.stats = stats + static_cast<size_t>(query_head) * padded;
 
@@ -437,17 +440,34 @@ template <class C, bool Keys> struct GroupBackward {
         write_panels<C::head_dim, owned>(places.d1, d1_stride, mine, positions, shared, place, acc1, C::scale, C::scale);
         constexpr float kept_factor = keep_factor(C::dropout);
         if constexpr (Keys) write_panels<C::head_dim, owned>(places.d2, d2_stride, mine, positions, shared + Own::bytes, place, acc2, kept_factor, kept_factor);
+        if constexpr (C::column_sums) {
+            // A warp sums 32 columns of a warpgroup's rows, as they were left in shared memory, a lane two columns of every other row.
+            constexpr int ways = Keys ? 2 : 1, parts = Own::count * 2;
+            __syncthreads();
+            for (int x = warp_index(); x < C::groups * ways * parts; x += threads / warp_size) {
+                const int of = x / (ways * parts), way = x / parts % ways, c = x % parts * 32 + lane % 16 * 2, end = positions - first < of * 64 + 64 ? positions - first : of * 64 + 64;
+                float sum[2] = {};
+                for (int i = of * 64 + lane / 16; i < end; i += 2) {
+                    float two[2];
+                    unpack2<T>(two, *reinterpret_cast<const uint32_t *>(shared + way * Own::bytes + Own::at(i, c / 8) + c % 8 * 2));
+                    sum[0] += two[0], sum[1] += two[1];
+                }
+                sum[0] += shuffle_xor(sum[0], 16), sum[1] += shuffle_xor(sum[1], 16);
+                if (lane < 16 && c < C::head_dim && of * 64 < end) store(places.sums + of * sum_columns + way * C::kv_heads * C::head_dim + c, sum);
+            }
+        }
     }
 };
 
 // attention_wgmma_dkv: dk and dv from do, q, k, v and what attention_wgmma_dq made of do, o and lse. Each is summed in registers, in a
-// fixed order.
+// fixed order. With column_sums the columns of dk and dv are summed over each 64 rows of a sequence, behind those of dq: partial
+// [batch, ceil(T/64), heads and twice kv_heads] of head_dim floats.
 //
 //   grid    x: batch * kv_heads * ceil(T / (64*groups))
 //   threads 128*groups      shared: 2 * Panels<head_dim, 64*groups>::bytes + stages * (2 * Panels<head_dim, tile>::bytes + 8*tile)
 //   bytes   k, v, dk and dv once, and do, q and stats once from memory; the streamed rows from the L2 cache for each block of a head
 template <class C, class... Draw>
-__device__ void attention_wgmma_dkv(int rows, typename C::T *dk, typename C::T *dv, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
+__device__ void attention_wgmma_dkv(int rows, typename C::T *dk, typename C::T *dv, float *partial, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
                                     const typename C::T *v, const float2 *stats, Draw... draw) {
     constexpr int group = C::heads / C::kv_heads, owned = 64 * C::groups;
     constexpr int section = section_of(C::batch * C::kv_heads, 4ll * (1 + group) * C::context * C::head_dim);
@@ -455,17 +475,17 @@ __device__ void attention_wgmma_dkv(int rows, typename C::T *dk, typename C::T *
     const Work work = work_of(blockIdx.x, C::batch * C::kv_heads, blocks, section); // early keys have most to do
     const int b = work.unit / C::kv_heads, g = work.unit % C::kv_heads;
     const int first = work.task * owned, end = first + owned < positions ? first + owned : positions;
-    GroupBackward<C, true>{positions, first, end, b, g * group, g}.run(dk, dv, k, v, q, d_o, stats, draw...);
+    GroupBackward<C, true>{positions, first, end, b, g * group, g}.run(dk, dv, partial, k, v, q, d_o, stats, draw...);
 }
 
 // attention_wgmma_dq: dq, and the stats that attention_stats describes, padded to a multiple of 64, from do, q, k, v, o and lse. The scores
-// are computed once more: no sum is shared between blocks.
+// are computed once more: no sum is shared between blocks. With column_sums it sums the columns of dq, as attention_wgmma_dkv does.
 //
 //   grid    x: batch * heads * ceil(T / (64*groups))
 //   threads 128*groups      shared: as attention_wgmma_dkv
 //   bytes   q, do, o, lse, stats and dq once, k and v once from memory, and from the L2 cache for each block of a head
 template <class C, class... Draw>
-__device__ void attention_wgmma_dq(int rows, typename C::T *dq, float2 *stats, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
+__device__ void attention_wgmma_dq(int rows, typename C::T *dq, float *partial, float2 *stats, const typename C::T *d_o, const typename C::T *q, const typename C::T *k,
                                    const typename C::T *v, const typename C::T *o, const float *lse, Draw... draw) {
     constexpr int group = C::heads / C::kv_heads, owned = 64 * C::groups;
     constexpr int section = section_of(C::batch * C::kv_heads, 4ll * C::context * C::head_dim) * group;
@@ -474,5 +494,5 @@ __device__ void attention_wgmma_dq(int rows, typename C::T *dq, float2 *stats, c
     const int b = work.unit / C::heads, h = work.unit % C::heads;
     const int first = (blocks - 1 - work.task) * owned, end = first + owned < positions ? first + owned : positions;
     using Backward = GroupBackward<C, false>;
-    Backward{positions, first, end, b, h, h / group}.run(dq, dq, q, d_o, k, v, typename Backward::Outcome{o, lse, stats}, draw...);
+    Backward{positions, first, end, b, h, h / group}.run(dq, dq, partial, q, d_o, k, v, typename Backward::Outcome{o, lse, stats}, draw...);
 }

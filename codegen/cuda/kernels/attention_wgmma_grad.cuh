@@ -167,12 +167,13 @@ template <class C> struct GradSums {
 };
 
 // attention_wgmma_grad: dq, dk and dv from do, q, k, v and the stats that attention_stats describes, padded to a multiple of 64. sums has room for whole
-// tiles of all heads, of 64 columns of float.
+// tiles of all heads, of 64 columns of float. With column_sums the columns of dq, dk and dv, side by side, are summed over shares of a sequence's rows:
+// partial [batch, 8, heads and twice kv_heads] of head_dim floats.
 //
 //   grid    x: as many blocks as run at once, or batch * kv_heads      threads 384      shared: GradTiles::shared
 //   bytes   all operands once from memory; q, do and sums from the L2 cache for each 128 keys
 template <class C, class... Draw>
-__device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T *dk, typename C::T *dv, float *sums, const typename C::T *d_o,
+__device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T *dk, typename C::T *dv, float *partial, float *sums, const typename C::T *d_o,
                                      const typename C::T *q, const typename C::T *k, const typename C::T *v, const float2 *stats, Draw... draw) {
     using T = typename C::T;
     using M = typename C::Mask;
@@ -253,6 +254,24 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
         };
         float acc1[1][8][4] = {}, acc2[1][8][4] = {}; // dk, dv
 
+        // A warp has a row of partial for each sequence, and a lane two columns of each head of it.
+        float *const warp_sums = partial + static_cast<size_t>(b * 8 + warp_index()) * (C::heads + 2 * C::kv_heads) * C::head_dim + row_in * 8 + column_in;
+        auto sum_at = [&](int index) { return reinterpret_cast<float2 *>(warp_sums + index * C::head_dim); }; // of head `index` of dq, then dk, then dv
+        auto add_sums = [&](int index, const float(&d)[8][4], float factor) {
+            float t[8][2], two[2];
+#pragma unroll
+            for (int n = 0; n < 8; n++) t[n][0] = d[n][0] + d[n][2], t[n][1] = d[n][1] + d[n][3];
+            spread_sums(two, t);
+            if (row_in * 8 < C::head_dim) {
+                const float2 x = *sum_at(index);
+                *sum_at(index) = make_float2(x.x + two[0] * factor, x.y + two[1] * factor);
+            }
+        };
+        if (C::column_sums && block == 0 && row_in * 8 < C::head_dim) {
+            for (int n = 0; n < group_heads; n++) *sum_at(g * group_heads + n) = make_float2(0, 0);
+            *sum_at(C::heads + g) = *sum_at(C::heads + C::kv_heads + g) = make_float2(0, 0);
+        }
+
         // add_up sums what a step adds to dq, a step later, when the other warpgroup, too, has written its ds.
         auto add_up = [&](At at, int step) {
             arrival_wait(ds_full + step % L::ds_stages, step / L::ds_stages % 2);
@@ -282,6 +301,7 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
                         sum[0][c][0] += x.x, sum[0][c][1] += x.y, sum[0][c][2] += x.z, sum[0][c][3] += x.w;
                     }
                 }
+                if constexpr (C::column_sums) add_sums(g * group_heads + at.n, sum[0], C::scale);
                 // Rows of 64 columns, four in each of the warp's pieces of the buffer.
                 auto line = [&](int row, int chunk) { return buffer + row / 4 * 2048 + row % 4 * 128 + 16 * (chunk ^ (row & 7)); };
                 __syncwarp();
@@ -419,5 +439,9 @@ __device__ void attention_wgmma_grad(int rows, typename C::T *dq, typename C::T 
         write_panels<C::head_dim, L::keys>(dv + (row * C::dv_stride + g * C::head_dim), C::dv_stride, mine, end, own + L::Keys::bytes, place, acc2, kept_factor, kept_factor);
         write_panels<C::head_dim, L::keys>(dk + (row * C::dk_stride + g * C::head_dim), C::dk_stride, mine, end, own + L::Keys::bytes, place, acc1, C::scale, C::scale);
         arrival_arrive(keys_empty + stage);
+        if constexpr (C::column_sums) {
+            add_sums(C::heads + g, acc1[0], C::scale);
+            add_sums(C::heads + C::kv_heads + g, acc2[0], kept_factor);
+        }
     }
 }

@@ -308,3 +308,25 @@ template <class T> __device__ inline void accumulators_to_a(uint32_t (&a)[4], co
     a[2] = pack2<T>(right[0], right[1]);
     a[3] = pack2<T>(right[2], right[3]);
 }
+
+// spread_sums adds up t, two columns of each of the 8 neighbouring accumulators of a warp, over the eight rows of lanes that an accumulator has: a row
+// of lanes gets the sums of the accumulator of its own number.
+__device__ inline void spread_sums(float (&sum)[2], const float (&t)[8][2]) {
+    const int lane = lane_index();
+    float left[8][2];
+#pragma unroll
+    for (int n = 0; n < 8; n++) left[n][0] = t[n][0], left[n][1] = t[n][1];
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) { // half of what is left stays, half goes to the lanes that have it
+        const bool upper = lane & 4 * half;
+#pragma unroll
+        for (int n = 0; n < half; n++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float stays = upper ? left[n + half][i] : left[n][i], goes = upper ? left[n][i] : left[n + half][i];
+                left[n][i] = stays + shuffle_xor(goes, 4 * half);
+            }
+        }
+    }
+    sum[0] = left[0][0], sum[1] = left[0][1];
+}

@@ -41,28 +41,6 @@ template <class C> struct ProductTiles {
     }
 };
 
-// spread_sums adds up t, sums of two columns of each of 8 n, over the eight rows of lanes of an accumulator: a row of lanes gets those of the n of
-// its own number.
-__device__ inline void spread_sums(float (&sum)[2], const float (&t)[8][2], int lane) {
-    const bool upper[3] = {(lane & 16) != 0, (lane & 8) != 0, (lane & 4) != 0};
-    float left[8][2];
-#pragma unroll
-    for (int n = 0; n < 8; n++) left[n][0] = t[n][0], left[n][1] = t[n][1];
-#pragma unroll
-    for (int step = 0; step < 3; step++) { // half of the n stay, half go to the lanes that have them
-        const int half = 4 >> step;
-#pragma unroll
-        for (int n = 0; n < half; n++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const float stays = upper[step] ? left[n + half][i] : left[n][i], goes = upper[step] ? left[n][i] : left[n + half][i];
-                left[n][i] = stays + __shfl_xor_sync(0xffffffffu, goes, 16 >> step);
-            }
-        }
-    }
-    sum[0] = left[0][0], sum[1] = left[0][1];
-}
-
 template <class C>
 __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap &map_b, const TensorMap &map_d, const TensorMap &map_other,
                               const typename C::T *bias, float *sums) {
@@ -310,7 +288,7 @@ __device__ void product_wgmma(int rows, const TensorMap &map_a, const TensorMap 
 #pragma unroll
                 for (int way = 0; way < ways; way++) {
                     float two[2];
-                    spread_sums(two, total[way], lane);
+                    spread_sums(two, total[way]);
                     const int c = column + row_in * 8 + column_in;
                     if (c < C::cols) store(sums + (static_cast<size_t>(at.x / 32 + warp) * ways + way) * C::cols + c, two);
                 }

@@ -22,11 +22,12 @@ const (
 	kAddLayernormX3_3
 	kAddLayernormX3_4
 	kAddLayernormX3_5
+	kAddPartialsDQ1
+	kAddPartialsDQ1_2
 	kAddPartialsDStream
 	kAddPartialsDUp1
 	kAddPartialsDUp1_2
 	kAddPartialsDownBias
-	kAddPartialsQkvBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -43,9 +44,9 @@ const (
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaDkvDQ1
 	kAttentionWgmmaDqDQ1
+	kBiasGradDQ1
 	kBiasGradDUp1
 	kBiasGradDownBias
-	kBiasGradQkvBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -161,11 +162,12 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_3", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 6144, RowBytes: 6144, RowFLOPs: 6912, About: "add_layernorm  x3  gpt2-124m.yaml:3"},
+		{Entry: "add_partials_d_q1", Threads: 1024, Bytes: 1198080, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 559104, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 3158016, About: "layernorm_grad  d_stream  gpt2-124m.yaml:3"},
 		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 3170304, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_d_up1_2", Threads: 256, Bytes: 565248, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 546816, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
-		{Entry: "add_partials_qkv_bias", Threads: 256, Bytes: 552960, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 28344320, FLOPs: 6291456, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 6148, RowFLOPs: 768, About: "add_positions  x1  gpt2-124m.yaml:3"},
@@ -180,11 +182,11 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 50724864, FLOPs: 12708741120, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 50724864, FLOPs: 12708741120, About: "attention  attn  gpt2-124m.yaml:3"},
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 6192, RowFLOPs: 1551360, About: "attention  attn  gpt2-124m.yaml:3"},
-		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 76283904, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
-		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 76677120, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_dkv_d_q1", Threads: 256, Arch: "sm_90a", Shared: 83968, Bytes: 77463552, FLOPs: 18155344457, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 100352, Bytes: 77856768, FLOPs: 13616508342, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
+		{Entry: "bias_grad_d_q1", Threads: 256, Bytes: 13123584, About: "attention_grad  d_q1  gpt2-124m.yaml:3"},
 		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 50872320, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
-		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 38283264, FLOPs: 18874368, About: "bias_grad  qkv_bias  gpt2-124m.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},

@@ -212,17 +212,21 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDOWeight, d.o[l], v.dAttnOut1, v.attn[l], d.o[l], 0, 0)
 			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [gpt2-124m.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
-			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [gpt2-124m.yaml:3, grad]
+			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step) into layers.qkv.bias[l]  [gpt2-124m.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{576, 1, 1}, v.dQ1, r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], v.attn[l], v.lse[l], r.State, gpu.Int(m), gpu.Int(l))
-				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{768, 1, 1}, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{576, 1, 1}, v.dQ1, r.Scratch.At(786432), r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], v.attn[l], v.lse[l], r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{768, 1, 1}, v.dK1, v.dV1, r.Scratch.At(786432), v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAddPartialsDQ1, gpu.Grid{72, 1, 1}, d.qkvBias[l], 0, r.Scratch.At(786432))
 			} else {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{3072, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1536, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kBiasGradDQ1, gpu.Grid{3, 176, 1}, r.Scratch.At(786432), v.dQ1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{24, 1, 1}, d.qkvBias[l], 0, r.Scratch.At(786432))
+				r.Launch(kBiasGradDQ1, gpu.Grid{3, 176, 1}, r.Scratch.At(1327104), v.dK1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{24, 1, 1}, d.qkvBias[l].At(3072), 0, r.Scratch.At(1327104))
+				r.Launch(kBiasGradDQ1, gpu.Grid{3, 176, 1}, r.Scratch.At(1867776), v.dV1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{24, 1, 1}, d.qkvBias[l].At(6144), 0, r.Scratch.At(1867776))
 			}
-			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [gpt2-124m.yaml:8, grad]
-			r.Launch(kBiasGradQkvBias, gpu.Grid{9, 58, 1}, r.Scratch, v.dQkv1)
-			r.Launch(kAddPartialsQkvBias, gpu.Grid{72, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [gpt2-124m.yaml:8, grad]
 			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], d.qkv[l], 0, 0)
 			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l])  [gpt2-124m.yaml:8, grad]

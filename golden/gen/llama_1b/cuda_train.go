@@ -193,8 +193,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [llama-1b.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{2048, 1, 1}, v.dQRot, r.Scratch, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
-				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{1024, 1, 1}, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{2048, 1, 1}, v.dQRot, 0, r.Scratch, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{1024, 1, 1}, v.dKRot, v.dV, 0, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
 			} else {
 				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQRot, gpu.Grid{2560, 1, 1}, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)

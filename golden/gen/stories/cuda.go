@@ -22,11 +22,12 @@ const (
 	kAddLayernormX3_3
 	kAddLayernormX3_4
 	kAddLayernormX3_5
+	kAddPartialsDQ1
+	kAddPartialsDQ1_2
 	kAddPartialsDStream
 	kAddPartialsDUp1
 	kAddPartialsDUp1_2
 	kAddPartialsDownBias
-	kAddPartialsQkvBias
 	kAddPositionsX1
 	kAddPositionsX1_2
 	kAddPositionsX1_3
@@ -42,9 +43,9 @@ const (
 	kAttentionWgmmaAttn_2
 	kAttentionWgmmaAttn_3
 	kAttentionWgmmaGradDQ1
+	kBiasGradDQ1
 	kBiasGradDUp1
 	kBiasGradDownBias
-	kBiasGradQkvBias
 	kCountN
 	kCountN_2
 	kCrossEntropyPart
@@ -163,11 +164,12 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_layernorm_x3_3", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_4", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
 		{Entry: "add_layernorm_x3_5", Threads: 128, Bytes: 4096, RowBytes: 4096, RowFLOPs: 4608, About: "add_layernorm  x3  stories.yaml:3"},
+		{Entry: "add_partials_d_q1", Threads: 1024, Bytes: 798720, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 536576, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "add_partials_d_stream", Threads: 1024, Bytes: 2105344, About: "layernorm_grad  d_stream  stories.yaml:3"},
 		{Entry: "add_partials_d_up1", Threads: 1024, Bytes: 2113536, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_d_up1_2", Threads: 1024, Bytes: 557056, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "add_partials_down_bias", Threads: 1024, Bytes: 528384, About: "bias_grad  down_bias  stories.yaml:3"},
-		{Entry: "add_partials_qkv_bias", Threads: 1024, Bytes: 552960, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "add_positions_x1", Threads: 256, Bytes: 17858560, FLOPs: 4194304, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_2", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
 		{Entry: "add_positions_x1_3", Threads: 256, RowBytes: 4100, RowFLOPs: 512, About: "add_positions  x1  stories.yaml:3"},
@@ -182,10 +184,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
-		{Entry: "attention_wgmma_grad_d_q1", Threads: 384, Arch: "sm_90a", Shared: 215040, Bytes: 59244544, FLOPs: 10611589120, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_grad_d_q1", Threads: 384, Arch: "sm_90a", Shared: 215040, Bytes: 60030976, FLOPs: 10611589120, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "bias_grad_d_q1", Threads: 256, Bytes: 8912896, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34095104, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
-		{Entry: "bias_grad_qkv_bias", Threads: 256, Bytes: 25706496, FLOPs: 12582912, About: "bias_grad  qkv_bias  stories.yaml:8"},
 		{Entry: "count_n", Threads: 1024, Bytes: 131076, About: "count  n  stories.yaml:18"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
 		{Entry: "cross_entropy_part", Threads: 256, Shared: 20032, Bytes: 327745540, About: "head_loss_grad  part  stories.yaml:5"},
@@ -326,7 +328,7 @@ var cudaProgram = &gpu.Program{
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
-	Train:   gpu.Job{Arena: 1265991680, Scratch: 17301504, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Train:   gpu.Job{Arena: 1265991680, Scratch: 18087936, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 172261376, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 10764288, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1572864, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},

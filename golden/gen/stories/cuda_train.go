@@ -210,17 +210,21 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDOWeight, d.o[l], v.dAttnOut1, v.attn[l], d.o[l], 0, 0)
 			// d_attn = linear_dx(d_attn_out1, layers.o.weight[l])  [stories.yaml:6, grad]
 			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
-			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step)  [stories.yaml:3, grad]
+			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step) into layers.qkv.bias[l]  [stories.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch.At(16777216), v.dAttn, v.attn[l], v.lse[l])
-				r.Launch(kAttentionWgmmaGradDQ1, gpu.Grid{128, 1, 1}, v.dQ1, v.dK1, v.dV1, r.Scratch, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch.At(16777216), r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch.At(17563648), v.dAttn, v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaGradDQ1, gpu.Grid{128, 1, 1}, v.dQ1, v.dK1, v.dV1, r.Scratch, r.Scratch.At(786432), v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch.At(17563648), r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAddPartialsDQ1, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			} else {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kBiasGradDQ1, gpu.Grid{2, 256, 1}, r.Scratch.At(524288), v.dQ1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{16, 1, 1}, d.qkvBias[l], 0, r.Scratch.At(524288))
+				r.Launch(kBiasGradDQ1, gpu.Grid{2, 256, 1}, r.Scratch.At(1048576), v.dK1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{16, 1, 1}, d.qkvBias[l].At(2048), 0, r.Scratch.At(1048576))
+				r.Launch(kBiasGradDQ1, gpu.Grid{2, 256, 1}, r.Scratch.At(1572864), v.dV1)
+				r.Launch(kAddPartialsDQ1_2, gpu.Grid{16, 1, 1}, d.qkvBias[l].At(4096), 0, r.Scratch.At(1572864))
 			}
-			// bias_grad(d_qkv1) into layers.qkv.bias[l]  [stories.yaml:8, grad]
-			r.Launch(kBiasGradQkvBias, gpu.Grid{6, 88, 1}, r.Scratch, v.dQkv1)
-			r.Launch(kAddPartialsQkvBias, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
 			// linear_dw(d_qkv1, attn_in[l]) into layers.qkv.weight[l]  [stories.yaml:8, grad]
 			r.Multiply(pDQkvWeight, d.qkv[l], v.dQkv1, v.attnIn[l], d.qkv[l], 0, 0)
 			// d_attn_in = linear_dx(d_qkv1, layers.qkv.weight[l])  [stories.yaml:8, grad]

@@ -23,14 +23,15 @@ struct Config {
     static constexpr int dq_stride = 3072;
     static constexpr int dk_stride = 3072;
     static constexpr int dv_stride = 3072;
+    static constexpr bool column_sums = false;
     static constexpr int o_stride = 2048;
     static constexpr int groups = 1;
     static constexpr int tile = 64;
     static constexpr int stages = 3;
 };
 
-extern "C" __global__ void __launch_bounds__(128, 3) attention_wgmma_dkv_d_q_rot(bf16 *dk, bf16 *dv, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats) {
+extern "C" __global__ void __launch_bounds__(128, 3) attention_wgmma_dkv_d_q_rot(bf16 *dk, bf16 *dv, float *partial, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats) {
     grid_release();
     grid_wait();
-    attention_wgmma_dkv<Config>(Config::rows, dk, dv, d_o, q, k, v, stats);
+    attention_wgmma_dkv<Config>(Config::rows, dk, dv, partial, d_o, q, k, v, stats);
 }

@@ -23,14 +23,15 @@ struct Config {
     static constexpr int dq_stride = 3072;
     static constexpr int dk_stride = 3072;
     static constexpr int dv_stride = 3072;
+    static constexpr bool column_sums = false;
     static constexpr int o_stride = 2048;
     static constexpr int groups = 2;
     static constexpr int tile = 64;
     static constexpr int stages = 3;
 };
 
-extern "C" __global__ void __launch_bounds__(256, 2) attention_wgmma_dq_d_q_rot(bf16 *dq, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse) {
+extern "C" __global__ void __launch_bounds__(256, 2) attention_wgmma_dq_d_q_rot(bf16 *dq, float *partial, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse) {
     grid_release();
     grid_wait();
-    attention_wgmma_dq<Config>(Config::rows, dq, stats, d_o, q, k, v, o, lse);
+    attention_wgmma_dq<Config>(Config::rows, dq, partial, stats, d_o, q, k, v, o, lse);
 }

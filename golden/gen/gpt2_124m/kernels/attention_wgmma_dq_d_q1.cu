@@ -23,14 +23,15 @@ struct Config {
     static constexpr int dq_stride = 2304;
     static constexpr int dk_stride = 2304;
     static constexpr int dv_stride = 2304;
+    static constexpr bool column_sums = true;
     static constexpr int o_stride = 768;
     static constexpr int groups = 3;
     static constexpr int tile = 64;
     static constexpr int stages = 3;
 };
 
-extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_dq_d_q1(bf16 *dq, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse, const State *state, int micro, int layer) {
+extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_dq_d_q1(bf16 *dq, float *partial, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse, const State *state, int micro, int layer) {
     grid_release();
     grid_wait();
-    attention_wgmma_dq<Config>(Config::rows, dq, stats, d_o, q, k, v, o, lse, state, micro, layer);
+    attention_wgmma_dq<Config>(Config::rows, dq, partial, stats, d_o, q, k, v, o, lse, state, micro, layer);
 }

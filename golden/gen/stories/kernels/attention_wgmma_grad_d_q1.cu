@@ -23,10 +23,11 @@ struct Config {
     static constexpr int dq_stride = 1536;
     static constexpr int dk_stride = 1536;
     static constexpr int dv_stride = 1536;
+    static constexpr bool column_sums = true;
 };
 
-extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_grad_d_q1(bf16 *dq, bf16 *dk, bf16 *dv, float *sums, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats, const State *state, int micro, int layer) {
+extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_grad_d_q1(bf16 *dq, bf16 *dk, bf16 *dv, float *partial, float *sums, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats, const State *state, int micro, int layer) {
     grid_release();
     grid_wait();
-    attention_wgmma_grad<Config>(Config::rows, dq, dk, dv, sums, d_o, q, k, v, stats, state, micro, layer);
+    attention_wgmma_grad<Config>(Config::rows, dq, dk, dv, partial, sums, d_o, q, k, v, stats, state, micro, layer);
 }
