@@ -19,6 +19,8 @@ def measure(r):
     shape = shape_of(json.loads(r.config), r.prompt + r.steps + 1)
     if shape.activation != ("gelu_pytorch_tanh" if shape.gpt2 else "silu"):
         raise Missing(f"its {shape.type} has no activation {shape.activation}")
+    if shape.type.startswith("qwen") and shape.rope["rope_type"] != "default":
+        raise Missing(f"its {shape.type} cannot rotate positions by {shape.rope}")
     if r.type not in TYPES:
         raise Missing(f"its CPU code has no weights of {r.type}")
     began = time.time()
