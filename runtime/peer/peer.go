@@ -125,7 +125,7 @@ func (r Request) Measure(ctx context.Context, python string) (f Figures, err err
 	case err != nil:
 		return Figures{Missing: fmt.Sprintf("%s ended with %v; it said last:\n%s", python, err, stderr.last(12))}, nil
 	}
-	return Figures{Missing: fmt.Sprintf("%s answered %q, which is not an answer: %v\n%s", python, stdout.last(3), bad, stderr.last(12))}, nil
+	return Figures{Missing: strings.TrimSpace(fmt.Sprintf("%s answered %q, which is not an answer: %v\n%s", python, stdout.last(3), bad, stderr.last(12)))}, nil
 }
 
 // tail keeps the last of what is written to it.
