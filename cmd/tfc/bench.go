@@ -19,6 +19,7 @@ import (
 	"github.com/tfc-dev/tfc/ir"
 	"github.com/tfc-dev/tfc/passes"
 	"github.com/tfc-dev/tfc/runtime/cuda"
+	"github.com/tfc-dev/tfc/runtime/peer"
 	"github.com/tfc-dev/tfc/spec"
 )
 
@@ -32,16 +33,23 @@ machine, measured now) and to the rate of its matrix products (MFU). bench train
 kernel, and bench cpu what the processor reaches, too.
 
 Without specs: those of examples/specs whose training fits the memory that there is. The packages lie in .tfc, as those of
-tfc run. With --json the result is a list with an entry a spec, of times in milliseconds and in microseconds.`,
+tfc run. With --json the result is a list with an entry a spec, of times in milliseconds and in microseconds. --peers is that of
+bench train and bench decode: the fastest of PyTorch and llama.cpp stands beside each, with how many times as long it takes.`,
 		Example:           "  tfc bench examples/specs/tiny.yaml",
 		ValidArgsFunction: specFiles,
 	}
 	device := c.Flags().String("device", "auto", "`device` to work on: auto, cpu, cuda, or cuda:1 for the second GPU")
 	steps := c.Flags().Int("steps", 0, "optimizer steps to time (default: the package's)")
+	peers := c.Flags().Bool("peers", false, "measure the same models in PyTorch and llama.cpp too, where Python (TFC_PYTHON, or PATH's python3) has them")
 	asJSON := jsonFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *steps < 0 {
 			return usage("--steps is %d; it must be positive", *steps)
+		}
+		if *peers {
+			if _, err := peer.Python(); err != nil {
+				return usage("--peers: %v", err)
+			}
 		}
 		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -54,11 +62,15 @@ tfc run. With --json the result is a list with an entry a spec, of times in mill
 		for i, s := range specs {
 			r := &results[i]
 			r.Spec, r.Name = s.Source.File, s.Name
-			train := []string{"bench", "train", "--json", "--device", *device}
+			flags := []string{"--json", "--device", *device}
+			if *peers {
+				flags = append(flags, "--peers")
+			}
+			train, decode := append([]string{"bench", "train"}, flags...), append([]string{"bench", "decode"}, flags...)
 			if *steps > 0 {
 				train = append(train, "--steps", strconv.Itoa(*steps))
 			}
-			err := r.measure(c, s, train, []string{"bench", "decode", "--json", "--device", *device})
+			err := r.measure(c, s, train, decode)
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}
@@ -71,7 +83,7 @@ tfc run. With --json the result is a list with an entry a spec, of times in mill
 		if *asJSON {
 			err = printJSON(c.OutOrStdout(), results)
 		} else {
-			err = showBenched(c.OutOrStdout(), results)
+			err = showBenched(c.OutOrStdout(), results, *peers)
 		}
 		if err == nil && failed > 0 {
 			err = fmt.Errorf("%d of %d specs could not be measured", failed, len(results))
@@ -139,6 +151,20 @@ type benchedJob struct {
 	Gaps    float64 `json:"gaps_us"`
 	Floor   float64 `json:"floor_us"`
 	MFU     float64 `json:"mfu"`
+
+	Peers []benchedPeer `json:"peers,omitempty"`
+}
+
+// benchedPeer is what bench of a package says of a peer.
+type benchedPeer struct {
+	Peer    string  `json:"peer"`
+	Missing string  `json:"missing,omitempty"` // why nothing was measured
+	Version string  `json:"version,omitempty"`
+	Start   float64 `json:"start_s,omitempty"`
+	Median  float64 `json:"median_ms,omitempty"`
+	Speed   float64 `json:"tokens_per_second,omitempty"`
+	Peak    int64   `json:"peak_bytes,omitempty"`
+	Ratio   float64 `json:"ratio,omitempty"` // of its median to ours
 }
 
 // measure builds the package of s and runs its command with the arguments of bench train and bench decode.
@@ -190,6 +216,13 @@ func readBench(r io.Reader, job string) (*benchedJob, error) {
 		switch {
 		case what.What == job:
 			found = &benchedJob{}
+		case what.What == "peer" && found != nil:
+			var p benchedPeer
+			if err := json.Unmarshal(line, &p); err != nil {
+				return nil, err
+			}
+			found.Peers = append(found.Peers, p)
+			continue
 		case what.What != "step" || found == nil:
 			continue
 		}
@@ -204,9 +237,15 @@ func readBench(r io.Reader, job string) (*benchedJob, error) {
 }
 
 // showBenched prints a line a spec.
-func showBenched(out io.Writer, all []benched) error {
+func showBenched(out io.Writer, all []benched, peers bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "train ms\ttokens/s\tMFU\tfloor\tdecode ms\ttokens/s\tfloor\t  spec, device")
+	beside := func(text string) string {
+		if !peers {
+			return ""
+		}
+		return text + "\t"
+	}
+	fmt.Fprintf(w, "train ms\ttokens/s\tMFU\tfloor\t%sdecode ms\ttokens/s\tfloor\t%s  spec, device\n", beside("fastest peer"), beside("fastest peer"))
 	for _, b := range all {
 		train, decode, device := b.Train, b.Decode, ""
 		if train != nil {
@@ -215,13 +254,26 @@ func showBenched(out io.Writer, all []benched) error {
 		if b.Error != "" {
 			device = b.Error
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s, %s\n",
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\t%s\t%s\t%s  %s, %s\n",
 			train.cell("%.4g", func(j *benchedJob) float64 { return j.Median }), train.cell("%.4g", func(j *benchedJob) float64 { return j.Speed }),
-			train.cell("%.1f%%", func(j *benchedJob) float64 { return 100 * j.MFU }), train.cell("%.0f%%", (*benchedJob).ofFloor),
+			train.cell("%.1f%%", func(j *benchedJob) float64 { return 100 * j.MFU }), train.cell("%.0f%%", (*benchedJob).ofFloor), beside(train.fastest()),
 			decode.cell("%.4g", func(j *benchedJob) float64 { return j.Median }), decode.cell("%.4g", func(j *benchedJob) float64 { return j.Speed }),
-			decode.cell("%.0f%%", (*benchedJob).ofFloor), b.Name, device)
+			decode.cell("%.0f%%", (*benchedJob).ofFloor), beside(decode.fastest()), b.Name, device)
 	}
 	return w.Flush()
+}
+
+// fastest names the fastest peer and how many times as long it takes, a dash where there is none.
+func (j *benchedJob) fastest() string {
+	text, least := "-", 0.0
+	if j != nil {
+		for _, p := range j.Peers {
+			if p.Missing == "" && (least == 0 || p.Ratio < least) {
+				text, least = fmt.Sprintf("%.2f x, %s", p.Ratio, p.Peer), p.Ratio
+			}
+		}
+	}
+	return text
 }
 
 // ofFloor is how many percent of the step its floor is, 0 where it is not known.

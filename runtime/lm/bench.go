@@ -76,6 +76,7 @@ func (c *call) bench() error {
 	decode := c.flags.Int("decode", c.decodeSteps(), "decode steps to time; 0: none")
 	prefill := c.flags.Int("prefill", 5, "prompts to time, of as many tokens as --prompt says; 0: none")
 	shape := c.decodeFlags()
+	peers := c.peersFlag()
 	if err := c.parse(); err != nil {
 		return err
 	}
@@ -87,28 +88,32 @@ func (c *call) bench() error {
 			return err
 		}
 	}
+	if err := peers.find(); err != nil {
+		return err
+	}
 	m, err := c.fresh()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if *steps > 0 {
-		b, err := m.timeTraining(c.ctx, *steps, nil)
+	for _, job := range []struct {
+		times int
+		run   func(times int) (benchmark, error)
+	}{
+		{*steps, func(n int) (benchmark, error) { return m.timeTraining(c.ctx, n, nil) }},
+		{*prefill, func(n int) (benchmark, error) { return m.timePrefill(c.ctx, n, *shape) }},
+		{*decode, func(n int) (benchmark, error) { return m.timeDecoding(c.ctx, n, *shape, nil) }},
+	} {
+		if job.times == 0 {
+			continue
+		}
+		b, err := job.run(job.times)
 		if err := c.say(b, err); err != nil {
 			return err
 		}
+		peers.later(b, *shape)
 	}
-	if *prefill > 0 {
-		b, err := m.timePrefill(c.ctx, *prefill, *shape)
-		if err := c.say(b, err); err != nil {
-			return err
-		}
-	}
-	if *decode > 0 {
-		b, err := m.timeDecoding(c.ctx, *decode, *shape, nil)
-		return c.say(b, err)
-	}
-	return nil
+	return peers.run(m)
 }
 
 // fresh returns a model with the weights that training starts from, on the device of the command line.

@@ -26,6 +26,7 @@ func (c *call) benchTrain() error { return c.profileTraining(false) }
 func (c *call) profileTraining(tellMachine bool) error {
 	steps := c.flags.Int("steps", benchSteps, "optimizer steps to time")
 	trace := c.flags.String("trace", "", "`file` to write the profiled step to, for ui.perfetto.dev")
+	peers := c.peersFlag()
 	if err := c.parse(); err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (c *call) profileTraining(tellMachine bool) error {
 		}
 		*c.device = "cpu"
 	}
-	return c.profiled(*trace, func(m *Model, r *report) (err error) {
+	return c.profiled(*trace, peers, decodeShape{}, func(m *Model, r *report) (err error) {
 		r.benchmark, err = m.timeTraining(c.ctx, *steps, func(t Trainer, tokens, targets []int32) (err error) {
 			params := StepParams{LR: benchLR, Step: *steps + 2, Seed: 1}
 			switch t := t.(type) {
@@ -62,6 +63,7 @@ func (c *call) profileTraining(tellMachine bool) error {
 func (c *call) benchDecode() error {
 	steps := c.flags.Int("steps", c.decodeSteps(), "decode steps to time")
 	shape := c.decodeFlags()
+	peers := c.peersFlag()
 	if err := c.parse(); err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func (c *call) benchDecode() error {
 	if err := shape.check(*steps, c.cfg.Context); err != nil {
 		return err
 	}
-	return c.profiled("", func(m *Model, r *report) (err error) {
+	return c.profiled("", peers, *shape, func(m *Model, r *report) (err error) {
 		r.benchmark, err = m.timeDecoding(c.ctx, *steps, *shape, func(g Generator, tokens, positions, slots []int32) (err error) {
 			if p, ok := g.(ProfiledGenerator); ok {
 				r.Profile, err = p.ProfileDecode(tokens, positions, slots, *steps)
@@ -85,8 +87,11 @@ func (c *call) benchDecode() error {
 	})
 }
 
-// profiled measures the device, then what measure does with a fresh model on it, and prints the report.
-func (c *call) profiled(trace string, measure func(m *Model, r *report) error) error {
+// profiled measures the device, then what measure does with a fresh model on it, prints the report, and goes on to the peers.
+func (c *call) profiled(trace string, peers *peers, shape decodeShape, measure func(m *Model, r *report) error) error {
+	if err := peers.find(); err != nil {
+		return err
+	}
 	m, err := c.fresh()
 	if err != nil {
 		return err
@@ -117,13 +122,20 @@ func (c *call) profiled(trace string, measure func(m *Model, r *report) error) e
 			return err
 		}
 	}
-	if err := c.say(r.benchmark, nil); err != nil || r.Profile == nil {
+	if err := c.say(r.benchmark, nil); err != nil {
 		return err
 	}
-	if *c.json {
-		return r.printJSON(c)
+	if r.Profile != nil {
+		show := func() error { return r.print(c.stdout) }
+		if *c.json {
+			show = func() error { return r.printJSON(c) }
+		}
+		if err := show(); err != nil {
+			return err
+		}
 	}
-	return r.print(c.stdout)
+	peers.later(r.benchmark, shape)
+	return peers.run(m)
 }
 
 // used notes the memory that is in use now that the step is profiled.

@@ -29,7 +29,8 @@ const (
 //	train      learn from the data in a run's folder, or go on there
 //	eval       measure the loss on held-out text
 //	generate   continue prompts
-//	bench      measure how fast training and generation are on this machine; bench train and bench decode, where the time goes
+//	bench      measure how fast training and generation are on this machine; bench train and bench decode, where the time goes;
+//	           with --peers, how fast PyTorch and llama.cpp are with the same model, where Python has them
 //	tune       time the matrix products on the GPU anew, and keep the fastest
 //
 // and -h after any of them lists its flags. Results go to the standard output, with --json as JSON, progress and
