@@ -75,13 +75,14 @@ def wait(r):
         torch.cuda.synchronize()
 
 
-def timed(r, step, rewind=lambda: None):
+def timed(r, step, rewind=lambda: None, warm=4):
     """The milliseconds of each of r.steps calls, and the seconds from the start of the process to the end of the first. On a GPU
-    nothing waits for a step before the next is queued; the time of one is from the end of the last to its own."""
+    nothing waits for a step before the next is queued; the time of one is from the end of the last to its own; and so many steps go before
+    those that are timed, or r.steps if that is less."""
     step()
     wait(r)
     start = time.time() - r.began
-    for _ in range(min(r.steps, 1 if r.device == "cpu" else 4)):
+    for _ in range(min(r.steps, 1 if r.device == "cpu" else warm)):
         step()
     rewind()
     wait(r)
@@ -164,7 +165,7 @@ def decode_transformers(r, model, ids):
         step()
 
     call(ids)
-    return timed(r, step, rewind)
+    return timed(r, step, rewind, warm=r.steps)  # of attention, cuDNN makes a plan for each length
 
 
 def decode_lean(r, model, ids):
