@@ -130,13 +130,17 @@ func fuseActivationGrad(f *ir.Func, grad *ir.Op) int {
 // fuseColumnSums has the product, or the attention, that gives a gradient sum its columns.
 func fuseColumnSums(sum *ir.Op) int {
 	giver := sum.Args[0].Op
-	if giver != nil && giver.Kind == "concat" {
-		giver = attentionOf(giver)
-	}
-	if giver == nil || giver.Kind == "linear_dx" && giver.Str("act") == "" || len(giver.Into) > 0 || giver.Block != sum.Block {
+	switch {
+	case giver == nil:
+		return 0
+	case giver.Kind == "concat":
+		if giver = attentionOf(giver); giver == nil {
+			return 0
+		}
+	case giver.Kind != "linear_dx" || giver.Str("act") == "":
 		return 0
 	}
-	if giver.Kind != "linear_dx" && giver.Kind != "attention_grad" {
+	if len(giver.Into) > 0 || giver.Block != sum.Block {
 		return 0
 	}
 	giver.Into = sum.Into
