@@ -74,52 +74,31 @@ var attentionRows = map[string]lowering{
 				at += d.Type.Cols()
 			}
 		}
-		// columnSums is where kernels of warpgroups leave the sums of so many shares of the rows, if they are to, and finish adds them up.
-		columnSums := func(by bool, shares int) (partial param, finish func()) {
-			config = append(config, boolean("column_sums", sums && by))
-			if !sums || !by {
-				return null("float *", "partial"), sumColumns
-			}
-			partial = e.scratch("float *", "partial", 4*shares*cols)
-			return partial, func() { e.addPartials(op, partial, shares, 1, cols, e.grad(op, 0, "first"), null("float *", "second")) }
-		}
-		onePass := func() {
-			const queries, keys, keyStages, stages, dsStages = 64, 128, 2, 3, 4 // GradTiles
-			tiles := a.batch * a.heads * ((a.context + queries - 1) / queries)
-			partial, finish := columnSums(true, 8*a.batch)
-			added := e.scratch("float *", "sums", tiles*queries*64*4).moving(moved{})
-			n := kernelOf([]param{e.out(op, 0, "dq"), e.out(op, 1, "dk"), e.out(op, 2, "dv"), partial, added}, e.makeStats(op, a, queries))
-			n.arch, n.file, n.body, n.config = hopper, "attention_wgmma_grad.cuh", "attention_wgmma_grad", config
-			n.blocks, n.threads = 1, 384
-			n.shared = 128*(keyStages*2*keys+stages*2*queries+dsStages*keys) + 2*queries*64*4 + stages*queries*8 + 256
-			n.shared = (n.shared + 1023) / 1024 * 1024
-			n.grid = blocks(min(busy, a.batch*a.kvHeads))
-			e.emit(op, n)
-			finish()
-		}
 		onGroups := func() {
-			if a.onePass() {
-				onePass()
-				return
+			const tickets = 8 // one of each kernel, bytes
+			ticket, stats := e.scratch("unsigned *", "ticket", tickets).moving(moved{}), e.attentionStats(a, 64)
+			partial, finish := null("float *", "partial"), func() {}
+			if sums {
+				shares := a.batch * ((a.context + 63) / 64)
+				partial = e.scratch("float *", "partial", 4*shares*cols)
+				finish = func() { e.addPartials(op, partial, shares, 1, cols, e.grad(op, 0, "first"), null("float *", "second")) }
 			}
-			stats := e.attentionStats(a, 64)
-			partial, finish := columnSums(a.roomToSum(), a.batch*((a.context+63)/64))
+			e.clear(op, ticket, tickets)
 			for _, half := range []struct {
 				body   string
+				keys   bool
 				heads  int
 				kernel kernel
-				tile   groupTile
 				share  int // of the products, scores that both compute included
 			}{
-				{"attention_wgmma_dq", a.heads, kernelOf([]param{e.out(op, 0, "dq"), partial, stats}, e.in(op, 4, "o"), e.in(op, 5, "lse")), groupQueriesTile(a), 3},
-				{"attention_wgmma_dkv", a.kvHeads, kernelOf([]param{e.out(op, 1, "dk"), e.out(op, 2, "dv"), partial}, stats.constant()), groupKeysTile(a), 4},
+				{"attention_wgmma_dq", false, a.heads, kernelOf([]param{e.out(op, 0, "dq"), partial, ticket, stats}, e.in(op, 4, "o"), e.in(op, 5, "lse")), 3},
+				{"attention_wgmma_dkv", true, a.kvHeads, kernelOf([]param{e.out(op, 1, "dk"), e.out(op, 2, "dv"), partial, ticket.at(4)}, stats.constant()), 4},
 			} {
-				n, t := half.kernel, half.tile
-				n.arch, n.share, n.file, n.body, n.config = hopper, half.share, "attention_wgmma.cuh", half.body, slices.Concat(config, []constant{e.apart("o", o)}, t.config())
-				n.blocks, n.threads = t.blocks, 128*t.groups
-				n.shared = t.panels(a.width, 2*64*t.groups+2*t.stages*t.tile) + 8*t.stages*t.tile
-				n.shared = (n.shared + 1023) / 1024 * 1024
-				n.grid = a.blocks(64*t.groups, half.heads)
+				n, t := half.kernel, groupGradTile(a, half.keys, sums)
+				n.arch, n.share, n.file, n.body = hopper, half.share, "attention_wgmma_grad.cuh", half.body
+				n.config = append(slices.Clone(config), e.apart("o", o), boolean("column_sums", sums), integer("groups", t.groups), integer("stages", t.stages))
+				n.blocks, n.threads, n.shared = 1, 128*t.groups+128, t.shared
+				n.grid = blocks(min(processors, (a.context+64*t.groups-1)/(64*t.groups)*half.heads*a.batch))
 				e.emit(op, n)
 			}
 			finish()
@@ -320,19 +299,6 @@ func backwardTile(op *ir.Op, a attentionShape) attentionTile {
 // hopper is the architecture that has warpgroups.
 const hopper = "sm_90a"
 
-// busy is how many heads at once attention's gradient in one pass needs to keep a device busy. Tests need fewer.
-var busy = processors
-
-// onePass says whether attention_wgmma_grad.cuh takes a gradient that attention_wgmma.cuh takes, too: heads of one panel, scores that fit in registers,
-// heads enough to keep all processors busy to the end, and what those at work read and add to again and again, q, do and the sums of dq, in
-// the level 2 cache of 50 MiB.
-func (a attentionShape) onePass() bool {
-	heads, group := a.batch*a.kvHeads, a.heads/a.kvHeads
-	turns := (heads + busy - 1) / busy
-	working := min(heads, busy) * group * a.context * 64 * (2 + 2 + 4)
-	return !a.dynamic && a.width <= 64 && a.extras < 2 && 5*heads >= 4*turns*busy && working <= 48<<20
-}
-
 // onGroups says whether the bodies of attention_wgmma.cuh take the op: padding to panels must be worth it, and what they hold
 // fit in registers.
 func (a attentionShape) onGroups(vec int) bool {
@@ -388,26 +354,31 @@ func groupForwardTile(a attentionShape) groupTile {
 	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
 }
 
-func groupKeysTile(a attentionShape) groupTile {
+// gradTile is how the bodies of attention_wgmma_grad.cuh cut their work; its fields are described there.
+type gradTile struct{ groups, stages, shared int }
+
+// groupGradTile gives a third group to heads whose scores and masks fit in the registers that it leaves, and to the ring what is left of shared
+// memory (GradTiles).
+func groupGradTile(a attentionShape, keys, sums bool) gradTile {
+	t := gradTile{groups: 2, stages: 6}
 	if a.width <= 64 && a.extras == 0 && !a.demanding() {
-		return groupTile{groups: 1, tile: 64, stages: 3, blocks: 3}
+		t.groups = 3
 	}
-	return roomyTile
-}
-
-// roomToSum says whether the kernels with those tiles have registers left to sum columns.
-func (a attentionShape) roomToSum() bool {
-	return groupKeysTile(a) == roomyTile || a.heads == a.kvHeads && a.terms <= 1
-}
-
-func groupQueriesTile(a attentionShape) groupTile {
-	switch {
-	case a.demanding():
-		return roomyTile
-	case a.width <= 64 && a.extras == 0:
-		return groupTile{groups: 2, tile: 64, stages: 3, blocks: 2}
+	panels := (a.width + 63) / 64
+	ownStages, operands, stats, ways := 2, 3, 0, 1
+	if panels > 1 {
+		ownStages = 1
 	}
-	return groupTile{groups: 3, tile: 64, stages: 3, blocks: 1}
+	if keys {
+		operands, stats, ways = 2, 64*8, 2
+	}
+	fixed, stage := ownStages*operands*panels*64*t.groups*128+(16+8)*ownStages, 2*panels*64*128+stats+16
+	if sums {
+		fixed += t.groups * ways * 4 * 64 * panels * 4
+	}
+	t.stages = min(t.stages, (227*1024-fixed)/stage)
+	t.shared = (fixed + t.stages*stage + 1023) / 1024 * 1024
+	return t
 }
 
 // demanding says whether scores and masks take more registers than the tiles of three and four groups leave.

@@ -64,20 +64,12 @@ __device__ inline void tile_store_done() { asm volatile("cp.async.bulk.wait_grou
 // before the matrix units read them.
 __device__ inline void copy_async_arrive(Arrival *a) { asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(a)) : "memory"); }
 
-// bulk_fetch copies bytes, a multiple of 16, from global to shared memory, on its own time; they count with a. bulk_store copies the other
-// way, and bulk_add adds floats to those in global memory: both are of a group as tile_store is.
+// bulk_fetch copies bytes, a multiple of 16, from global to shared memory, on its own time; they count with a.
 __device__ inline void bulk_fetch(void *shared, const void *global, int bytes, Arrival *a) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(shared)), "l"(global), "r"(bytes),
                  "r"(shared_address(a))
                  : "memory");
 }
-__device__ inline void bulk_store(void *global, const void *shared, int bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global), "r"(shared_address(shared)), "r"(bytes) : "memory");
-}
-__device__ inline void bulk_add(float *global, const void *shared, int bytes) {
-    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(global), "r"(shared_address(shared)), "r"(bytes) : "memory");
-}
-
 // group_barrier is __syncthreads for so many threads of a block, those that name the same id, 1 to 15.
 __device__ inline void group_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
@@ -90,12 +82,6 @@ template <int N> __device__ inline void registers_down() { asm volatile("setmaxn
 __device__ inline Matrix matrix_across(const void *tile, int panel) {
     const uint32_t p = shared_address(tile);
     return (p & 0x3ffff) >> 4 | static_cast<Matrix>(panel >> 4) << 16 | 1024ull >> 4 << 32 | 1ull << 62;
-}
-
-// matrix_turned names rows of 64 elements that run across a sum, of a panel: either operand of wgmma_turned. A step of 16 terms is 16 rows.
-__device__ inline Matrix matrix_turned(const void *panel) {
-    const uint32_t p = shared_address(panel);
-    return (p & 0x3ffff) >> 4 | 1ull << 16 | 1024ull >> 4 << 32 | 1ull << 62;
 }
 
 #define TFC_PANEL(b)                                                                                                                         \
@@ -135,19 +121,6 @@ template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[
         asm volatile(TFC_WGMMA_256("f16") : TFC_PANEL(0), TFC_PANEL(1), TFC_PANEL(2), TFC_PANEL(3) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
 }
 
-// wgmma_turned is D = A·B, or where add is set D += A·B, for 64 rows of A, 64 columns and 16 terms, where A is stored [k, m] and B [k, n].
-#define TFC_WGMMA_TURNED(type)                                                                                                               \
-    "{.reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                                    \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                                                                 \
-    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, %32, %33, p, 1, 1, 1, 1;}"
-template <class T> __device__ inline void wgmma_turned(float (&d)[1][8][4], Matrix a, Matrix b, bool add) {
-    if constexpr (is_bf16<T>)
-        asm volatile(TFC_WGMMA_TURNED("bf16") : TFC_PANEL(0) : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-    else
-        asm volatile(TFC_WGMMA_TURNED("f16") : TFC_PANEL(0) : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-}
-
-#undef TFC_WGMMA_TURNED
 #undef TFC_WGMMA_128
 #undef TFC_WGMMA_256
 #undef TFC_PANEL

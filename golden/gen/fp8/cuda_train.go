@@ -397,8 +397,9 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			// d_attn = linear_fp8(d_x2_q, o_weight_qt[l], d_x2_scale, o_weight_scale[l])  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pAttnOut, v.dAttn, v.dX2Q, v.oWeightQt[l], 0, 0, v.dX2Scale, v.oWeightScale[l])
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [fp8.yaml:2, grad]
-			r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{4096, 1, 1}, v.dQRot, 0, r.Scratch, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
-			r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{2048, 1, 1}, v.dKRot, v.dV, 0, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+			r.Clear(r.Scratch, 8)
+			r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{132, 1, 1}, v.dQRot, 0, r.Scratch, r.Scratch.At(256), v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
+			r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{132, 1, 1}, v.dKRot, v.dV, 0, r.Scratch.At(4), v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch.At(256))
 			// d_k = rope(d_k_rot, positions)  [fp8.yaml:2, grad]
 			r.Launch(kRopeDK, gpu.Grid{2048, 1, 1}, v.dKRot, v.dKRot, r.Tables[0], r.Tables[1], r.Positions)
 			// d_q = rope(d_q_rot, positions)  [fp8.yaml:2, grad]

@@ -193,8 +193,9 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDAttn, v.dAttn, v.dStream, c.o[l], 0, 0, 0)
 			// d_q_rot, d_k_rot, d_v = attention_grad(d_attn, q_rot[l], k_rot[l], v[l], attn[l], lse[l])  [llama-1b.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{2048, 1, 1}, v.dQRot, 0, r.Scratch, v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
-				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{1024, 1, 1}, v.dKRot, v.dV, 0, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)
+				r.Clear(r.Scratch, 8)
+				r.Launch(kAttentionWgmmaDqDQRot, gpu.Grid{132, 1, 1}, v.dQRot, 0, r.Scratch, r.Scratch.At(256), v.dAttn, v.q[l], v.k[l], v.v[l], v.attn[l], v.lse[l])
+				r.Launch(kAttentionWgmmaDkvDQRot, gpu.Grid{132, 1, 1}, v.dKRot, v.dV, 0, r.Scratch.At(4), v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch.At(256))
 			} else {
 				r.Launch(kAttentionStatsDQRot, gpu.Grid{8192, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQRot, gpu.Grid{2560, 1, 1}, v.dQRot, v.dKRot, v.dV, v.dAttn, v.q[l], v.k[l], v.v[l], r.Scratch)

@@ -42,7 +42,8 @@ const (
 	kAttentionWgmmaAttn
 	kAttentionWgmmaAttn_2
 	kAttentionWgmmaAttn_3
-	kAttentionWgmmaGradDQ1
+	kAttentionWgmmaDkvDQ1
+	kAttentionWgmmaDqDQ1
 	kBiasGradDQ1
 	kBiasGradDUp1
 	kBiasGradDownBias
@@ -184,7 +185,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "attention_wgmma_attn", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_2", Threads: 256, Arch: "sm_90a", Shared: 65536, Bytes: 33816576, FLOPs: 4244635648, About: "attention  attn  stories.yaml:3"},
 		{Entry: "attention_wgmma_attn_3", Threads: 256, Arch: "sm_90a", Shared: 65536, RowBytes: 4128, RowFLOPs: 518144, About: "attention  attn  stories.yaml:3"},
-		{Entry: "attention_wgmma_grad_d_q1", Threads: 384, Arch: "sm_90a", Shared: 215040, Bytes: 60030976, FLOPs: 10611589120, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_dkv_d_q1", Threads: 384, Arch: "sm_90a", Shared: 172032, Bytes: 51642368, FLOPs: 6063765211, About: "attention_grad  d_q1  stories.yaml:3"},
+		{Entry: "attention_wgmma_dq_d_q1", Threads: 384, Arch: "sm_90a", Shared: 199680, Bytes: 51904512, FLOPs: 4547823908, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "bias_grad_d_q1", Threads: 256, Bytes: 8912896, About: "attention_grad  d_q1  stories.yaml:3"},
 		{Entry: "bias_grad_d_up1", Threads: 256, Bytes: 34095104, About: "linear_dx  d_up1  stories.yaml:6"},
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 8912896, FLOPs: 4194304, About: "bias_grad  down_bias  stories.yaml:3"},
@@ -328,7 +330,7 @@ var cudaProgram = &gpu.Program{
 		{Product: pLogits2, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pLogits2, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 	},
-	Train:   gpu.Job{Arena: 1265991680, Scratch: 18087936, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Train:   gpu.Job{Arena: 1265991680, Scratch: 2097152, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 172261376, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 10764288, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 1572864, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},

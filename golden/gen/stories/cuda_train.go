@@ -212,9 +212,10 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pDAttn, v.dAttn, v.dAttnOut1, c.o[l], 0, 0, 0)
 			// d_q1, d_k1, d_v1 = attention_grad(d_attn, q1[l], k1[l], v1[l], attn[l], lse[l], seed, step) into layers.qkv.bias[l]  [stories.yaml:3, grad]
 			if r.On("sm_90a") {
-				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch.At(17563648), v.dAttn, v.attn[l], v.lse[l])
-				r.Launch(kAttentionWgmmaGradDQ1, gpu.Grid{128, 1, 1}, v.dQ1, v.dK1, v.dV1, r.Scratch, r.Scratch.At(786432), v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch.At(17563648), r.State, gpu.Int(m), gpu.Int(l))
-				r.Launch(kAddPartialsDQ1, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch)
+				r.Clear(r.Scratch, 8)
+				r.Launch(kAttentionWgmmaDqDQ1, gpu.Grid{132, 1, 1}, v.dQ1, r.Scratch.At(524544), r.Scratch, r.Scratch.At(256), v.dAttn, v.q1[l], v.k1[l], v.v1[l], v.attn[l], v.lse[l], r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAttentionWgmmaDkvDQ1, gpu.Grid{132, 1, 1}, v.dK1, v.dV1, r.Scratch.At(524544), r.Scratch.At(4), v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch.At(256), r.State, gpu.Int(m), gpu.Int(l))
+				r.Launch(kAddPartialsDQ1, gpu.Grid{48, 1, 1}, d.qkvBias[l], 0, r.Scratch.At(524544))
 			} else {
 				r.Launch(kAttentionStatsDQ1, gpu.Grid{2048, 1, 1}, r.Scratch, v.dAttn, v.attn[l], v.lse[l])
 				r.Launch(kAttentionMmaGradDQ1, gpu.Grid{1024, 1, 1}, v.dQ1, v.dK1, v.dV1, v.dAttn, v.q1[l], v.k1[l], v.v1[l], r.Scratch, r.State, gpu.Int(m), gpu.Int(l))

@@ -23,7 +23,6 @@ struct Config {
     static constexpr int dq_stride = 2304;
     static constexpr int dk_stride = 2304;
     static constexpr int dv_stride = 2304;
-    static constexpr bool column_sums = true;
     static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;

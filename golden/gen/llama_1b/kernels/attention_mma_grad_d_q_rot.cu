@@ -23,7 +23,6 @@ struct Config {
     static constexpr int dq_stride = 3072;
     static constexpr int dk_stride = 3072;
     static constexpr int dv_stride = 3072;
-    static constexpr bool column_sums = false;
     static constexpr int vec = 8;
     static constexpr int warps = 4;
     static constexpr int warp_rows = 32;

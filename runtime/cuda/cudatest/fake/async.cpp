@@ -11,9 +11,8 @@ struct Tile { // a copy between shared memory and a matrix, or plain bytes
     TensorMap map;
     unsigned char *shared;
     int column, row;
-    void *global = nullptr; // of plain bytes
+    const void *global = nullptr; // of plain bytes, which are fetched
     int bytes = 0;
-    bool add = false; // floats, to those that are there
 };
 
 struct Async {
@@ -85,17 +84,7 @@ void settle(Worker &w, Async::Phase &p) {
 // move copies one way or the other. What is outside of a matrix is zero, or stays.
 void move(const Tile &t, bool store) {
     if (t.global != nullptr) {
-        if (!t.add) {
-            store ? memcpy(t.global, t.shared, t.bytes) : memcpy(t.shared, t.global, t.bytes);
-            return;
-        }
-        for (int i = 0; i < t.bytes; i += 4) {
-            float x, y;
-            memcpy(&x, static_cast<unsigned char *>(t.global) + i, 4);
-            memcpy(&y, t.shared + i, 4);
-            x += y;
-            memcpy(static_cast<unsigned char *>(t.global) + i, &x, 4);
-        }
+        memcpy(t.shared, t.global, t.bytes);
         return;
     }
     for (uint64_t r = 0; r < t.map.tile_rows; r++) {
@@ -193,23 +182,12 @@ void barrier(Worker &w, Fiber &f, int id, int threads) {
         sleep(w, f, g.waiting);
 }
 
-namespace {
-void check_bulk(const void *shared, const void *global, int bytes) {
-    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | uintptr_t(bytes)) % 16 != 0) fail("a bulk copy that is not aligned to 16 bytes");
-}
-} // namespace
-
 void bulk_fetch(Worker &w, void *shared, const void *global, int bytes, unsigned long long *a) {
-    check_bulk(shared, global, bytes);
+    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | uintptr_t(bytes)) % 16 != 0) fail("a bulk copy that is not aligned to 16 bytes");
     Async::Phase &p = find(w, a);
     memset(shared, 0xff, size_t(bytes));
-    p.fetches.push_back({{}, static_cast<unsigned char *>(shared), 0, 0, const_cast<void *>(global), bytes});
+    p.fetches.push_back({{}, static_cast<unsigned char *>(shared), 0, 0, global, bytes});
     if (!p.waiting.empty()) land(w, p);
-}
-
-void bulk_store(Worker &w, Fiber &f, void *global, const void *shared, int bytes, bool add) {
-    check_bulk(shared, global, bytes);
-    of(w).stores[&f].open.push_back({{}, static_cast<unsigned char *>(const_cast<void *>(shared)), 0, 0, global, bytes, add});
 }
 
 void clear(Worker &w) {

@@ -14,7 +14,6 @@ void commit(tfc_sim::Worker &, tfc_sim::Fiber &);
 void leave(tfc_sim::Worker &, tfc_sim::Fiber &, int youngest);
 void barrier(tfc_sim::Worker &, tfc_sim::Fiber &, int id, int threads);
 void bulk_fetch(tfc_sim::Worker &, void *shared, const void *global, int bytes, unsigned long long *arrival);
-void bulk_store(tfc_sim::Worker &, tfc_sim::Fiber &, void *global, const void *shared, int bytes, bool add);
 
 // clear forgets what a block left, before the next.
 void clear(tfc_sim::Worker &);

@@ -325,7 +325,7 @@ void install_handlers() {
 
 const Services services = {suspend, fail_kernel, tensor_core::multiply, copies::begin, copies::commit, copies::wait,
                             async::init, async::arrive, async::await, async::fetch, async::store, async::commit, async::leave, async::barrier,
-                            async::bulk_fetch, async::bulk_store};
+                            async::bulk_fetch};
 
 } // namespace
 

@@ -46,15 +46,9 @@ inline void copy_async_arrive(Arrival *a) {
     arrival_arrive(a);
 }
 
-// Bulk copies land and leave as tiles do.
+// A bulk copy lands as a tile does.
 inline void bulk_fetch(void *shared, const void *global, int bytes, Arrival *a) {
     tfc_sim::worker().services->bulk_fetch(tfc_sim::worker(), shared, global, bytes, a);
-}
-inline void bulk_store(void *global, const void *shared, int bytes) {
-    tfc_sim::worker().services->bulk_store(tfc_sim::worker(), tfc_sim::fiber(), global, shared, bytes, false);
-}
-inline void bulk_add(float *global, const void *shared, int bytes) {
-    tfc_sim::worker().services->bulk_store(tfc_sim::worker(), tfc_sim::fiber(), global, shared, bytes, true);
 }
 
 inline void group_barrier(int id, int threads) { tfc_sim::worker().services->group_barrier(tfc_sim::worker(), tfc_sim::fiber(), id, threads); }
@@ -80,18 +74,5 @@ template <class T, bool Across, int Panels> inline void wgmma_columns(float (&d)
             const int c = p * 64 + n * 8 + row;
             mma<T>(to, x, term(c, col) | term(c, col + 1) << 16, term(c, col + 8) | term(c, col + 9) << 16);
         }
-    }
-}
-
-inline Matrix matrix_turned(const void *panel) { return matrix_at(panel); }
-
-template <class T> inline void wgmma_turned(float (&d)[1][8][4], Matrix a, Matrix b, bool add) {
-    const int lane = threadIdx.x % 32, row = lane / 4, col = lane % 4 * 2, first = threadIdx.x / 32 % 4 * 16;
-    auto pair = [](Matrix m, int at, int k) { return tfc_sim::element(m, k, at) | tfc_sim::element(m, k + 1, at) << 16; };
-    const uint32_t x[4] = {pair(a, first + row, col), pair(a, first + row + 8, col), pair(a, first + row, col + 8), pair(a, first + row + 8, col + 8)};
-    for (int n = 0; n < 8; n++) {
-        float(&to)[4] = d[0][n];
-        if (!add) to[0] = to[1] = to[2] = to[3] = 0;
-        mma<T>(to, x, pair(b, 8 * n + row, col), pair(b, 8 * n + row, col + 8));
     }
 }

@@ -73,7 +73,6 @@ struct Services {
     void (*tile_leave)(Worker &, Fiber &, int youngest);
     void (*group_barrier)(Worker &, Fiber &, int id, int threads);
     void (*bulk_fetch)(Worker &, void *shared, const void *global, int bytes, unsigned long long *);
-    void (*bulk_store)(Worker &, Fiber &, void *global, const void *shared, int bytes, bool add);
 };
 
 struct Worker {

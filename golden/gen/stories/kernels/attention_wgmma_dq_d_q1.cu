@@ -23,11 +23,14 @@ struct Config {
     static constexpr int dq_stride = 1536;
     static constexpr int dk_stride = 1536;
     static constexpr int dv_stride = 1536;
+    static constexpr int o_stride = 512;
     static constexpr bool column_sums = true;
+    static constexpr int groups = 2;
+    static constexpr int stages = 6;
 };
 
-extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_grad_d_q1(bf16 *dq, bf16 *dk, bf16 *dv, float *partial, float *sums, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *stats, const State *state, int micro, int layer) {
+extern "C" __global__ void __launch_bounds__(384, 1) attention_wgmma_dq_d_q1(bf16 *dq, float *partial, unsigned *ticket, float2 *stats, const bf16 *d_o, const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *o, const float *lse, const State *state, int micro, int layer) {
     grid_release();
     grid_wait();
-    attention_wgmma_grad<Config>(Config::rows, dq, dk, dv, partial, sums, d_o, q, k, v, stats, state, micro, layer);
+    attention_wgmma_dq<Config>(Config::rows, dq, partial, ticket, stats, d_o, q, k, v, o, lse, state, micro, layer);
 }
