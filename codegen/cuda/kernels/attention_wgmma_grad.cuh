@@ -42,7 +42,9 @@ template <class C, bool Keys> struct GroupGrad {
     static constexpr int own1_stride = Keys ? C::k_stride : C::q_stride, own2_stride = Keys ? C::v_stride : C::do_stride;
     static constexpr int stream1_stride = Keys ? C::q_stride : C::k_stride, stream2_stride = Keys ? C::do_stride : C::v_stride;
     static constexpr int d1_stride = Keys ? C::dk_stride : C::dq_stride, d2_stride = C::dv_stride;
-    static constexpr int registers = C::groups == 3 ? (Keys ? 160 : 152) : Keys ? 224 : 216; // of a thread that multiplies; what is left of a processor's is for those that copy
+    // A block begins with as many registers as it can have in all, a multiple of 8 for each thread; so many are of a thread that multiplies, and the
+    // rest of those that copy.
+    static constexpr int all_registers = 512 / (C::groups + 1) / 8 * 8 * (C::groups + 1), registers = C::groups == 3 ? (Keys ? 160 : 152) : Keys ? 224 : 216;
     static constexpr int sum_columns = (C::heads + 2 * C::kv_heads) * C::head_dim;
 
     // Turn is what a block does at a time.
@@ -146,7 +148,7 @@ template <class C, bool Keys> struct GroupGrad {
         __syncthreads();
 
         if (wg == C::groups) {
-            registers_down<512 - C::groups * registers>();
+            registers_down<all_registers - C::groups * registers>();
             const int thread = threadIdx.x - 128 * C::groups;
             int step = 0;
             for (int n = 0;; n++) {

@@ -188,7 +188,7 @@ void run_block(Core &c, uint64_t index) {
     c.block_index = {unsigned(index % l.grid.x), unsigned(index / l.grid.x % l.grid.y), unsigned(index / l.grid.x / l.grid.y)};
     c.backward = index % 2 != 0;
     c.alive = c.threads;
-    c.waiting = 0;
+    c.waiting = c.changed = c.registers = 0;
     memset(c.dynamic_shared, 0xff, c.shared_end - c.dynamic_shared);
     if (l.code->tls_bytes) {
         TLSIndex at{l.code->tls_module, 0};

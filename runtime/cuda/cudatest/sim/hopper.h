@@ -53,8 +53,16 @@ inline void bulk_fetch(void *shared, const void *global, int bytes, Arrival *a) 
 
 inline void group_barrier(int id, int threads) { tfc_sim::worker().services->group_barrier(tfc_sim::worker(), tfc_sim::fiber(), id, threads); }
 
-template <int> inline void registers_up() {}
-template <int> inline void registers_down() {}
+// A block's warps share the registers that it begins with: a warp that wants more than the others have left waits for ever.
+inline void registers_change(int n) {
+    tfc_sim::Worker &w = tfc_sim::worker();
+    if (threadIdx.x % tfc_sim::lanes != 0) return;
+    const int warps = w.threads / tfc_sim::lanes, all = 65536 / w.threads / 8 * 8 * warps;
+    w.registers += n;
+    if (++w.changed == warps && w.registers > all) tfc_sim::fail("warps ask for %d registers a lane in all, more than the block begins with", {nullptr, 0}, w.registers);
+}
+template <int N> inline void registers_up() { registers_change(N); }
+template <int N> inline void registers_down() { registers_change(N); }
 
 // matrix_across needs no more than the address: panels lie side by side, and wgmma_columns knows how far.
 inline Matrix matrix_across(const void *tile, int panel) {

@@ -86,6 +86,7 @@ struct Worker {
     int waiting;    // threads at the barrier
     Place barrier;  // where they wait
     bool backward;  // the order of lanes and warps
+    int changed, registers; // warps that have changed how many registers a lane has, and the sum of these numbers
     Async *async;   // or nullptr
     Warp warps[max_warps];
     Fiber fibers[max_threads];
