@@ -15,8 +15,12 @@ type task interface{ part(i int, s *scratch) }
 //
 // Workers look out for the next kernel for some microseconds before they sleep, for kernels follow each other closely.
 // A kernel ends when its parts are done, not when every worker has seen it: a worker that wakes late is not waited for.
+//
+// Each worker has a share of parts that follow each other, so that it reads on where it was, which what fetches memory ahead counts on; whoever has
+// done its own takes the last of another's.
 type Pool struct {
 	scratch []*scratch // one a worker; the caller's is the first
+	shares  []share    // one a worker
 	sleep   []sleeper  // one a worker but the caller
 	caller  sleeper
 	spins   int
@@ -24,8 +28,7 @@ type Pool struct {
 
 	bf16 bool // products round their factors to bf16
 
-	task  task
-	parts int
+	task task
 
 	recorder *recorder // nil unless a profile is taken
 
@@ -50,7 +53,7 @@ func NewPool(workers int) *Pool {
 	if workers <= 0 {
 		workers = cores
 	}
-	p := &Pool{sleep: make([]sleeper, workers-1)}
+	p := &Pool{sleep: make([]sleeper, workers-1), shares: make([]share, workers)}
 	if workers <= cores {
 		p.spins = spinsBeforeSleep // with fewer cores, who looks out keeps another from working
 	}
@@ -60,7 +63,7 @@ func NewPool(workers int) *Pool {
 	}
 	for i := range p.sleep {
 		p.sleep[i].init()
-		go p.work(&p.sleep[i], p.scratch[i+1])
+		go p.work(&p.sleep[i], i+1)
 	}
 	return p
 }
@@ -114,42 +117,91 @@ func (p *Pool) start(t task, n int) {
 		}
 		return
 	}
-	p.task, p.parts = t, n
+	p.task = t
+	for i := range p.shares {
+		p.shares[i].set(i*n/len(p.shares), (i+1)*n/len(p.shares))
+	}
 	p.pending.Store(int64(n))
 	p.todo.Store((p.todo.Load()>>32+1)<<32 | uint64(n))
 	for i := range min(n-1, len(p.sleep)) {
 		p.sleep[i].rouse()
 	}
-	p.drain(p.scratch[0])
+	p.drain(0)
 	p.caller.wait(p.spins, func() bool { return p.pending.Load() == 0 })
 	p.task = nil
 }
 
 // work is the life of a worker.
-func (p *Pool) work(me *sleeper, s *scratch) {
+func (p *Pool) work(sleep *sleeper, me int) {
 	for {
-		me.wait(p.spins, func() bool { return uint32(p.todo.Load()) != 0 || p.closed.Load() })
+		sleep.wait(p.spins, func() bool { return uint32(p.todo.Load()) != 0 || p.closed.Load() })
 		if p.closed.Load() {
 			return
 		}
-		p.drain(s)
+		p.drain(me)
 	}
 }
 
 // drain takes parts until none is left.
-func (p *Pool) drain(s *scratch) {
+func (p *Pool) drain(me int) {
 	for {
 		todo := p.todo.Load()
-		left := uint32(todo)
-		if left == 0 {
+		if uint32(todo) == 0 {
 			return
 		}
 		if !p.todo.CompareAndSwap(todo, todo-1) {
 			continue
 		}
-		p.task.part(p.parts-int(left), s)
+		// Some share has a part for this worker, and the run does not end before it is done.
+		p.task.part(p.take(me), p.scratch[me])
 		if p.pending.Add(-1) == 0 {
 			p.caller.rouse()
+		}
+	}
+}
+
+// take takes the first part of the worker's own share, or the last of the next one that has any.
+func (p *Pool) take(me int) int {
+	for {
+		if part, ok := p.shares[me].first(); ok {
+			return part
+		}
+		for i := 1; i < len(p.shares); i++ {
+			if part, ok := p.shares[(me+i)%len(p.shares)].last(); ok {
+				return part
+			}
+		}
+	}
+}
+
+// share is the parts from one to another, in the low and the high half.
+type share struct {
+	left atomic.Uint64
+	_    [56]byte // a line of the cache each
+}
+
+func (s *share) set(from, to int) { s.left.Store(uint64(to)<<32 | uint64(from)) }
+
+func (s *share) first() (part int, ok bool) {
+	for {
+		left := s.left.Load()
+		if uint32(left) == uint32(left>>32) {
+			return 0, false
+		}
+		if s.left.CompareAndSwap(left, left+1) {
+			return int(uint32(left)), true
+		}
+	}
+}
+
+func (s *share) last() (part int, ok bool) {
+	for {
+		left := s.left.Load()
+		if uint32(left) == uint32(left>>32) {
+			return 0, false
+		}
+		if s.left.CompareAndSwap(left, left-1<<32) {
+			return int(left>>32) - 1, true
 		}
 	}
 }
