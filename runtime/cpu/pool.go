@@ -43,8 +43,8 @@ type Pool struct {
 	kernels // operands of the kernel that runs now, one slot a kernel
 }
 
-// spinsBeforeSleep is about five microseconds of looking.
-const spinsBeforeSleep = 4000
+// spinsBeforeSleep is about fifty microseconds of looking.
+const spinsBeforeSleep = 40000
 
 // NewPool starts a pool of the given number of workers, the caller counted as one; 0 means GOMAXPROCS.
 func NewPool(workers int) *Pool {
