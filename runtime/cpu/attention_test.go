@@ -391,7 +391,7 @@ const pairsTolerance = 0.01
 
 // pairTiling has pairs of bf16 in an element of a panel, in plain Go.
 var pairTiling = &tiling{
-	mr: 4, nr: 4, pair: 2,
+	mr: 4, nr: 4, grouping: inPairs,
 	tileRows: []int{4}, tiles: []tileKernel{func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
 		as, bs := panels(k, a, b, ldb)
 		half := func(x float32) (low, high float32) {
@@ -410,5 +410,5 @@ var pairTiling = &tiling{
 			store4(offset(c, i*ldc), add, sums[0], sums[1], sums[2], sums[3])
 		}
 	}},
-	packA: packer{width: 4, pair: 2}, packB: packer{width: 4, pair: 2},
+	packA: packer{width: 4, grouping: inPairs}, packB: packer{width: 4, grouping: inPairs},
 }

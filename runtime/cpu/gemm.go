@@ -14,8 +14,8 @@ const (
 // blockOf returns the size of the block of the sum that starts at l: k cut in equal blocks of at most blockK steps of a panel.
 func (t *tiling) blockOf(l, k int) int {
 	blocks := ceil(k, blockK*t.pair)
-	size := (ceil(k, blocks) + 15) &^ 15
-	return min(size, k-l)
+	unit := max(16, t.pair*t.group)
+	return min(ceil(ceil(k, blocks), unit)*unit, k-l)
 }
 
 // rowsPerBlock is the number of rows of A packed at once: a few tiles, so that a product has many parts.

@@ -16,9 +16,6 @@ func (o operand) at(i, l int) int {
 	return l*o.mat.Stride + i
 }
 
-// steps is how many steps of a panel k steps of the sum take.
-func (t *tiling) steps(k int) int { return (k + t.pair - 1) / t.pair }
-
 // packed is the floats that n columns of B take, packed for k steps.
 func (t *tiling) packed(n, k int) int { return ceil(n, t.nr) * t.nr * t.steps(k) }
 
@@ -28,7 +25,7 @@ const copySteps = 8
 // panels packs elements i0 to i0+n, steps l0 to l0+k of the sum, into panels: width elements wide, each panel step after step. The
 // last one is filled up with whatever is at hand: a tile's rows and columns do not mix, and those beyond n are not kept.
 func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
-	steps := (k + p.pair - 1) / p.pair
+	steps := p.steps(k)
 	if whole := k / p.pair / copySteps * copySteps; !o.alongK && p.copy != nil && whole > 0 {
 		// Rows that run across the panels are taken a few at a time through all full panels, so that a line is read once.
 		full := n / p.width * p.width
@@ -57,6 +54,11 @@ func (p *packer) panels(dst []float32, o operand, i0, n, l0, k int) {
 // panel packs up to width elements. In pairs, an element of a step has two steps of the sum in bf16, the earlier one in its low half;
 // after an odd last step comes a zero.
 func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
+	if p.rows != nil {
+		p.rowPanel(dst, o, i0, n, l0, k)
+		return
+	}
+	clear(dst[p.width*ceil(k, p.pair):])
 	whole := k / p.pair // steps of the panel that vector kernels may pack
 	switch {
 	case !o.alongK && p.copy != nil && (n == p.width || o.at(i0, l0+k-1)+p.width <= len(o.mat.Data)):
@@ -87,6 +89,46 @@ func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 	if p.round {
 		roundBF16(dst)
 	}
+}
+
+// rowPanel is panel by p.rows.
+func (p *packer) rowPanel(dst []float32, o operand, i0, n, l0, k int) {
+	each, size := p.pair*p.group, p.group*p.width // steps of the sum and floats of a group
+	groups := k / each
+	rest := groups * size
+	clear(dst[rest:])
+	for l := groups * each; l < k; l++ {
+		for i := range n {
+			p.put(dst[rest:], i, l-groups*each, o.mat.Data[o.at(i0+i, l0+l)])
+		}
+	}
+	if groups == 0 {
+		return
+	}
+	if o.alongK {
+		p.rows.along(groups, &o.mat.Data[o.at(i0, l0)], o.mat.Stride*4, n, &dst[0], size*4)
+		return
+	}
+	for i := 0; i < n; i += rowLanes {
+		if last := o.at(i0+i, l0+groups*each-1); n-i >= rowLanes || last+rowLanes <= len(o.mat.Data) {
+			p.rows.across(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, rowLanes, &dst[i*p.group], size*4)
+			continue
+		}
+		for g := range groups {
+			clear(dst[g*size+i*p.group : (g+1)*size])
+		}
+		for l := range groups * each {
+			for j := i; j < n; j++ {
+				p.put(dst[l/each*size:], j, l%each, o.mat.Data[o.at(i0+j, l0+l)])
+			}
+		}
+	}
+}
+
+// put rounds element l of row i of a group to bf16 and adds it to its pair.
+func (p *packer) put(group []float32, i, l int, x float32) {
+	at := &group[i*p.group+l/p.pair]
+	*at = math.Float32frombits(math.Float32bits(*at) | bf16Bits(x)>>(16*(1-l%p.pair)))
 }
 
 // scalar packs elements from to to, of the panel's steps those from one on.

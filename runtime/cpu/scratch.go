@@ -11,7 +11,7 @@ type scratch struct {
 
 // maxTile bounds mr*nr of every variant, maxBlockM its rowsPerBlock.
 const (
-	maxTile   = 14 * 32
+	maxTile   = 32 * 32
 	maxBlockM = 70
 )
 

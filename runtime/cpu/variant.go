@@ -8,13 +8,28 @@ import (
 // A tiling is a way to multiply matrices: the shape of a tile, the kernels that compute one, and how their factors are packed.
 type tiling struct {
 	mr, nr int // rows and columns of a tile
-	pair   int // steps of the sum in a step of a panel: 1, or 2 where an element of a panel is a pair in bf16
+	grouping
 
 	tileRows []int // descending, mr first: the row counts that have a kernel
 	tiles    []tileKernel
 
 	packA, packB packer
 }
+
+// A grouping says how the steps of a sum lie in panels.
+type grouping struct {
+	pair  int // steps of the sum in a step of a panel: 1, or 2 where an element of a panel is a pair in bf16
+	group int // steps of a panel that kernels take at once: zeros fill up the last ones
+}
+
+// steps is how many steps of a panel k steps of the sum take.
+func (g grouping) steps(k int) int { return ceil(k, g.pair*g.group) * g.group }
+
+var (
+	oneByOne = grouping{1, 1}
+	inPairs  = grouping{2, 1}
+	inTiles  = grouping{2, 16}
+)
 
 // A tileKernel adds or stores a tile of C: rows × nr floats whose k steps read one row of nr elements of b, ldb bytes
 // apart, and rows elements of a, packed mr to a step. ldc counts bytes; with add the old C is added at the end.
@@ -23,7 +38,7 @@ type tileKernel func(k int, a, b *float32, ldb int, c *float32, ldc int, add boo
 // A packer packs panels of one width: see panel.
 type packer struct {
 	width int
-	pair  int  // as in tiling
+	grouping
 	round bool // the elements are rounded to bf16, and stay floats
 
 	// transpose packs lanes elements from up to so many rows that run along the sum, groups blocks of block steps of the panel;
@@ -36,7 +51,17 @@ type packer struct {
 
 	// copyMany is copy for so many panels side by side, dstStride bytes apart in dst, and k of 1 at least; nil: none.
 	copyMany func(panels, k int, src *float32, ld int, dst *float32, dstStride int)
+
+	rows *rowPacker // where a panel has row after row in each group, not step after step
 }
+
+// A rowPacker packs groups of steps of some rows, which lie side by side in a group; groups are dstStride bytes apart in dst. Rows of
+// src run along the sum, or across it: then it takes rowLanes columns.
+type rowPacker struct {
+	along, across func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)
+}
+
+const rowLanes = 16
 
 // A dotKernel computes out[r*4+j] = x[r]·w[j] for a fixed number of rows of x and four rows of w.
 type dotKernel func(k int, w *float32, ldw int, x *float32, ldx int, out *float32)
@@ -124,9 +149,9 @@ var plain = &variant{
 }
 
 var plainTiling = &tiling{
-	mr: 4, nr: 4, pair: 1,
+	mr: 4, nr: 4, grouping: oneByOne,
 	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
-	packA: packer{width: 4, pair: 1}, packB: packer{width: 4, pair: 1},
+	packA: packer{width: 4, grouping: oneByOne}, packB: packer{width: 4, grouping: oneByOne},
 }
 
 // rounded multiplies as t does, with factors rounded to bf16: what a machine without instructions for bf16 does.

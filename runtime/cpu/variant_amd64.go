@@ -14,10 +14,19 @@ func variants() []*variant {
 		all = append([]*variant{avx512}, all...)
 		if cpu.X86.HasAVX512BF16 && cpu.X86.HasAVX512BW {
 			all = append([]*variant{avx512bf16}, all...)
+			if cpu.X86.HasAMXTile && cpu.X86.HasAMXBF16 && allowAMX() {
+				all = append([]*variant{amx}, all...)
+			}
 		}
 	}
 	return all
 }
+
+var amx = func() *variant {
+	v := *avx512
+	v.name, v.bf16 = "amx", tilingAMX
+	return &v
+}()
 
 var avx512bf16 = func() *variant {
 	v := *avx512
@@ -40,26 +49,35 @@ var avx2 = &variant{
 }
 
 var tilingAVX512 = &tiling{
-	mr: 14, nr: 32, pair: 1,
+	mr: 14, nr: 32, grouping: oneByOne,
 	tileRows: []int{14, 8, 4, 2, 1},
 	tiles:    []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
-	packA:    packer{width: 14, pair: 1, transpose: transposeAAVX512, lanes: 14, block: 16, copy: copyAAVX512},
-	packB:    packer{width: 32, pair: 1, transpose: transposeBAVX512, lanes: 16, block: 16, copy: copyBAVX512},
+	packA:    packer{width: 14, grouping: oneByOne, transpose: transposeAAVX512, lanes: 14, block: 16, copy: copyAAVX512},
+	packB:    packer{width: 32, grouping: oneByOne, transpose: transposeBAVX512, lanes: 16, block: 16, copy: copyBAVX512},
 }
 
 // tilingBF16 is for the instructions of AVX512-BF16.
 var tilingBF16 = &tiling{
-	mr: 14, nr: 32, pair: 2,
+	mr: 14, nr: 32, grouping: inPairs,
 	tileRows: []int{14, 8, 4, 2, 1},
 	tiles:    []tileKernel{tileBF1614x32, tileBF168x32, tileBF164x32, tileBF162x32, tileBF161x32},
-	packA:    packer{width: 14, pair: 2, transpose: transposeABF16, lanes: 14, block: 16, copy: copyABF16},
-	packB:    packer{width: 32, pair: 2, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
+	packA:    packer{width: 14, grouping: inPairs, transpose: transposeABF16, lanes: 14, block: 16, copy: copyABF16},
+	packB:    packer{width: 32, grouping: inPairs, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
+}
+
+// tilingAMX is for tile registers, of AMX-BF16: four sums, two of A and two of B.
+var tilingAMX = &tiling{
+	mr: 32, nr: 32, grouping: inTiles,
+	tileRows: []int{32, 16},
+	tiles:    []tileKernel{tileAMX32x32, tileAMX16x32},
+	packA:    packer{width: 32, grouping: inTiles, rows: &rowPacker{convertRowsAMX, transposeRowsAMX}},
+	packB:    packer{width: 32, grouping: inTiles, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
 }
 
 var tilingAVX2 = &tiling{
-	mr: 6, nr: 16, pair: 1,
+	mr: 6, nr: 16, grouping: oneByOne,
 	tileRows: []int{6, 4, 2, 1},
 	tiles:    []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
-	packA:    packer{width: 6, pair: 1, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2, copyMany: copyPanelsAAVX2},
-	packB:    packer{width: 16, pair: 1, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2, copyMany: copyPanelsBAVX2},
+	packA:    packer{width: 6, grouping: oneByOne, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2, copyMany: copyPanelsAAVX2},
+	packB:    packer{width: 16, grouping: oneByOne, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2, copyMany: copyPanelsBAVX2},
 }

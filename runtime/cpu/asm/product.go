@@ -199,19 +199,7 @@ func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 				clear(in[i])
 			}
 		}
-		// quads[g][j] holds in lane l column 4l+j of rows 4g to 4g+3.
-		var quads [4][4]reg.VecVirtual
-		for g := range quads {
-			quads[g] = quad(in[4*g], in[4*g+1], in[4*g+2], in[4*g+3], ZMM)
-		}
-		var out [16]reg.VecVirtual
-		for j := range 4 {
-			even := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0x88), y, x, z); return z }
-			odd := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0xDD), y, x, z); return z }
-			a, b := even(quads[0][j], quads[1][j]), odd(quads[0][j], quads[1][j])
-			c, d := even(quads[2][j], quads[3][j]), odd(quads[2][j], quads[3][j])
-			out[j], out[4+j], out[8+j], out[12+j] = even(a, c), even(b, d), odd(a, c), odd(b, d)
-		}
+		out := transposed(in)
 		for i := range out {
 			if rows == 16 {
 				VMOVUPS(out[i], Mem{Base: dst})
@@ -224,6 +212,23 @@ func transposing(rows, bytes int, load func(at reg.Register) reg.VecVirtual) {
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// transposed transposes 16 × 16 elements of 32 bits.
+func transposed(in []reg.VecVirtual) (out [16]reg.VecVirtual) {
+	// quads[g][j] holds in lane l column 4l+j of rows 4g to 4g+3.
+	var quads [4][4]reg.VecVirtual
+	for g := range quads {
+		quads[g] = quad(in[4*g], in[4*g+1], in[4*g+2], in[4*g+3], ZMM)
+	}
+	for j := range 4 {
+		even := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0x88), y, x, z); return z }
+		odd := func(x, y reg.VecVirtual) reg.VecVirtual { z := ZMM(); VSHUFF32X4(Imm(0xDD), y, x, z); return z }
+		a, b := even(quads[0][j], quads[1][j]), odd(quads[0][j], quads[1][j])
+		c, d := even(quads[2][j], quads[3][j]), odd(quads[2][j], quads[3][j])
+		out[j], out[4+j], out[8+j], out[12+j] = even(a, c), even(b, d), odd(a, c), odd(b, d)
+	}
+	return out
 }
 
 // nextRow moves at to row i, where there are more than i rows.

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// The instructions of AMX, of which Go's assembler knows none, are written as bytes (Intel, "Instruction Set Extensions Programming
+// Reference"). A tile register has 16 rows of 64 bytes. Memory is addressed as base + stride*row.
+
+const (
+	tileRows  = 16
+	tilePairs = 16 // pairs in bf16 in a row of a tile
+	tileBytes = 64 // of a row
+)
+
+// vex0F38 emits an instruction of one, two or three tile registers or a memory operand: its prefix (0 none, 1 66, 2 F3, 3 F2), the register
+// that is not in the last byte, inverted, and the bytes from the opcode on. inputs and outputs are the general registers.
+func vex0F38(text string, prefix, vvvv byte, index, base reg.Register, code ...byte) {
+	Comment(text)
+	x, b := byte(1), byte(1) // inverted
+	inputs := []Op{}
+	if index != nil {
+		x = 1 - registerNumber(index)>>3
+		inputs = append(inputs, index)
+	}
+	if base != nil {
+		b = 1 - registerNumber(base)>>3
+		inputs = append(inputs, base)
+	}
+	bytes := append([]byte{0xc4, 1<<7 | x<<6 | b<<5 | 2, (15-vvvv)<<3 | prefix}, code...)
+	for i, v := range bytes {
+		in := &ir.Instruction{Opcode: "BYTE", Operands: []Op{U8(v)}}
+		if i == len(bytes)-1 {
+			in.Inputs = inputs
+		}
+		Instruction(in)
+	}
+}
+
+// registerNumber is that of a general register in an instruction.
+func registerNumber(r reg.Register) byte {
+	for i, g := range general {
+		if g == r {
+			return byte(i)
+		}
+	}
+	panic("no such register")
+}
+
+var general = []reg.Register{reg.RAX, reg.RCX, reg.RDX, reg.RBX, reg.RSP, reg.RBP, reg.RSI, reg.RDI, reg.R8, reg.R9, reg.R10, reg.R11, reg.R12, reg.R13, reg.R14, reg.R15}
+
+// sib is the last bytes of an instruction whose operand is base + index + disp.
+func sib(tile int, base, index reg.Register, disp int) []byte {
+	return []byte{0x80 | byte(tile)<<3 | 4, (registerNumber(index)&7)<<3 | registerNumber(base)&7, byte(disp), byte(disp >> 8), byte(disp >> 16), byte(disp >> 24)}
+}
+
+// configureTiles makes all tile registers as large as they get. at is clobbered.
+func configureTiles(at reg.Register) {
+	if tileShapesTable == nil {
+		table := GLOBL("tileShapes", RODATA|NOPTR)
+		const columns, rows = tileBytes * 0x0001000100010001, tileRows * 0x0101010101010101 // of four and of eight registers
+		for i, v := range []uint64{1, 0, columns, columns, 0, 0, rows, 0} { // the first is the palette
+			DATA(8*i, U64(v))
+		}
+		tileShapesTable = &table
+	}
+	LEAQ(*tileShapesTable, at)
+	vex0F38("LDTILECFG (AT)", 0, 0, nil, at, 0x49, registerNumber(at)&7)
+}
+
+var tileShapesTable *Mem
+
+func releaseTiles() { vex0F38("TILERELEASE", 0, 0, nil, nil, 0x49, 0xc0) }
+
+func zeroTile(t int) {
+	vex0F38(fmt.Sprintf("TILEZERO TMM%d", t), 3, 0, nil, nil, 0x49, 0xc0|byte(t)<<3)
+}
+
+func loadTile(t int, base, stride reg.Register, disp int) {
+	vex0F38(fmt.Sprintf("TILELOADD %d(%s)(%s*1), TMM%d", disp, base.Asm(), stride.Asm(), t), 3, 0, stride, base, append([]byte{0x4b}, sib(t, base, stride, disp)...)...)
+}
+
+func storeTile(t int, base, stride reg.Register, disp int) {
+	vex0F38(fmt.Sprintf("TILESTORED TMM%d, %d(%s)(%s*1)", t, disp, base.Asm(), stride.Asm()), 2, 0, stride, base, append([]byte{0x4b}, sib(t, base, stride, disp)...)...)
+}
+
+// multiplyTiles adds the product of pairs in bf16 of tiles a and b to tile c.
+func multiplyTiles(c, a, b int) {
+	vex0F38(fmt.Sprintf("TDPBF16PS TMM%d, TMM%d, TMM%d", b, a, c), 2, byte(b), nil, nil, 0x5c, 0xc0|byte(c)<<3|byte(a))
+}
+
+// tileAMX is tileBF16 by AMX: steps are taken 16 at once, and panels of A have in each 16 steps row after row.
+func tileAMX(rows int) {
+	const nr, panelRows = 32, 32
+	TEXT(fmt.Sprintf("tileAMX%dx%d", rows, nr), NOSPLIT, "func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
+	Doc(fmt.Sprintf("tileAMX%dx%d computes %d rows of a product tile from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.", rows, nr, rows))
+	k, a, b, ldb, c, ldc, wide, at := reg.RCX, reg.RSI, reg.RDI, reg.RDX, reg.R8, reg.R9, reg.R10, reg.R11
+	Load(Param("k"), k)
+	Load(Param("a"), a)
+	Load(Param("b"), b)
+	Load(Param("ldb"), ldb)
+	Load(Param("c"), c)
+	Load(Param("ldc"), ldc)
+	add := reg.AL
+	Load(Param("add"), add)
+
+	const cols = nr / tilePairs
+	down := rows / tileRows
+	acc := func(i, j int) int { return i*cols + j }
+	x, y := func(i int) int { return 4 + i }, func(j int) int { return 6 + j }
+	configureTiles(at)
+	MOVL(U32(tileBytes), reg.R10L)
+	MOVQ(ldc, at) // to the second row of tiles
+	SHLQ(Imm(4), at)
+	ADDQ(c, at)
+	row := func(i int) reg.Register {
+		if i == 0 {
+			return c
+		}
+		return at
+	}
+	each := func(do func(i, j int)) {
+		for i := range down {
+			for j := range cols {
+				do(i, j)
+			}
+		}
+	}
+	TESTB(add, add)
+	JZ(LabelRef("zero"))
+	each(func(i, j int) { loadTile(acc(i, j), row(i), ldc, j*tileBytes) })
+	JMP(LabelRef("sum"))
+	Label("zero")
+	each(func(i, j int) { zeroTile(acc(i, j)) })
+	Label("sum")
+	stepB := reg.R12 // from 16 steps of B to the next
+	MOVQ(ldb, stepB)
+	SHLQ(Imm(4), stepB)
+	loop("steps", k, tilePairs, func() {
+		for i := range down {
+			loadTile(x(i), a, wide, i*tileRows*tileBytes)
+		}
+		for j := range cols {
+			loadTile(y(j), b, ldb, j*tileBytes)
+			for i := range down {
+				multiplyTiles(acc(i, j), x(i), y(j))
+			}
+		}
+		ADDQ(U32(panelRows*tileBytes), a)
+		ADDQ(stepB, b)
+	})
+	each(func(i, j int) { storeTile(acc(i, j), row(i), ldc, j*tileBytes) })
+	releaseTiles()
+	RET()
+}
+
+// convertRows writes the packing of rows that run along the sum for tileAMX: each 32 floats of a row become 16 pairs, 64 bytes.
+func convertRows() {
+	TEXT("convertRowsAMX", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc("convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes.")
+	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
+	ld, rows := Load(Param("ld"), GP64()), Load(Param("rows"), GP64())
+	dst, stride := Load(Param("dst"), GP64()), Load(Param("dstStride"), GP64())
+	const low, high, pairs = 0, 1, 2
+	loop("row", rows, 1, func() {
+		from, to, n := GP64(), GP64(), GP64()
+		MOVQ(src, from)
+		MOVQ(dst, to)
+		MOVQ(groups, n)
+		loop("group", n, 1, func() {
+			VMOVUPS(Mem{Base: from}, zmm[low])
+			VMOVUPS(Mem{Base: from, Disp: 64}, zmm[high])
+			convertPairs.emit(pairs, high, low)
+			VMOVUPS(zmm[pairs], Mem{Base: to})
+			ADDQ(Imm(128), from)
+			ADDQ(stride, to)
+		})
+		ADDQ(ld, src)
+		ADDQ(Imm(tileBytes), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// transposeRows writes the packing of rows that run across the sum for tileAMX: 16 columns of 32 rows become 16 rows of 16 pairs.
+func transposeRows() {
+	TEXT("transposeRowsAMX", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
+	Doc("transposeRowsAMX rounds groups*32 rows of 16 floats to bf16 and transposes them: 64 bytes of a column lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes; rows is 16.")
+	const first, second, order, pairs = 28, 29, 30, 31
+	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
+	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
+	stride := Load(Param("dstStride"), GP64())
+	VMOVUPS(pairOrder(), zmm[order])
+	loop("group", groups, 1, func() {
+		in := make([]reg.VecVirtual, 16)
+		for i := range in {
+			VMOVUPS(Mem{Base: src}, zmm[first])
+			VMOVUPS(Mem{Base: src, Index: ld, Scale: 1}, zmm[second])
+			LEAQ(Mem{Base: src, Index: ld, Scale: 2}, src)
+			convertPairs.emit(pairs, second, first)
+			in[i] = ZMM()
+			VPERMW(zmm[pairs], zmm[order], in[i])
+		}
+		for i, row := range transposed(in) {
+			VMOVUPS(row, Mem{Base: dst, Disp: i * tileBytes})
+		}
+		ADDQ(stride, dst)
+	})
+	VZEROUPPER()
+	RET()
+}
