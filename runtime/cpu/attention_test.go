@@ -410,5 +410,6 @@ var pairTiling = &tiling{
 			store4(offset(c, i*ldc), add, sums[0], sums[1], sums[2], sums[3])
 		}
 	}},
-	packA: packer{width: 4, grouping: inPairs}, packB: packer{width: 4, grouping: inPairs},
+	blockK: 512,
+	packA:  packer{width: 4, grouping: inPairs}, packB: packer{width: 4, grouping: inPairs},
 }

@@ -6,14 +6,14 @@ package cpu
 // blocks of k in rising order, and each block is summed step by step: the order depends on k alone.
 
 const (
-	blockK = 512 // steps of a panel in a block: a panel of B stays close
-	blockN = 512 // columns of B that gemm packs at once
-	fewM   = 8   // up to this many rows B is read once and not packed
+	maxBlockK = 512 // steps of a panel in a block, of every tiling
+	blockN    = 512 // columns of B that gemm packs at once
+	fewM      = 8   // up to this many rows B is read once and not packed
 )
 
-// blockOf returns the size of the block of the sum that starts at l: k cut in equal blocks of at most blockK steps of a panel.
+// blockOf returns the size of the block of the sum that starts at l: k cut in equal blocks of at most t.blockK steps of a panel.
 func (t *tiling) blockOf(l, k int) int {
-	blocks := ceil(k, blockK*t.pair)
+	blocks := ceil(k, t.blockK*t.pair)
 	unit := max(16, t.pair*t.group)
 	return min(ceil(ceil(k, blocks), unit)*unit, k-l)
 }
@@ -134,7 +134,12 @@ func (t *tiling) block(c Mat, a []float32, b panelsOfB, k int, add bool, tile []
 		} else {
 			panel = &b.data[j/t.nr*b.width]
 		}
-		for i := 0; i < c.Rows; i += t.mr {
+		first := 0
+		if t.column != nil && n == t.nr && c.Rows >= t.mr {
+			first = c.Rows / t.mr * t.mr
+			t.column(first/t.mr, k, &a[0], panel, ldb, &c.Data[j], ldc, add)
+		}
+		for i := first; i < c.Rows; i += t.mr {
 			m := min(t.mr, c.Rows-i)
 			rows, kernel := t.tileFor(m)
 			at := i*c.Stride + j

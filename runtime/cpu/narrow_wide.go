@@ -64,7 +64,7 @@ func (k *widePart) part(i int, s *scratch) {
 	packed, rows, padded := t.wideRowsAt(r)
 	blocks := min(t.blocks, ceil(t.y.Cols, narrowLanes)-first)
 	width := blocks * narrowLanes
-	buf := s.floats(padded*width + blockK*narrowLanes)
+	buf := s.floats(padded*width + maxBlockK*narrowLanes)
 	sums, panel := buf[:padded*width], buf[padded*width:]
 	for l := 0; l < t.x.Cols; {
 		n := wide.blockOf(l, t.x.Cols)

@@ -10,10 +10,11 @@ type product struct {
 	y              Mat // where the epilogue writes; C itself unless the epilogue needs both
 	t              *tiling
 
-	// The piece under way: steps l to l+kc of the sum, blocks of size block, and columns j to j+nc.
-	l, kc, block, j, nc int
-	packed              []float32 // block after block, each as packer.panels leaves it
-	packPanels          int       // panels of one block that one part packs
+	// The piece under way: steps l to l+kc of the sum, a block, and columns j to j+nc.
+	l, kc, j, nc int
+	packed       []float32 // as packer.panels leaves it
+	packPanels   int       // panels that one part packs
+	piece        uint64    // counts pieces: rows of A that a worker has packed serve for the parts of one
 
 	partRows, partCols int // of C in a part
 }
@@ -26,11 +27,12 @@ type (
 
 const (
 	productN    = 2048    // columns of B packed at once
-	pieceFloats = 1 << 20 // of B packed at once, where a single block is not more
 	packFloats  = 1 << 13 // that one part packs at least
 	packCols    = 128     // columns that one part packs at least of rows that run across the panels: whole stretches of memory
+	partFloats  = 1 << 16 // of A that a part packs at most: with a block of C, half of a second-level cache
+	maxPartRows = 256
+	minPanels   = 2       // columns of a part at least, in panels
 	wantParts   = 32      // parts that a product is cut in where it has room: what the last part keeps others waiting for is small
-	minPanels   = 2       // columns of a part at least, in panels: its rows of A are packed for it alone
 	smallWork   = 1 << 16 // multiplications too few to wake a worker for
 )
 
@@ -47,33 +49,29 @@ func (t *product) run(p *Pool) {
 		p.run((*fewParts)(t), ceil(n, t.partCols))
 		return
 	}
-	t.partRows = min(v.rowsPerBlock(), ceil(m, wantParts*v.mr)*v.mr)
-	rowParts := ceil(m, t.partRows)
-	t.block = v.blockOf(0, k)
-	t.packPanels = ceil(packFloats, v.nr*v.steps(t.block))
+	most := v.steps(v.blockOf(0, k)) // steps of the panels of a block
+	t.packPanels = ceil(packFloats, v.nr*most)
 	if !t.transB {
 		t.packPanels = max(t.packPanels, ceil(packCols, v.nr))
 	}
 	nc := min(productN, n)
-	kc := max(1, pieceFloats/(nc*v.steps(t.block))) * t.block
+	if need := v.packed(nc, v.blockOf(0, k)); len(t.packed) < need {
+		t.packed = Floats(need)
+	}
+	tiles := min(partFloats/most, maxPartRows) / v.mr // below one another
+	t.partRows = min(tiles, ceil(m*ceil(nc, minPanels*v.nr), wantParts*v.mr)) * v.mr
+	rowParts := ceil(m, t.partRows)
 	for t.l = 0; t.l < k; t.l += t.kc {
-		t.kc = min(kc, k-t.l)
+		t.kc = v.blockOf(t.l, k)
 		for t.j = 0; t.j < n; t.j += nc {
 			t.nc = min(nc, n-t.j)
+			t.piece++
 			panels := ceil(t.nc, v.nr)
-			if need := panels * v.nr * v.steps(t.kc); len(t.packed) < need {
-				t.packed = Floats(need)
-			}
-			p.run((*packParts)(t), ceil(t.kc, t.block)*ceil(panels, t.packPanels))
+			p.run((*packParts)(t), ceil(panels, t.packPanels))
 			t.partCols = max(minPanels, ceil(panels, ceil(wantParts, rowParts))) * v.nr
 			p.run((*blockParts)(t), rowParts*ceil(t.nc, t.partCols))
 		}
 	}
-}
-
-// blockAt returns the size of the block of the sum at l in the piece under way, and its panels.
-func (t *product) blockAt(l int) (size int, panels []float32) {
-	return min(t.block, t.l+t.kc-l), t.packed[ceil(t.nc, t.t.nr)*t.t.nr*t.t.steps(l-t.l):]
 }
 
 // steps returns the length of the sum.
@@ -86,14 +84,12 @@ func (t *product) steps() int {
 
 func (t *packParts) part(i int, _ *scratch) {
 	width := t.packPanels * t.t.nr
-	groups := ceil(t.nc, width)
-	l, from := t.l+i/groups*t.block, i%groups*width
-	size, panels := (*product)(t).blockAt(l)
-	t.t.packB.panels(panels[from*t.t.steps(size):], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), l, size)
+	from := i * width
+	t.t.packB.panels(t.packed[from*t.t.steps(t.kc):], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), t.l, t.kc)
 }
 
 func (t *blockParts) part(i int, s *scratch) {
-	v := t.t
+	v, steps := t.t, t.t.steps(t.kc)
 	colParts := ceil(t.nc, t.partCols)
 	row, col := i/colParts*t.partRows, i%colParts*t.partCols
 	m, n := min(t.partRows, t.c.Rows-row), min(t.partCols, t.nc-col)
@@ -102,13 +98,11 @@ func (t *blockParts) part(i int, s *scratch) {
 	if t.l == 0 {
 		add = t.epilogue.start(c, row, t.j+col) || add
 	}
-	for l := t.l; l < t.l+t.kc; l += t.block {
-		size, panels := (*product)(t).blockAt(l)
-		steps := v.steps(size)
-		v.packA.panels(s.packA, operand{t.a, !t.transA}, row, m, l, size)
-		v.block(c, s.packA, panelsOfB{data: panels[col*steps:], width: v.nr * steps, ld: v.nr * 4}, steps, add, s.tile)
-		add = true
+	a, isPacked := s.rowsOf(t.piece, row, ceil(m, v.mr)*v.mr*steps)
+	if !isPacked {
+		v.packA.panels(a, operand{t.a, !t.transA}, row, m, t.l, t.kc)
 	}
+	v.block(c, a, panelsOfB{data: t.packed[col*steps:], width: v.nr * steps, ld: v.nr * 4}, steps, add, s.tile)
 	if t.l+t.kc == (*product)(t).steps() {
 		t.epilogue.finish(t.y, c, row, t.j+col, s)
 	}

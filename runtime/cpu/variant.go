@@ -13,6 +13,11 @@ type tiling struct {
 	tileRows []int // descending, mr first: the row counts that have a kernel
 	tiles    []tileKernel
 
+	// column computes n tiles below one another, whose panels of A follow each other; nil: tile by tile.
+	column func(n, k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+	blockK int // steps of a panel in a block at most: a panel of B stays close
+
 	packA, packB packer
 }
 
@@ -150,7 +155,7 @@ var plain = &variant{
 
 var plainTiling = &tiling{
 	mr: 4, nr: 4, grouping: oneByOne,
-	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4},
+	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4}, blockK: 512,
 	packA: packer{width: 4, grouping: oneByOne}, packB: packer{width: 4, grouping: oneByOne},
 }
 

@@ -382,11 +382,11 @@ func copyBBF16(k int, src *float32, ld int, dst *float32)
 // multiplyAddsBF16 does n times 12 multiply-adds of 32 numbers in bf16, of numbers that start at x.
 func multiplyAddsBF16(n int, x *float32)
 
-// tileAMX32x32 computes 32 rows of a product tile from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.
-func tileAMX32x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// columnAMX computes n tiles of a product below one another, 32 × 32 each, from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.
+func columnAMX(n int, k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// tileAMX16x32 computes 16 rows of a product tile from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.
-func tileAMX16x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// halfTileAMX computes the first 16 rows of a tile as columnAMX does.
+func halfTileAMX(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
 // convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes.
 func convertRowsAMX(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)

@@ -1485,6 +1485,7 @@ TEXT ·expAVX512(SB), NOSPLIT, $0-40
 step:
 	VMOVUPS      (CX), Z2
 	VSUBPS       Z0, Z2, Z2
+	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
 	VMOVUPS      constants<>+0(SB), Z3
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
@@ -1502,7 +1503,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z3, Z5
 	VFMADD213PS  Z3, Z5, Z4
 	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS    Z2, Z3, Z3
+	VSCALEFPS.Z  Z2, Z3, K1, Z3
 	VMOVUPS      Z3, (AX)
 	VADDPS       Z3, Z1, Z1
 	ADDQ         $0x40, CX
@@ -1850,6 +1851,7 @@ step:
 	VANDPS       constants<>+960(SB), Z0, Z1
 	VMULPS       constants<>+1024(SB), Z1, Z2
 	VMULPS       Z1, Z2, Z2
+	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
 	VMOVUPS      constants<>+0(SB), Z3
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
@@ -1867,7 +1869,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z3, Z5
 	VFMADD213PS  Z3, Z5, Z4
 	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS    Z2, Z3, Z3
+	VSCALEFPS.Z  Z2, Z3, K1, Z3
 	VMOVUPS      constants<>+640(SB), Z2
 	VMULPS       constants<>+1088(SB), Z1, Z4
 	VADDPS       constants<>+640(SB), Z4, Z4
@@ -1912,6 +1914,7 @@ step:
 	VANDPS       constants<>+960(SB), Z1, Z2
 	VMULPS       constants<>+1024(SB), Z2, Z3
 	VMULPS       Z2, Z3, Z3
+	VCMPPS       $0x05, constants<>+0(SB), Z3, K1
 	VMOVUPS      constants<>+0(SB), Z4
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      constants<>+64(SB), Z4
@@ -1929,7 +1932,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z4, Z6
 	VFMADD213PS  Z4, Z6, Z5
 	VADDPS       constants<>+640(SB), Z5, Z4
-	VSCALEFPS    Z3, Z4, Z4
+	VSCALEFPS.Z  Z3, Z4, K1, Z4
 	VMOVUPS      constants<>+640(SB), Z3
 	VMULPS       constants<>+1088(SB), Z2, Z2
 	VADDPS       constants<>+640(SB), Z2, Z2
@@ -1980,6 +1983,7 @@ step:
 	VFMADD213PS  constants<>+1920(SB), Z2, Z1
 	VMULPS       Z0, Z1, Z1
 	VXORPS       constants<>+1792(SB), Z1, Z1
+	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
 	VMOVUPS      constants<>+0(SB), Z2
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
@@ -1997,7 +2001,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z2, Z4
 	VFMADD213PS  Z2, Z4, Z3
 	VADDPS       constants<>+640(SB), Z3, Z2
-	VSCALEFPS    Z1, Z2, Z2
+	VSCALEFPS.Z  Z1, Z2, K1, Z2
 	VMOVUPS      constants<>+640(SB), Z1
 	VADDPS       constants<>+640(SB), Z2, Z2
 	VDIVPS       Z2, Z1, Z1
@@ -2036,6 +2040,7 @@ step:
 	VXORPS       constants<>+1792(SB), Z1, Z1
 	VMOVUPS      constants<>+2112(SB), Z3
 	VMINPS       Z1, Z3, Z1
+	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
 	VMOVUPS      constants<>+0(SB), Z3
 	VMAXPS       Z1, Z3, Z1
 	VMOVUPS      constants<>+64(SB), Z3
@@ -2053,7 +2058,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z3, Z5
 	VFMADD213PS  Z3, Z5, Z4
 	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS    Z1, Z3, Z3
+	VSCALEFPS.Z  Z1, Z3, K1, Z3
 	VMOVUPS      constants<>+640(SB), Z1
 	VADDPS       constants<>+640(SB), Z3, Z4
 	VDIVPS       Z4, Z1, Z1
@@ -2085,6 +2090,7 @@ TEXT ·siluAVX512(SB), NOSPLIT, $0-24
 step:
 	VMOVUPS      (DX), Z0
 	VXORPS       constants<>+1792(SB), Z0, Z1
+	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
 	VMOVUPS      constants<>+0(SB), Z2
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      constants<>+64(SB), Z2
@@ -2102,7 +2108,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z2, Z4
 	VFMADD213PS  Z2, Z4, Z3
 	VADDPS       constants<>+640(SB), Z3, Z2
-	VSCALEFPS    Z1, Z2, Z2
+	VSCALEFPS.Z  Z1, Z2, K1, Z2
 	VMOVUPS      constants<>+640(SB), Z1
 	VADDPS       constants<>+640(SB), Z2, Z2
 	VDIVPS       Z2, Z1, Z1
@@ -2133,6 +2139,7 @@ step:
 	VXORPS       constants<>+1792(SB), Z1, Z2
 	VMOVUPS      constants<>+2112(SB), Z3
 	VMINPS       Z2, Z3, Z2
+	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
 	VMOVUPS      constants<>+0(SB), Z3
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      constants<>+64(SB), Z3
@@ -2150,7 +2157,7 @@ step:
 	VFMADD213PS  constants<>+576(SB), Z3, Z5
 	VFMADD213PS  Z3, Z5, Z4
 	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS    Z2, Z3, Z3
+	VSCALEFPS.Z  Z2, Z3, K1, Z3
 	VMOVUPS      constants<>+640(SB), Z2
 	VADDPS       constants<>+640(SB), Z3, Z4
 	VDIVPS       Z4, Z2, Z2
@@ -3884,61 +3891,69 @@ step:
 	VMOVUPS      (CX), Y3
 	VSUBPS       Y0, Y3, Y3
 	VMOVUPS      constants<>+0(SB), Y4
-	VMAXPS       Y3, Y4, Y3
-	VMOVUPS      constants<>+64(SB), Y4
-	VMINPS       Y3, Y4, Y3
-	VMULPS       constants<>+128(SB), Y3, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCVTDQ2PS    Y4, Y5
+	VCMPPS       $0x05, Y4, Y3, Y4
+	VMOVUPS      constants<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      constants<>+64(SB), Y5
+	VMINPS       Y3, Y5, Y3
+	VMULPS       constants<>+128(SB), Y3, Y5
+	VCVTPS2DQ    Y5, Y5
+	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y5, Y3
-	VFNMADD231PS constants<>+256(SB), Y5, Y3
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y3, Y5
-	VFMADD213PS  constants<>+448(SB), Y3, Y5
-	VFMADD213PS  constants<>+512(SB), Y3, Y5
-	VFMADD213PS  constants<>+576(SB), Y3, Y5
-	VMULPS       Y3, Y3, Y6
-	VFMADD213PS  Y3, Y5, Y6
-	VPSRAD       $0x01, Y4, Y3
-	VPSUBD       Y3, Y4, Y4
-	VADDPS       constants<>+640(SB), Y6, Y5
+	VFNMADD231PS constants<>+192(SB), Y6, Y3
+	VFNMADD231PS constants<>+256(SB), Y6, Y3
+	VMOVUPS      constants<>+320(SB), Y6
+	VFMADD213PS  constants<>+384(SB), Y3, Y6
+	VFMADD213PS  constants<>+448(SB), Y3, Y6
+	VFMADD213PS  constants<>+512(SB), Y3, Y6
+	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VMULPS       Y3, Y3, Y7
+	VFMADD213PS  Y3, Y6, Y7
+	VPAND        Y4, Y5, Y3
+	VPSRAD       $0x01, Y3, Y5
+	VPSUBD       Y5, Y3, Y3
+	VADDPS       constants<>+640(SB), Y7, Y6
+	VPADDD       constants<>+832(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y5
 	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+832(SB), Y4, Y4
-	VPSLLD       $0x17, Y4, Y4
-	VMULPS       Y4, Y3, Y3
+	VPAND        Y4, Y3, Y3
 	VMOVUPS      Y3, (AX)
 	VADDPS       Y3, Y1, Y1
 	VMOVUPS      32(CX), Y3
 	VSUBPS       Y0, Y3, Y3
 	VMOVUPS      constants<>+0(SB), Y4
-	VMAXPS       Y3, Y4, Y3
-	VMOVUPS      constants<>+64(SB), Y4
-	VMINPS       Y3, Y4, Y3
-	VMULPS       constants<>+128(SB), Y3, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCVTDQ2PS    Y4, Y5
+	VCMPPS       $0x05, Y4, Y3, Y4
+	VMOVUPS      constants<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      constants<>+64(SB), Y5
+	VMINPS       Y3, Y5, Y3
+	VMULPS       constants<>+128(SB), Y3, Y5
+	VCVTPS2DQ    Y5, Y5
+	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y5, Y3
-	VFNMADD231PS constants<>+256(SB), Y5, Y3
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y3, Y5
-	VFMADD213PS  constants<>+448(SB), Y3, Y5
-	VFMADD213PS  constants<>+512(SB), Y3, Y5
-	VFMADD213PS  constants<>+576(SB), Y3, Y5
-	VMULPS       Y3, Y3, Y6
-	VFMADD213PS  Y3, Y5, Y6
-	VPSRAD       $0x01, Y4, Y3
-	VPSUBD       Y3, Y4, Y4
-	VADDPS       constants<>+640(SB), Y6, Y5
+	VFNMADD231PS constants<>+192(SB), Y6, Y3
+	VFNMADD231PS constants<>+256(SB), Y6, Y3
+	VMOVUPS      constants<>+320(SB), Y6
+	VFMADD213PS  constants<>+384(SB), Y3, Y6
+	VFMADD213PS  constants<>+448(SB), Y3, Y6
+	VFMADD213PS  constants<>+512(SB), Y3, Y6
+	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VMULPS       Y3, Y3, Y7
+	VFMADD213PS  Y3, Y6, Y7
+	VPAND        Y4, Y5, Y3
+	VPSRAD       $0x01, Y3, Y5
+	VPSUBD       Y5, Y3, Y3
+	VADDPS       constants<>+640(SB), Y7, Y6
+	VPADDD       constants<>+832(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y5
 	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+832(SB), Y4, Y4
-	VPSLLD       $0x17, Y4, Y4
-	VMULPS       Y4, Y3, Y3
+	VPAND        Y4, Y3, Y3
 	VMOVUPS      Y3, 32(AX)
 	VADDPS       Y3, Y2, Y2
 	ADDQ         $0x40, CX
@@ -4316,31 +4331,35 @@ step:
 	VMULPS       constants<>+1024(SB), Y1, Y2
 	VMULPS       Y1, Y2, Y2
 	VMOVUPS      constants<>+0(SB), Y3
-	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+64(SB), Y3
-	VMINPS       Y2, Y3, Y2
-	VMULPS       constants<>+128(SB), Y2, Y3
-	VCVTPS2DQ    Y3, Y3
-	VCVTDQ2PS    Y3, Y4
+	VCMPPS       $0x05, Y3, Y2, Y3
+	VMOVUPS      constants<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMOVUPS      constants<>+64(SB), Y4
+	VMINPS       Y2, Y4, Y2
+	VMULPS       constants<>+128(SB), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y4, Y2
-	VFNMADD231PS constants<>+256(SB), Y4, Y2
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y2, Y4
-	VFMADD213PS  constants<>+448(SB), Y2, Y4
-	VFMADD213PS  constants<>+512(SB), Y2, Y4
-	VFMADD213PS  constants<>+576(SB), Y2, Y4
-	VMULPS       Y2, Y2, Y5
-	VFMADD213PS  Y2, Y4, Y5
-	VPSRAD       $0x01, Y3, Y2
-	VPSUBD       Y2, Y3, Y3
-	VADDPS       constants<>+640(SB), Y5, Y4
+	VFNMADD231PS constants<>+192(SB), Y5, Y2
+	VFNMADD231PS constants<>+256(SB), Y5, Y2
+	VMOVUPS      constants<>+320(SB), Y5
+	VFMADD213PS  constants<>+384(SB), Y2, Y5
+	VFMADD213PS  constants<>+448(SB), Y2, Y5
+	VFMADD213PS  constants<>+512(SB), Y2, Y5
+	VFMADD213PS  constants<>+576(SB), Y2, Y5
+	VMULPS       Y2, Y2, Y6
+	VFMADD213PS  Y2, Y5, Y6
+	VPAND        Y3, Y4, Y2
+	VPSRAD       $0x01, Y2, Y4
+	VPSUBD       Y4, Y2, Y2
+	VADDPS       constants<>+640(SB), Y6, Y5
+	VPADDD       constants<>+832(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y5, Y4
 	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+832(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y2, Y2
+	VPAND        Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
 	VMULPS       constants<>+1088(SB), Y1, Y4
 	VADDPS       constants<>+640(SB), Y4, Y4
@@ -4386,31 +4405,35 @@ step:
 	VMULPS       constants<>+1024(SB), Y2, Y3
 	VMULPS       Y2, Y3, Y3
 	VMOVUPS      constants<>+0(SB), Y4
-	VMAXPS       Y3, Y4, Y3
-	VMOVUPS      constants<>+64(SB), Y4
-	VMINPS       Y3, Y4, Y3
-	VMULPS       constants<>+128(SB), Y3, Y4
-	VCVTPS2DQ    Y4, Y4
-	VCVTDQ2PS    Y4, Y5
+	VCMPPS       $0x05, Y4, Y3, Y4
+	VMOVUPS      constants<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      constants<>+64(SB), Y5
+	VMINPS       Y3, Y5, Y3
+	VMULPS       constants<>+128(SB), Y3, Y5
+	VCVTPS2DQ    Y5, Y5
+	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y5, Y3
-	VFNMADD231PS constants<>+256(SB), Y5, Y3
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y3, Y5
-	VFMADD213PS  constants<>+448(SB), Y3, Y5
-	VFMADD213PS  constants<>+512(SB), Y3, Y5
-	VFMADD213PS  constants<>+576(SB), Y3, Y5
-	VMULPS       Y3, Y3, Y6
-	VFMADD213PS  Y3, Y5, Y6
-	VPSRAD       $0x01, Y4, Y3
-	VPSUBD       Y3, Y4, Y4
-	VADDPS       constants<>+640(SB), Y6, Y5
+	VFNMADD231PS constants<>+192(SB), Y6, Y3
+	VFNMADD231PS constants<>+256(SB), Y6, Y3
+	VMOVUPS      constants<>+320(SB), Y6
+	VFMADD213PS  constants<>+384(SB), Y3, Y6
+	VFMADD213PS  constants<>+448(SB), Y3, Y6
+	VFMADD213PS  constants<>+512(SB), Y3, Y6
+	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VMULPS       Y3, Y3, Y7
+	VFMADD213PS  Y3, Y6, Y7
+	VPAND        Y4, Y5, Y3
+	VPSRAD       $0x01, Y3, Y5
+	VPSUBD       Y5, Y3, Y3
+	VADDPS       constants<>+640(SB), Y7, Y6
+	VPADDD       constants<>+832(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y5
 	VPADDD       constants<>+832(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
-	VPADDD       constants<>+832(SB), Y4, Y4
-	VPSLLD       $0x17, Y4, Y4
-	VMULPS       Y4, Y3, Y3
+	VPAND        Y4, Y3, Y3
 	VMOVUPS      constants<>+640(SB), Y4
 	VMULPS       constants<>+1088(SB), Y2, Y2
 	VADDPS       constants<>+640(SB), Y2, Y2
@@ -4462,31 +4485,35 @@ step:
 	VMULPS       Y0, Y1, Y1
 	VXORPS       constants<>+1792(SB), Y1, Y1
 	VMOVUPS      constants<>+0(SB), Y2
-	VMAXPS       Y1, Y2, Y1
-	VMOVUPS      constants<>+64(SB), Y2
-	VMINPS       Y1, Y2, Y1
-	VMULPS       constants<>+128(SB), Y1, Y2
-	VCVTPS2DQ    Y2, Y2
-	VCVTDQ2PS    Y2, Y3
+	VCMPPS       $0x05, Y2, Y1, Y2
+	VMOVUPS      constants<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      constants<>+64(SB), Y3
+	VMINPS       Y1, Y3, Y1
+	VMULPS       constants<>+128(SB), Y1, Y3
+	VCVTPS2DQ    Y3, Y3
+	VCVTDQ2PS    Y3, Y4
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y3, Y1
-	VFNMADD231PS constants<>+256(SB), Y3, Y1
-	VMOVUPS      constants<>+320(SB), Y3
-	VFMADD213PS  constants<>+384(SB), Y1, Y3
-	VFMADD213PS  constants<>+448(SB), Y1, Y3
-	VFMADD213PS  constants<>+512(SB), Y1, Y3
-	VFMADD213PS  constants<>+576(SB), Y1, Y3
-	VMULPS       Y1, Y1, Y4
-	VFMADD213PS  Y1, Y3, Y4
-	VPSRAD       $0x01, Y2, Y1
-	VPSUBD       Y1, Y2, Y2
-	VADDPS       constants<>+640(SB), Y4, Y3
+	VFNMADD231PS constants<>+192(SB), Y4, Y1
+	VFNMADD231PS constants<>+256(SB), Y4, Y1
+	VMOVUPS      constants<>+320(SB), Y4
+	VFMADD213PS  constants<>+384(SB), Y1, Y4
+	VFMADD213PS  constants<>+448(SB), Y1, Y4
+	VFMADD213PS  constants<>+512(SB), Y1, Y4
+	VFMADD213PS  constants<>+576(SB), Y1, Y4
+	VMULPS       Y1, Y1, Y5
+	VFMADD213PS  Y1, Y4, Y5
+	VPAND        Y2, Y3, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VADDPS       constants<>+640(SB), Y5, Y4
+	VPADDD       constants<>+832(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y3
 	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+832(SB), Y2, Y2
-	VPSLLD       $0x17, Y2, Y2
-	VMULPS       Y2, Y1, Y1
+	VPAND        Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
 	VADDPS       constants<>+640(SB), Y1, Y1
 	VDIVPS       Y1, Y2, Y1
@@ -4526,31 +4553,35 @@ step:
 	VMOVUPS      constants<>+2112(SB), Y3
 	VMINPS       Y1, Y3, Y1
 	VMOVUPS      constants<>+0(SB), Y3
-	VMAXPS       Y1, Y3, Y1
-	VMOVUPS      constants<>+64(SB), Y3
-	VMINPS       Y1, Y3, Y1
-	VMULPS       constants<>+128(SB), Y1, Y3
-	VCVTPS2DQ    Y3, Y3
-	VCVTDQ2PS    Y3, Y4
+	VCMPPS       $0x05, Y3, Y1, Y3
+	VMOVUPS      constants<>+0(SB), Y4
+	VMAXPS       Y1, Y4, Y1
+	VMOVUPS      constants<>+64(SB), Y4
+	VMINPS       Y1, Y4, Y1
+	VMULPS       constants<>+128(SB), Y1, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y4, Y1
-	VFNMADD231PS constants<>+256(SB), Y4, Y1
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y1, Y4
-	VFMADD213PS  constants<>+448(SB), Y1, Y4
-	VFMADD213PS  constants<>+512(SB), Y1, Y4
-	VFMADD213PS  constants<>+576(SB), Y1, Y4
-	VMULPS       Y1, Y1, Y5
-	VFMADD213PS  Y1, Y4, Y5
-	VPSRAD       $0x01, Y3, Y1
-	VPSUBD       Y1, Y3, Y3
-	VADDPS       constants<>+640(SB), Y5, Y4
+	VFNMADD231PS constants<>+192(SB), Y5, Y1
+	VFNMADD231PS constants<>+256(SB), Y5, Y1
+	VMOVUPS      constants<>+320(SB), Y5
+	VFMADD213PS  constants<>+384(SB), Y1, Y5
+	VFMADD213PS  constants<>+448(SB), Y1, Y5
+	VFMADD213PS  constants<>+512(SB), Y1, Y5
+	VFMADD213PS  constants<>+576(SB), Y1, Y5
+	VMULPS       Y1, Y1, Y6
+	VFMADD213PS  Y1, Y5, Y6
+	VPAND        Y3, Y4, Y1
+	VPSRAD       $0x01, Y1, Y4
+	VPSUBD       Y4, Y1, Y1
+	VADDPS       constants<>+640(SB), Y6, Y5
+	VPADDD       constants<>+832(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y5, Y4
 	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y4, Y1
-	VPADDD       constants<>+832(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y1, Y1
+	VPAND        Y3, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y3
 	VADDPS       constants<>+640(SB), Y1, Y4
 	VDIVPS       Y4, Y3, Y3
@@ -4583,31 +4614,35 @@ step:
 	VMOVUPS      (DX), Y0
 	VXORPS       constants<>+1792(SB), Y0, Y1
 	VMOVUPS      constants<>+0(SB), Y2
-	VMAXPS       Y1, Y2, Y1
-	VMOVUPS      constants<>+64(SB), Y2
-	VMINPS       Y1, Y2, Y1
-	VMULPS       constants<>+128(SB), Y1, Y2
-	VCVTPS2DQ    Y2, Y2
-	VCVTDQ2PS    Y2, Y3
+	VCMPPS       $0x05, Y2, Y1, Y2
+	VMOVUPS      constants<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      constants<>+64(SB), Y3
+	VMINPS       Y1, Y3, Y1
+	VMULPS       constants<>+128(SB), Y1, Y3
+	VCVTPS2DQ    Y3, Y3
+	VCVTDQ2PS    Y3, Y4
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y3, Y1
-	VFNMADD231PS constants<>+256(SB), Y3, Y1
-	VMOVUPS      constants<>+320(SB), Y3
-	VFMADD213PS  constants<>+384(SB), Y1, Y3
-	VFMADD213PS  constants<>+448(SB), Y1, Y3
-	VFMADD213PS  constants<>+512(SB), Y1, Y3
-	VFMADD213PS  constants<>+576(SB), Y1, Y3
-	VMULPS       Y1, Y1, Y4
-	VFMADD213PS  Y1, Y3, Y4
-	VPSRAD       $0x01, Y2, Y1
-	VPSUBD       Y1, Y2, Y2
-	VADDPS       constants<>+640(SB), Y4, Y3
+	VFNMADD231PS constants<>+192(SB), Y4, Y1
+	VFNMADD231PS constants<>+256(SB), Y4, Y1
+	VMOVUPS      constants<>+320(SB), Y4
+	VFMADD213PS  constants<>+384(SB), Y1, Y4
+	VFMADD213PS  constants<>+448(SB), Y1, Y4
+	VFMADD213PS  constants<>+512(SB), Y1, Y4
+	VFMADD213PS  constants<>+576(SB), Y1, Y4
+	VMULPS       Y1, Y1, Y5
+	VFMADD213PS  Y1, Y4, Y5
+	VPAND        Y2, Y3, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VADDPS       constants<>+640(SB), Y5, Y4
+	VPADDD       constants<>+832(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y4, Y3
 	VPADDD       constants<>+832(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
-	VPADDD       constants<>+832(SB), Y2, Y2
-	VPSLLD       $0x17, Y2, Y2
-	VMULPS       Y2, Y1, Y1
+	VPAND        Y2, Y1, Y1
 	VMOVUPS      constants<>+640(SB), Y2
 	VADDPS       constants<>+640(SB), Y1, Y1
 	VDIVPS       Y1, Y2, Y1
@@ -4639,31 +4674,35 @@ step:
 	VMOVUPS      constants<>+2112(SB), Y3
 	VMINPS       Y2, Y3, Y2
 	VMOVUPS      constants<>+0(SB), Y3
-	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+64(SB), Y3
-	VMINPS       Y2, Y3, Y2
-	VMULPS       constants<>+128(SB), Y2, Y3
-	VCVTPS2DQ    Y3, Y3
-	VCVTDQ2PS    Y3, Y4
+	VCMPPS       $0x05, Y3, Y2, Y3
+	VMOVUPS      constants<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMOVUPS      constants<>+64(SB), Y4
+	VMINPS       Y2, Y4, Y2
+	VMULPS       constants<>+128(SB), Y2, Y4
+	VCVTPS2DQ    Y4, Y4
+	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y4, Y2
-	VFNMADD231PS constants<>+256(SB), Y4, Y2
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y2, Y4
-	VFMADD213PS  constants<>+448(SB), Y2, Y4
-	VFMADD213PS  constants<>+512(SB), Y2, Y4
-	VFMADD213PS  constants<>+576(SB), Y2, Y4
-	VMULPS       Y2, Y2, Y5
-	VFMADD213PS  Y2, Y4, Y5
-	VPSRAD       $0x01, Y3, Y2
-	VPSUBD       Y2, Y3, Y3
-	VADDPS       constants<>+640(SB), Y5, Y4
+	VFNMADD231PS constants<>+192(SB), Y5, Y2
+	VFNMADD231PS constants<>+256(SB), Y5, Y2
+	VMOVUPS      constants<>+320(SB), Y5
+	VFMADD213PS  constants<>+384(SB), Y2, Y5
+	VFMADD213PS  constants<>+448(SB), Y2, Y5
+	VFMADD213PS  constants<>+512(SB), Y2, Y5
+	VFMADD213PS  constants<>+576(SB), Y2, Y5
+	VMULPS       Y2, Y2, Y6
+	VFMADD213PS  Y2, Y5, Y6
+	VPAND        Y3, Y4, Y2
+	VPSRAD       $0x01, Y2, Y4
+	VPSUBD       Y4, Y2, Y2
+	VADDPS       constants<>+640(SB), Y6, Y5
+	VPADDD       constants<>+832(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y5, Y4
 	VPADDD       constants<>+832(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
-	VPADDD       constants<>+832(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y3, Y2, Y2
+	VPAND        Y3, Y2, Y2
 	VMOVUPS      constants<>+640(SB), Y3
 	VADDPS       constants<>+640(SB), Y2, Y4
 	VDIVPS       Y4, Y3, Y3
@@ -8277,29 +8316,41 @@ stepTest:
 	VZEROUPPER
 	RET
 
-// func tileAMX32x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-TEXT ·tileAMX32x32(SB), NOSPLIT, $0-49
-	MOVQ k+0(FP), CX
-	MOVQ a+8(FP), SI
-	MOVQ b+16(FP), DI
-	MOVQ ldb+24(FP), DX
-	MOVQ c+32(FP), R8
-	MOVQ ldc+40(FP), R9
-	MOVB add+48(FP), AL
+// func columnAMX(n int, k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+// Requires: MMX+
+TEXT ·columnAMX(SB), NOSPLIT, $0-57
+	MOVQ n+0(FP), BX
 	LEAQ tileShapes<>+0(SB), R11
 
 	// LDTILECFG (AT)
-	BYTE  $0xc4
-	BYTE  $0xc2
-	BYTE  $0x78
-	BYTE  $0x49
-	BYTE  $0x03
-	MOVL  $0x00000040, R10
-	MOVQ  R9, R11
-	SHLQ  $0x04, R11
-	ADDQ  R8, R11
-	TESTB AL, AL
-	JZ    zero
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x03
+	MOVQ k+8(FP), CX
+	MOVQ a+16(FP), SI
+	MOVQ b+24(FP), DI
+	MOVQ ldb+32(FP), DX
+	MOVQ c+40(FP), R8
+	MOVQ ldc+48(FP), R9
+	MOVL $0x00000040, R10
+	MOVQ DX, R12
+	SHLQ $0x04, R12
+	MOVQ CX, R13
+	SHLQ $0x07, R13
+	ADDQ DI, R13
+	JMP  tileTest
+
+tile:
+	MOVQ k+8(FP), CX
+	MOVQ b+24(FP), DI
+	MOVQ R9, R11
+	SHLQ $0x04, R11
+	LEAQ (R8)(R11*2), AX
+	ADDQ R8, R11
+	CMPB add+56(FP), $0x00
+	JEQ  zero
 
 	// TILELOADD 0(R8)(R9*1), TMM0
 	BYTE $0xc4
@@ -8380,35 +8431,9 @@ zero:
 	BYTE $0xd8
 
 sum:
-	MOVQ DX, R12
-	SHLQ $0x04, R12
-	JMP  stepsTest
+	JMP stepsTest
 
 steps:
-	// TILELOADD 0(SI)(R10*1), TMM4
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x16
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
-	// TILELOADD 1024(SI)(R10*1), TMM5
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x16
-	BYTE $0x00
-	BYTE $0x04
-	BYTE $0x00
-	BYTE $0x00
-
 	// TILELOADD 0(DI)(DX*1), TMM6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8421,12 +8446,36 @@ steps:
 	BYTE $0x00
 	BYTE $0x00
 
+	// TILELOADDT1 0(SI)(R10*1), TMM4
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x79
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
 	// TDPBF16PS TMM6, TMM4, TMM0
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x4a
 	BYTE $0x5c
 	BYTE $0xc4
+
+	// TILELOADDT1 1024(SI)(R10*1), TMM5
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x79
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
 
 	// TDPBF16PS TMM6, TMM5, TMM2
 	BYTE $0xc4
@@ -8455,14 +8504,25 @@ steps:
 	BYTE $0xcc
 
 	// TDPBF16PS TMM7, TMM5, TMM3
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x42
-	BYTE $0x5c
-	BYTE $0xdd
-	ADDQ $0x00000800, SI
-	ADDQ R12, DI
-	SUBQ $0x10, CX
+	BYTE       $0xc4
+	BYTE       $0xe2
+	BYTE       $0x42
+	BYTE       $0x5c
+	BYTE       $0xdd
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	ADDQ       R9, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	ADDQ       R9, AX
+	PREFETCHT1 (R13)
+	PREFETCHT1 64(R13)
+	PREFETCHT1 128(R13)
+	PREFETCHT1 192(R13)
+	ADDQ       $0x00000100, R13
+	ADDQ       $0x00000800, SI
+	ADDQ       R12, DI
+	SUBQ       $0x10, CX
 
 stepsTest:
 	CMPQ CX, $0x10
@@ -8515,6 +8575,14 @@ stepsTest:
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00
+	MOVQ R9, AX
+	SHLQ $0x05, AX
+	ADDQ AX, R8
+	SUBQ $0x01, BX
+
+tileTest:
+	CMPQ BX, $0x01
+	JGE  tile
 
 	// TILERELEASE
 	BYTE $0xc4
@@ -8534,29 +8602,27 @@ DATA tileShapes<>+48(SB)/8, $0x1010101010101010
 DATA tileShapes<>+56(SB)/8, $0x0000000000000000
 GLOBL tileShapes<>(SB), RODATA|NOPTR, $64
 
-// func tileAMX16x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
-TEXT ·tileAMX16x32(SB), NOSPLIT, $0-49
+// func halfTileAMX(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·halfTileAMX(SB), NOSPLIT, $0-49
+	LEAQ tileShapes<>+0(SB), R11
+
+	// LDTILECFG (AT)
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x03
 	MOVQ k+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DI
 	MOVQ ldb+24(FP), DX
 	MOVQ c+32(FP), R8
 	MOVQ ldc+40(FP), R9
-	MOVB add+48(FP), AL
-	LEAQ tileShapes<>+0(SB), R11
-
-	// LDTILECFG (AT)
-	BYTE  $0xc4
-	BYTE  $0xc2
-	BYTE  $0x78
-	BYTE  $0x49
-	BYTE  $0x03
-	MOVL  $0x00000040, R10
-	MOVQ  R9, R11
-	SHLQ  $0x04, R11
-	ADDQ  R8, R11
-	TESTB AL, AL
-	JZ    zero
+	MOVL $0x00000040, R10
+	MOVQ DX, R12
+	SHLQ $0x04, R12
+	CMPB add+48(FP), $0x00
+	JEQ  zero
 
 	// TILELOADD 0(R8)(R9*1), TMM0
 	BYTE $0xc4
@@ -8599,23 +8665,9 @@ zero:
 	BYTE $0xc8
 
 sum:
-	MOVQ DX, R12
-	SHLQ $0x04, R12
-	JMP  stepsTest
+	JMP stepsTest
 
 steps:
-	// TILELOADD 0(SI)(R10*1), TMM4
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x16
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-
 	// TILELOADD 0(DI)(DX*1), TMM6
 	BYTE $0xc4
 	BYTE $0xe2
@@ -8623,6 +8675,18 @@ steps:
 	BYTE $0x4b
 	BYTE $0xb4
 	BYTE $0x17
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADDT1 0(SI)(R10*1), TMM4
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x79
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x16
 	BYTE $0x00
 	BYTE $0x00
 	BYTE $0x00

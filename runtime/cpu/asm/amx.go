@@ -64,7 +64,7 @@ func configureTiles(at reg.Register) {
 	if tileShapesTable == nil {
 		table := GLOBL("tileShapes", RODATA|NOPTR)
 		const columns, rows = tileBytes * 0x0001000100010001, tileRows * 0x0101010101010101 // of four and of eight registers
-		for i, v := range []uint64{1, 0, columns, columns, 0, 0, rows, 0} { // the first is the palette
+		for i, v := range []uint64{1, 0, columns, columns, 0, 0, rows, 0} {                 // the first is the palette
 			DATA(8*i, U64(v))
 		}
 		tileShapesTable = &table
@@ -81,8 +81,13 @@ func zeroTile(t int) {
 	vex0F38(fmt.Sprintf("TILEZERO TMM%d", t), 3, 0, nil, nil, 0x49, 0xc0|byte(t)<<3)
 }
 
-func loadTile(t int, base, stride reg.Register, disp int) {
-	vex0F38(fmt.Sprintf("TILELOADD %d(%s)(%s*1), TMM%d", disp, base.Asm(), stride.Asm(), t), 3, 0, stride, base, append([]byte{0x4b}, sib(t, base, stride, disp)...)...)
+// loadTile loads a tile; once: its memory is not kept close for another load.
+func loadTile(t int, base, stride reg.Register, disp int, once bool) {
+	name, prefix := "TILELOADD", byte(3)
+	if once {
+		name, prefix = "TILELOADDT1", 1
+	}
+	vex0F38(fmt.Sprintf("%s %d(%s)(%s*1), TMM%d", name, disp, base.Asm(), stride.Asm(), t), prefix, 0, stride, base, append([]byte{0x4b}, sib(t, base, stride, disp)...)...)
 }
 
 func storeTile(t int, base, stride reg.Register, disp int) {
@@ -94,69 +99,114 @@ func multiplyTiles(c, a, b int) {
 	vex0F38(fmt.Sprintf("TDPBF16PS TMM%d, TMM%d, TMM%d", b, a, c), 2, byte(b), nil, nil, 0x5c, 0xc0|byte(c)<<3|byte(a))
 }
 
-// tileAMX is tileBF16 by AMX: steps are taken 16 at once, and panels of A have in each 16 steps row after row.
-func tileAMX(rows int) {
-	const nr, panelRows = 32, 32
-	TEXT(fmt.Sprintf("tileAMX%dx%d", rows, nr), NOSPLIT, "func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
-	Doc(fmt.Sprintf("tileAMX%dx%d computes %d rows of a product tile from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.", rows, nr, rows))
-	k, a, b, ldb, c, ldc, wide, at := reg.RCX, reg.RSI, reg.RDI, reg.RDX, reg.R8, reg.R9, reg.R10, reg.R11
-	Load(Param("k"), k)
-	Load(Param("a"), a)
-	Load(Param("b"), b)
-	Load(Param("ldb"), ldb)
-	Load(Param("c"), c)
-	Load(Param("ldc"), ldc)
-	add := reg.AL
-	Load(Param("add"), add)
-
-	const cols = nr / tilePairs
-	down := rows / tileRows
-	acc := func(i, j int) int { return i*cols + j }
-	x, y := func(i int) int { return 4 + i }, func(j int) int { return 6 + j }
-	configureTiles(at)
-	MOVL(U32(tileBytes), reg.R10L)
-	MOVQ(ldc, at) // to the second row of tiles
-	SHLQ(Imm(4), at)
-	ADDQ(c, at)
-	row := func(i int) reg.Register {
-		if i == 0 {
-			return c
-		}
-		return at
-	}
-	each := func(do func(i, j int)) {
-		for i := range down {
-			for j := range cols {
-				do(i, j)
+// columnAMX writes the kernel for full tiles below one another: steps are taken 16 at once, and panels of A have in each 16 steps row after
+// row. The tiles' panel of B stays in the first-level cache, past which A streams; C's next tile, and of the panel of B after this one a part with
+// each tile, are fetched meanwhile, or a tile would wait for them as long as it is computed.
+func columnAMX() {
+	TEXT("columnAMX", NOSPLIT, "func(n, k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
+	Doc("columnAMX computes n tiles of a product below one another, 32 × 32 each, from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.")
+	n := reg.RBX
+	Load(Param("n"), n)
+	t := loadTiles(2)
+	nextB, nextC := reg.R13, reg.RAX
+	MOVQ(t.k, nextB)
+	SHLQ(Imm(7), nextB)
+	ADDQ(t.b, nextB)
+	loop("tile", n, 1, func() {
+		Load(Param("k"), t.k)
+		Load(Param("b"), t.b)
+		MOVQ(t.ldc, t.second)
+		SHLQ(Imm(4), t.second)
+		LEAQ(Mem{Base: t.c, Index: t.second, Scale: 2}, nextC)
+		ADDQ(t.c, t.second)
+		t.sum(func() {
+			for range 2 {
+				PREFETCHT0(Mem{Base: nextC})
+				PREFETCHT0(Mem{Base: nextC, Disp: 64})
+				ADDQ(t.ldc, nextC)
 			}
-		}
-	}
-	TESTB(add, add)
-	JZ(LabelRef("zero"))
-	each(func(i, j int) { loadTile(acc(i, j), row(i), ldc, j*tileBytes) })
-	JMP(LabelRef("sum"))
-	Label("zero")
-	each(func(i, j int) { zeroTile(acc(i, j)) })
-	Label("sum")
-	stepB := reg.R12 // from 16 steps of B to the next
-	MOVQ(ldb, stepB)
-	SHLQ(Imm(4), stepB)
-	loop("steps", k, tilePairs, func() {
-		for i := range down {
-			loadTile(x(i), a, wide, i*tileRows*tileBytes)
-		}
-		for j := range cols {
-			loadTile(y(j), b, ldb, j*tileBytes)
-			for i := range down {
-				multiplyTiles(acc(i, j), x(i), y(j))
+			for i := range 4 {
+				PREFETCHT1(Mem{Base: nextB, Disp: i * 64})
 			}
-		}
-		ADDQ(U32(panelRows*tileBytes), a)
-		ADDQ(stepB, b)
+			ADDQ(U32(4*64), nextB)
+		})
+		MOVQ(t.ldc, nextC)
+		SHLQ(Imm(5), nextC)
+		ADDQ(nextC, t.c)
 	})
-	each(func(i, j int) { storeTile(acc(i, j), row(i), ldc, j*tileBytes) })
 	releaseTiles()
 	RET()
+}
+
+// halfTileAMX writes the kernel for up to 16 rows.
+func halfTileAMX() {
+	TEXT("halfTileAMX", NOSPLIT, "func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
+	Doc("halfTileAMX computes the first 16 rows of a tile as columnAMX does.")
+	t := loadTiles(1)
+	t.sum(func() {})
+	releaseTiles()
+	RET()
+}
+
+// amxTile is a tile of C on its way, in general registers; of tile registers, the first four hold it, the next two A, the last two B.
+type amxTile struct {
+	down                                      int // tile registers below one another
+	k, a, b, ldb, stepB, c, second, ldc, wide reg.Register
+}
+
+func loadTiles(down int) amxTile {
+	t := amxTile{down, reg.RCX, reg.RSI, reg.RDI, reg.RDX, reg.R12, reg.R8, reg.R11, reg.R9, reg.R10}
+	configureTiles(t.second)
+	Load(Param("k"), t.k)
+	Load(Param("a"), t.a)
+	Load(Param("b"), t.b)
+	Load(Param("ldb"), t.ldb)
+	Load(Param("c"), t.c)
+	Load(Param("ldc"), t.ldc)
+	MOVL(U32(tileBytes), reg.R10L)
+	MOVQ(t.ldb, t.stepB)
+	SHLQ(Imm(4), t.stepB)
+	return t
+}
+
+// sum computes the tile and moves a behind it; also runs with every 16 steps.
+func (t amxTile) sum(also func()) {
+	const across = 2
+	acc := func(i, j int) int { return i*across + j }
+	x, y := func(i int) int { return 4 + i }, func(j int) int { return 6 + j }
+	each := func(do func(i, j int, row reg.Register)) {
+		for i := range t.down {
+			for j := range across {
+				do(i, j, []reg.Register{t.c, t.second}[i])
+			}
+		}
+	}
+	add, err := Param("add").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	CMPB(add.Addr, Imm(0))
+	JEQ(LabelRef("zero"))
+	each(func(i, j int, row reg.Register) { loadTile(acc(i, j), row, t.ldc, j*tileBytes, false) })
+	JMP(LabelRef("sum"))
+	Label("zero")
+	each(func(i, j int, _ reg.Register) { zeroTile(acc(i, j)) })
+	Label("sum")
+	loop("steps", t.k, tilePairs, func() {
+		loadTile(y(0), t.b, t.ldb, 0, false)
+		for i := range t.down {
+			loadTile(x(i), t.a, t.wide, i*tileRows*tileBytes, true)
+			multiplyTiles(acc(i, 0), x(i), y(0))
+		}
+		loadTile(y(1), t.b, t.ldb, tileBytes, false)
+		for i := range t.down {
+			multiplyTiles(acc(i, 1), x(i), y(1))
+		}
+		also()
+		ADDQ(U32(2*tileRows*tileBytes), t.a)
+		ADDQ(t.stepB, t.b)
+	})
+	each(func(i, j int, row reg.Register) { storeTile(acc(i, j), row, t.ldc, j*tileBytes) })
 }
 
 // convertRows writes the packing of rows that run along the sum for tileAMX: each 32 floats of a row become 16 pairs, 64 bytes.

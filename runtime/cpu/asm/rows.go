@@ -101,10 +101,14 @@ func (v isa) pow2(n vector) vector {
 	return r
 }
 
-// expOf returns e^x, subnormal results included.
+// expOf returns e^x, subnormal results included. What becomes 0, as scores that are masked do, is left out of the last multiplication: a result
+// that is too small costs some processors a hundred cycles.
 func (v isa) expOf(x vector) vector {
-	x = v.atMost(v.atLeast(x, -104), 89)
+	const notLess = 5
 	if v.lanes == 16 { // which has instructions to round, and to multiply by 2^n whatever n is
+		some := K()
+		VCMPPS(Imm(notLess), number(-104), x, some)
+		x = v.atMost(v.atLeast(x, -104), 89)
 		n, r := v.vec(), v.load(x)
 		VRNDSCALEPS(Imm(8), v.mul(x, number(math.Log2E)), n)
 		VFNMADD231PS(number(0.693359375), n, r)
@@ -112,14 +116,18 @@ func (v isa) expOf(x vector) vector {
 		e := v.mul(r, r)
 		VFMADD213PS(r, v.horner(expPoly, r), e)
 		e = v.add(e, number(1))
-		VSCALEFPS(n, e, e)
+		VSCALEFPS_Z(n, e, some, e)
 		return e
 	}
+	some := v.vec()
+	VCMPPS(Imm(notLess), v.load(number(-104)), x, some)
+	x = v.atMost(v.atLeast(x, -104), 89)
 	em1, n := v.expSplit(x)
+	n = v.and(n, some)
 	half := v.vec()
 	VPSRAD(Imm(1), n, half)
 	rest := v.binary(VPSUBD, half, n)
-	return v.mul(v.mul(v.add(em1, number(1)), v.pow2(half)), v.pow2(rest))
+	return v.and(v.mul(v.mul(v.add(em1, number(1)), v.pow2(half)), v.pow2(rest)), some)
 }
 
 // sigmoid returns 1/(1+e^-x).
