@@ -99,7 +99,7 @@ const (
 // active is the variant in use: the widest this machine has until choose has measured them.
 var active = variants()[0]
 
-// Variant names the instruction set that the kernels were chosen for: avx512bf16, avx512, avx2 or go.
+// Variant names the instruction set that the kernels were chosen for: amx, avx512bf16, avx512, avx2 or go.
 func Variant() string {
 	choose()
 	return active.name
