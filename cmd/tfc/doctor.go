@@ -102,7 +102,7 @@ func features() []string {
 	}{
 		{"avx2", cpufeatures.X86.HasAVX2}, {"fma", cpufeatures.X86.HasFMA}, {"avx512f", cpufeatures.X86.HasAVX512F},
 		{"avx512bw", cpufeatures.X86.HasAVX512BW}, {"avx512dq", cpufeatures.X86.HasAVX512DQ}, {"avx512vl", cpufeatures.X86.HasAVX512VL},
-		{"avx512bf16", cpufeatures.X86.HasAVX512BF16}, {"asimd", cpufeatures.ARM64.HasASIMD},
+		{"avx512bf16", cpufeatures.X86.HasAVX512BF16}, {"amx_bf16", cpufeatures.X86.HasAMXBF16}, {"asimd", cpufeatures.ARM64.HasASIMD},
 	} {
 		if f.has {
 			list = append(list, f.name)

@@ -354,7 +354,7 @@ func BenchmarkAttentionDecode(b *testing.B) {
 	}
 }
 
-// TestAttentionInPairs holds attention on panels of pairs, as the instructions for bf16 take them, to attention on panels of rounded
+// TestAttentionInPairs holds attention on panels of pairs, as the instructions for bf16 take them, alone or in tiles, to attention on panels of rounded
 // floats: on every machine, for what both share cuts panels at steps and columns.
 func TestAttentionInPairs(t *testing.T) {
 	choose()
@@ -379,9 +379,12 @@ func TestAttentionInPairs(t *testing.T) {
 			AttentionGrad(p, dq, dk, dv, do, q, k, v, o, lse, a)
 			return []Mat{o, NewMat(lse, 1, len(lse)), dq, dk, dv}
 		}
-		want, got := run(plainTiling.rounded()), run(pairTiling)
-		for n, name := range []string{"o", "lse", "dq", "dk", "dv"} {
-			nearRows(t, fmt.Sprint(m, " ", name), got[n], func(i, j int) float64 { return float64(want[n].Row(i)[j]) }, pairsTolerance)
+		want := run(plainTiling.rounded())
+		for in, tiling := range map[string]*tiling{"pairs": pairTiling, "tiles": tileTiling} {
+			got := run(tiling)
+			for n, name := range []string{"o", "lse", "dq", "dk", "dv"} {
+				nearRows(t, fmt.Sprint(m, " ", in, " ", name), got[n], func(i, j int) float64 { return float64(want[n].Row(i)[j]) }, pairsTolerance)
+			}
 		}
 	}
 }

@@ -29,18 +29,84 @@ func poisonedScratch() *scratch {
 }
 
 func poisonScratch(s *scratch) {
-	for _, x := range [][]float32{s.packA, s.packB, s.tile, s.floats(cap(s.own))} {
+	for _, x := range [][]float32{s.packA, s.packB, s.tile, s.kept, s.floats(cap(s.own))} {
 		fill(x, nan)
 	}
 }
 
-// eachTiling runs f with both ways to multiply of every variant.
+// eachTiling runs f with both ways to multiply of every variant, and with tileTiling, which goes through panels as tile registers do on
+// any machine.
 func eachTiling(t *testing.T, f func(t *testing.T, tiling *tiling, bf16 bool)) {
 	t.Helper()
 	eachVariant(t, func(t *testing.T) {
 		t.Run("f32", func(t *testing.T) { f(t, active.f32, false) })
 		t.Run("bf16", func(t *testing.T) { f(t, active.bf16, true) })
 	})
+	before := active
+	defer func() { active = before }()
+	v := *plain
+	v.bf16 = tileTiling
+	active = &v
+	t.Run("tiles", func(t *testing.T) { f(t, tileTiling, true) })
+}
+
+// tileTiling has panels as tilingAMX has them, in plain Go.
+var tileTiling = &tiling{
+	mr: 32, nr: 32, grouping: inTiles,
+	tileRows: []int{32, 16},
+	tiles: []tileKernel{
+		func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
+			rowsOfTile(32, k, a, b, ldb, c, ldc, add)
+		},
+		func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
+			rowsOfTile(16, k, a, b, ldb, c, ldc, add)
+		},
+	},
+	column: func(n, k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
+		for i := range n {
+			rowsOfTile(32, k, offset(a, i*32*k*4), b, ldb, offset(c, i*32*ldc), ldc, add)
+		}
+	},
+	blockK: 256,
+	packA: packer{width: 32, grouping: inTiles, rows: &rowPacker{
+		along: func(groups int, src *float32, ld, rows int, dst *float32, dstStride int) {
+			for r := range rows {
+				packRow(groups, offset(src, r*ld), 4, offset(dst, r*64), dstStride)
+			}
+		},
+		across: func(groups int, src *float32, ld int, dst *float32, dstStride int) {
+			for r := range rowLanes {
+				packRow(groups, offset(src, r*4), ld, offset(dst, r*64), dstStride)
+			}
+		},
+	}},
+	packB: packer{width: 32, grouping: inTiles},
+}
+
+// packRow rounds groups*32 floats, step bytes apart, to bf16 and packs each 32 as 16 pairs.
+func packRow(groups int, src *float32, step int, dst *float32, dstStride int) {
+	for l := range 16 * groups {
+		low, high := bf16Bits(*offset(src, 2*l*step)), bf16Bits(*offset(src, (2*l+1)*step))
+		*offset(dst, l/16*dstStride+l%16*4) = math.Float32frombits(low>>16 | high)
+	}
+}
+
+// rowsOfTile computes so many rows of a tile of tileTiling.
+func rowsOfTile(rows, k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
+	for i := range rows {
+		for j := range 32 {
+			var sum float32
+			for l := range k {
+				x, y := math.Float32bits(*offset(a, l/16*32*64+i*64+l%16*4)), math.Float32bits(*offset(b, l*ldb+j*4))
+				sum += math.Float32frombits(x<<16)*math.Float32frombits(y<<16) + math.Float32frombits(x&^0xffff)*math.Float32frombits(y&^0xffff)
+			}
+			at := offset(c, i*ldc+j*4)
+			if add {
+				sum += *at
+			}
+			*at = sum
+		}
+	}
 }
 
 // rounded is a copy of m whose elements are rounded to bf16, by the plain rule: of the two neighbours with 8 bits the nearer one, of

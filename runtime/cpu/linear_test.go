@@ -60,16 +60,25 @@ func nearRows(t *testing.T, what string, got Mat, want func(i, j int) float64, t
 
 // linearShapes are rows × out × in: the few-row path, one part, many parts, blocks of every kind with edges, and B in several
 // pieces of several blocks.
-var linearShapes = [][3]int{{1, 1, 1}, {1, 130, 70}, {3, 33, 17}, {8, 300, 64}, {9, 2, 400}, {31, 33, 129}, {150, 129, 31}, {75, 129, 500}, {20, 2100, 40}, {150, 70, 800}, {9, 2080, 800}}
+var linearShapes = [][3]int{{1, 1, 1}, {1, 130, 70}, {3, 33, 17}, {8, 300, 64}, {9, 2, 400}, {31, 33, 129}, {150, 129, 31}, {75, 129, 500}, {20, 2100, 40}, {150, 70, 800}, {9, 2080, 800}, {300, 600, 290}}
+
+// poolIn returns a pool whose products are in f32 or bf16, and what makes a factor of theirs one that they do not round.
+func poolIn(workers int, bf16 bool) (p *Pool, factor func(Mat) Mat) {
+	p = NewPool(workers)
+	if !bf16 {
+		return p, func(m Mat) Mat { return m }
+	}
+	return p.InBF16(), rounded
+}
 
 func TestLinear(t *testing.T) {
-	eachVariant(t, func(t *testing.T) {
-		p := NewPool(2)
+	eachTiling(t, func(t *testing.T, _ *tiling, bf16 bool) {
+		p, factor := poolIn(2, bf16)
 		defer p.Close()
 		for n, d := range linearShapes {
 			r := rand.New(rand.NewPCG(uint64(n), 3))
 			rows, out, in := d[0], d[1], d[2]
-			x, w := normal(r, rows, in), normal(r, out, in)
+			x, w := factor(normal(r, rows, in)), factor(normal(r, out, in))
 			bias, residual := randoms(r, out), normal(r, rows, out)
 			xw := product64(x, w, false, true)
 			tol := 1e-6 * math.Sqrt(float64(in)) * 4
@@ -122,13 +131,13 @@ func TestLinear(t *testing.T) {
 }
 
 func TestLinearGradients(t *testing.T) {
-	eachVariant(t, func(t *testing.T) {
-		p := NewPool(2)
+	eachTiling(t, func(t *testing.T, _ *tiling, bf16 bool) {
+		p, factor := poolIn(2, bf16)
 		defer p.Close()
 		for n, d := range linearShapes {
 			r := rand.New(rand.NewPCG(uint64(n), 4))
 			rows, out, in := d[0], d[1], d[2]
-			x, w, dy := normal(r, rows, in), normal(r, out, in), normal(r, rows, out)
+			x, w, dy := factor(normal(r, rows, in)), factor(normal(r, out, in)), factor(normal(r, rows, out))
 			residual, dw := normal(r, rows, in), normal(r, out, in)
 			db := randoms(r, out)
 			wantX, wantW := product64(dy, w, false, false), product64(dy, x, true, false)
@@ -170,7 +179,7 @@ func TestLinearGradients(t *testing.T) {
 
 // TestLinearPools holds results to the same bits for any number of workers, and calls to no allocation.
 func TestLinearPools(t *testing.T) {
-	eachVariant(t, func(t *testing.T) {
+	eachTiling(t, func(t *testing.T, _ *tiling, bf16 bool) {
 		for n, d := range linearShapes {
 			r := rand.New(rand.NewPCG(uint64(n), 5))
 			rows, out, in := d[0], d[1], d[2]
@@ -180,6 +189,7 @@ func TestLinearPools(t *testing.T) {
 			dx, dw := NewMat(make([]float32, rows*in), rows, in), NewMat(make([]float32, out*in), out, in)
 			db := make([]float32, out)
 			sameOnPools(t, func(p *Pool) {
+				p.bf16 = bf16
 				Linear(p, y, x, w, Epilogue{Bias: bias, Act: GELU, Pre: pre, Residual: residual})
 				Linear(p, y2, x, w, Epilogue{Bias: bias, Act: SiLU, Residual: residual})
 				LinearInputGrad(p, dx, dy, w, Mat{})

@@ -91,7 +91,7 @@ func (p *packer) panel(dst []float32, o operand, i0, n, l0, k int) {
 	}
 }
 
-// rowPanel is panel by p.rows.
+// rowPanel is panel for panels that have row after row in each group.
 func (p *packer) rowPanel(dst []float32, o operand, i0, n, l0, k int) {
 	each, size := p.pair*p.group, p.group*p.width // steps of the sum and floats of a group
 	groups := k / each
@@ -111,7 +111,7 @@ func (p *packer) rowPanel(dst []float32, o operand, i0, n, l0, k int) {
 	}
 	for i := 0; i < n; i += rowLanes {
 		if last := o.at(i0+i, l0+groups*each-1); n-i >= rowLanes || last+rowLanes <= len(o.mat.Data) {
-			p.rows.across(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, rowLanes, &dst[i*p.group], size*4)
+			p.rows.across(groups, &o.mat.Data[o.at(i0+i, l0)], o.mat.Stride*4, &dst[i*p.group], size*4)
 			continue
 		}
 		for g := range groups {

@@ -337,6 +337,8 @@ func multiplyAdds() []multiplyAdd {
 	var list []multiplyAdd
 	for _, v := range variants() {
 		switch v {
+		case amx:
+			list = append(list, multiplyAdd{Rate{Type: "bf16", Width: 8192}, multiplyAddsAMX, 4 * 16 * 16 * 32 * 2})
 		case avx512bf16:
 			list = append(list, multiplyAdd{Rate{Type: "bf16", Width: 512}, multiplyAddsBF16, 12 * 32 * 2})
 		case avx512:

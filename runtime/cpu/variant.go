@@ -37,7 +37,7 @@ var (
 )
 
 // A tileKernel adds or stores a tile of C: rows × nr floats whose k steps read one row of nr elements of b, ldb bytes
-// apart, and rows elements of a, packed mr to a step. ldc counts bytes; with add the old C is added at the end.
+// apart, and rows elements of a, packed mr to a step, or row after row in each group of steps. ldc counts bytes; with add the old C is added at the end.
 type tileKernel func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
 // A packer packs panels of one width: see panel.
@@ -60,10 +60,11 @@ type packer struct {
 	rows *rowPacker // where a panel has row after row in each group, not step after step
 }
 
-// A rowPacker packs groups of steps of some rows, which lie side by side in a group; groups are dstStride bytes apart in dst. Rows of
-// src run along the sum, or across it: then it takes rowLanes columns.
+// A rowPacker packs whole groups of steps: in a group, an element's pairs follow each other, and the next element's follow them. Groups are
+// dstStride bytes apart in dst.
 type rowPacker struct {
-	along, across func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)
+	along  func(groups int, src *float32, ld, rows int, dst *float32, dstStride int) // so many rows that run along the sum
+	across func(groups int, src *float32, ld int, dst *float32, dstStride int)       // rowLanes columns of rows that run across it
 }
 
 const rowLanes = 16

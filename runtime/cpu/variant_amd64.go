@@ -77,6 +77,7 @@ var tilingAMX = &tiling{
 	packB: packer{width: 32, grouping: inTiles, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
 }
 
+// tileAMX is columnAMX for one tile.
 func tileAMX(k int, a, b *float32, ldb int, c *float32, ldc int, add bool) {
 	columnAMX(1, k, a, b, ldb, c, ldc, add)
 }

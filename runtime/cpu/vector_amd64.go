@@ -382,17 +382,20 @@ func copyBBF16(k int, src *float32, ld int, dst *float32)
 // multiplyAddsBF16 does n times 12 multiply-adds of 32 numbers in bf16, of numbers that start at x.
 func multiplyAddsBF16(n int, x *float32)
 
+// multiplyAddsAMX does n times 4 multiplications of tiles of numbers in bf16, each 16·16·32 multiply-adds, whose rows are all the 64 bytes at x.
+func multiplyAddsAMX(n int, x *float32)
+
 // columnAMX computes n tiles of a product below one another, 32 × 32 each, from pairs in bf16, a multiple of 16 of them; ldb and ldc count bytes.
 func columnAMX(n int, k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
 // halfTileAMX computes the first 16 rows of a tile as columnAMX does.
 func halfTileAMX(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes.
+// convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before; ld and dstStride count bytes.
 func convertRowsAMX(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
 
-// transposeRowsAMX rounds groups*32 rows of 16 floats to bf16 and transposes them: 64 bytes of a column lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes; rows is 16.
-func transposeRowsAMX(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// transposeRowsAMX rounds groups*32 rows of 16 floats to bf16 and transposes them: 64 bytes of a column lie beside those of the next, those of a group dstStride bytes after the group before. ld and dstStride count bytes.
+func transposeRowsAMX(groups int, src *float32, ld int, dst *float32, dstStride int)
 
 // transposeAAVX512 transposes up to 14 rows by groups*16 columns of src into dst, the last row standing in for those that are not there; ld and dstStride count bytes.
 func transposeAAVX512(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)

@@ -8316,6 +8316,173 @@ stepTest:
 	VZEROUPPER
 	RET
 
+// func multiplyAddsAMX(n int, x *float32)
+TEXT ·multiplyAddsAMX(SB), NOSPLIT, $0-16
+	MOVQ n+0(FP), CX
+	MOVQ x+8(FP), SI
+	LEAQ tileShapes<>+0(SB), DX
+
+	// LDTILECFG (AT)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x02
+	XORQ DX, DX
+
+	// TILELOADD 0(SI)(DX*1), TMM4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD 0(SI)(DX*1), TMM5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILEZERO TMM0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO TMM1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO TMM2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO TMM3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd8
+	JMP  stepTest
+
+step:
+	// TDPBF16PS TMM5, TMM4, TMM0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xc4
+
+	// TDPBF16PS TMM5, TMM4, TMM1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xcc
+
+	// TDPBF16PS TMM5, TMM4, TMM2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xd4
+
+	// TDPBF16PS TMM5, TMM4, TMM3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x52
+	BYTE $0x5c
+	BYTE $0xdc
+	SUBQ $0x01, CX
+
+stepTest:
+	CMPQ CX, $0x01
+	JGE  step
+
+	// TILESTORED TMM0, 0(SI)(DX*1)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED TMM1, 0(SI)(DX*1)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED TMM2, 0(SI)(DX*1)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED TMM3, 0(SI)(DX*1)
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x16
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	RET
+
+DATA tileShapes<>+0(SB)/8, $0x0000000000000001
+DATA tileShapes<>+8(SB)/8, $0x0000000000000000
+DATA tileShapes<>+16(SB)/8, $0x0040004000400040
+DATA tileShapes<>+24(SB)/8, $0x0040004000400040
+DATA tileShapes<>+32(SB)/8, $0x0000000000000000
+DATA tileShapes<>+40(SB)/8, $0x0000000000000000
+DATA tileShapes<>+48(SB)/8, $0x1010101010101010
+DATA tileShapes<>+56(SB)/8, $0x0000000000000000
+GLOBL tileShapes<>(SB), RODATA|NOPTR, $64
+
 // func columnAMX(n int, k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 // Requires: MMX+
 TEXT ·columnAMX(SB), NOSPLIT, $0-57
@@ -8592,16 +8759,6 @@ tileTest:
 	BYTE $0xc0
 	RET
 
-DATA tileShapes<>+0(SB)/8, $0x0000000000000001
-DATA tileShapes<>+8(SB)/8, $0x0000000000000000
-DATA tileShapes<>+16(SB)/8, $0x0040004000400040
-DATA tileShapes<>+24(SB)/8, $0x0040004000400040
-DATA tileShapes<>+32(SB)/8, $0x0000000000000000
-DATA tileShapes<>+40(SB)/8, $0x0000000000000000
-DATA tileShapes<>+48(SB)/8, $0x1010101010101010
-DATA tileShapes<>+56(SB)/8, $0x0000000000000000
-GLOBL tileShapes<>(SB), RODATA|NOPTR, $64
-
 // func halfTileAMX(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 TEXT ·halfTileAMX(SB), NOSPLIT, $0-49
 	LEAQ tileShapes<>+0(SB), R11
@@ -8799,14 +8956,14 @@ rowTest:
 	VZEROUPPER
 	RET
 
-// func transposeRowsAMX(groups int, src *float32, ld int, rows int, dst *float32, dstStride int)
+// func transposeRowsAMX(groups int, src *float32, ld int, dst *float32, dstStride int)
 // Requires: AVX, AVX512BW, AVX512F
-TEXT ·transposeRowsAMX(SB), NOSPLIT, $0-48
+TEXT ·transposeRowsAMX(SB), NOSPLIT, $0-40
 	MOVQ    groups+0(FP), AX
 	MOVQ    src+8(FP), CX
 	MOVQ    ld+16(FP), DX
-	MOVQ    dst+32(FP), BX
-	MOVQ    dstStride+40(FP), SI
+	MOVQ    dst+24(FP), BX
+	MOVQ    dstStride+32(FP), SI
 	VMOVUPS pairOrder<>+0(SB), Z30
 	JMP     groupTest
 

@@ -19,7 +19,7 @@ const (
 )
 
 // vex0F38 emits an instruction of one, two or three tile registers or a memory operand: its prefix (0 none, 1 66, 2 F3, 3 F2), the register
-// that is not in the last byte, inverted, and the bytes from the opcode on. inputs and outputs are the general registers.
+// that is not in the last byte, and the bytes from the opcode on. index and base are the general registers that address memory; nil: none.
 func vex0F38(text string, prefix, vvvv byte, index, base reg.Register, code ...byte) {
 	Comment(text)
 	x, b := byte(1), byte(1) // inverted
@@ -154,6 +154,7 @@ type amxTile struct {
 	k, a, b, ldb, stepB, c, second, ldc, wide reg.Register
 }
 
+// loadTiles loads the arguments of a kernel for tiles.
 func loadTiles(down int) amxTile {
 	t := amxTile{down, reg.RCX, reg.RSI, reg.RDI, reg.RDX, reg.R12, reg.R8, reg.R11, reg.R9, reg.R10}
 	configureTiles(t.second)
@@ -209,10 +210,10 @@ func (t amxTile) sum(also func()) {
 	each(func(i, j int, row reg.Register) { storeTile(acc(i, j), row, t.ldc, j*tileBytes) })
 }
 
-// convertRows writes the packing of rows that run along the sum for tileAMX: each 32 floats of a row become 16 pairs, 64 bytes.
+// convertRows writes the packing of rows that run along the sum for columnAMX: each 32 floats of a row become 16 pairs, 64 bytes.
 func convertRows() {
 	TEXT("convertRowsAMX", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
-	Doc("convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes.")
+	Doc("convertRowsAMX rounds rows of groups*32 floats to bf16; 64 bytes of a row lie beside those of the next, those of a group dstStride bytes after the group before; ld and dstStride count bytes.")
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, rows := Load(Param("ld"), GP64()), Load(Param("rows"), GP64())
 	dst, stride := Load(Param("dst"), GP64()), Load(Param("dstStride"), GP64())
@@ -237,10 +238,10 @@ func convertRows() {
 	RET()
 }
 
-// transposeRows writes the packing of rows that run across the sum for tileAMX: 16 columns of 32 rows become 16 rows of 16 pairs.
+// transposeRows writes the packing of rows that run across the sum for columnAMX: 16 columns of 32 rows become 16 rows of 16 pairs.
 func transposeRows() {
-	TEXT("transposeRowsAMX", NOSPLIT, "func(groups int, src *float32, ld, rows int, dst *float32, dstStride int)")
-	Doc("transposeRowsAMX rounds groups*32 rows of 16 floats to bf16 and transposes them: 64 bytes of a column lie beside those of the next, those of a group dstStride bytes after the group before. ld counts bytes; rows is 16.")
+	TEXT("transposeRowsAMX", NOSPLIT, "func(groups int, src *float32, ld int, dst *float32, dstStride int)")
+	Doc("transposeRowsAMX rounds groups*32 rows of 16 floats to bf16 and transposes them: 64 bytes of a column lie beside those of the next, those of a group dstStride bytes after the group before. ld and dstStride count bytes.")
 	const first, second, order, pairs = 28, 29, 30, 31
 	groups, src := Load(Param("groups"), GP64()), Load(Param("src"), GP64())
 	ld, dst := Load(Param("ld"), GP64()), Load(Param("dst"), GP64())
@@ -262,5 +263,32 @@ func transposeRows() {
 		ADDQ(stride, dst)
 	})
 	VZEROUPPER()
+	RET()
+}
+
+// multiplyAddsAMX is multiplyAdds of tiles of pairs in bf16.
+func multiplyAddsAMX() {
+	const sums, a, b = 4, 4, 5
+	TEXT("multiplyAddsAMX", NOSPLIT, "func(n int, x *float32)")
+	Doc(fmt.Sprintf("multiplyAddsAMX does n times %d multiplications of tiles of numbers in bf16, each 16·16·32 multiply-adds, whose rows are all the 64 bytes at x.", sums))
+	n, x, stride := reg.RCX, reg.RSI, reg.RDX
+	Load(Param("n"), n)
+	Load(Param("x"), x)
+	configureTiles(stride)
+	XORQ(stride, stride)
+	loadTile(a, x, stride, 0, false)
+	loadTile(b, x, stride, 0, false)
+	for i := range sums {
+		zeroTile(i)
+	}
+	loop("step", n, 1, func() {
+		for i := range sums {
+			multiplyTiles(i, a, b)
+		}
+	})
+	for i := range sums {
+		storeTile(i, x, stride, 0)
+	}
+	releaseTiles()
 	RET()
 }

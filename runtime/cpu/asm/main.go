@@ -61,6 +61,7 @@ func main() {
 	copyPanelBF16("copyA", 14)
 	copyPanelBF16("copyB", 32)
 	multiplyAddsBF16()
+	multiplyAddsAMX()
 	columnAMX()
 	halfTileAMX()
 	convertRows()
