@@ -413,6 +413,6 @@ var pairTiling = &tiling{
 			store4(offset(c, i*ldc), add, sums[0], sums[1], sums[2], sums[3])
 		}
 	}},
-	blockK: 512,
-	packA:  packer{width: 4, grouping: inPairs}, packB: packer{width: 4, grouping: inPairs},
+	blockK: 512, partRows: 64,
+	packA: packer{width: 4, grouping: inPairs}, packB: packer{width: 4, grouping: inPairs},
 }

@@ -67,7 +67,7 @@ var tileTiling = &tiling{
 			rowsOfTile(32, k, offset(a, i*32*k*4), b, ldb, offset(c, i*32*ldc), ldc, add)
 		}
 	},
-	blockK: 256,
+	blockK: 256, partRows: 64,
 	packA: packer{width: 32, grouping: inTiles, rows: &rowPacker{
 		along: func(groups int, src *float32, ld, rows int, dst *float32, dstStride int) {
 			for r := range rows {

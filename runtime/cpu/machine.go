@@ -34,7 +34,11 @@ const (
 	mostRead   = 1 << 27
 	readGrowth = 4
 	readBytes  = 1 << 26 // at least in a timed run
-	measureFor = 7       // runs, of which the best counts: another process may disturb a run, nothing makes it faster
+
+	// The best run counts, of so many at least and for so long: another process may disturb a run, nothing makes one faster, and a
+	// processor that was idle takes milliseconds to reach its clock.
+	leastRuns  = 7
+	measureFor = 25 * time.Millisecond
 )
 
 // FLOPS returns the best rate of a type, 0 where there is none.
@@ -87,7 +91,7 @@ func (p *Pool) readBandwidth(data []float32) float64 {
 // best times t, a part a worker.
 func (p *Pool) best(t task) time.Duration {
 	best := time.Duration(1<<63 - 1)
-	for range measureFor {
+	for start, runs := time.Now(), 0; runs < leastRuns || time.Since(start) < measureFor; runs++ {
 		begin := time.Now()
 		p.run(t, p.Workers())
 		best = min(best, time.Since(begin))

@@ -26,14 +26,12 @@ type (
 )
 
 const (
-	productN    = 2048    // columns of B packed at once
-	packFloats  = 1 << 13 // that one part packs at least
-	packCols    = 128     // columns that one part packs at least of rows that run across the panels: whole stretches of memory
-	partFloats  = 1 << 16 // of A that a part packs at most: with a block of C, half of a second-level cache
-	maxPartRows = 256
-	minPanels   = 2       // columns of a part at least, in panels
-	wantParts   = 32      // parts that a product is cut in where it has room: what the last part keeps others waiting for is small
-	smallWork   = 1 << 16 // multiplications too few to wake a worker for
+	productN   = 2048    // columns of B packed at once
+	packFloats = 1 << 13 // that one part packs at least
+	packCols   = 128     // columns that one part packs at least of rows that run across the panels: whole stretches of memory
+	minPanels  = 2       // columns of a part at least, in panels
+	wantParts  = 48      // parts that a product is cut in where it has room: what the last part keeps others waiting for is small
+	smallWork  = 1 << 16 // multiplications too few to wake a worker for
 )
 
 // run computes C = op(A)*op(B), plus C with add, and y by the epilogue.
@@ -58,9 +56,9 @@ func (t *product) run(p *Pool) {
 	if need := v.packed(nc, v.blockOf(0, k)); len(t.packed) < need {
 		t.packed = Floats(need)
 	}
-	tiles := min(partFloats/most, maxPartRows) / v.mr // below one another
-	t.partRows = min(tiles, ceil(m*ceil(nc, minPanels*v.nr), wantParts*v.mr)) * v.mr
-	rowParts := ceil(m, t.partRows)
+	rowParts := max(ceil(m, v.partRows), min(ceil(wantParts, ceil(nc, minPanels*v.nr)), ceil(m, v.mr)))
+	t.partRows = ceil(m, rowParts*v.mr) * v.mr // about as many in each
+	rowParts = ceil(m, t.partRows)
 	for t.l = 0; t.l < k; t.l += t.kc {
 		t.kc = v.blockOf(t.l, k)
 		for t.j = 0; t.j < n; t.j += nc {

@@ -16,7 +16,8 @@ type tiling struct {
 	// column computes n tiles below one another, whose panels of A follow each other; nil: tile by tile.
 	column func(n, k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
-	blockK int // steps of a panel in a block at most: a panel of B stays close
+	blockK   int // steps of a panel in a block at most: a panel of B stays close
+	partRows int // rows of C in a part at most: their packed rows of A, and what a part computes, stay in the second-level cache
 
 	packA, packB packer
 }
@@ -156,7 +157,7 @@ var plain = &variant{
 
 var plainTiling = &tiling{
 	mr: 4, nr: 4, grouping: oneByOne,
-	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4}, blockK: 512,
+	tileRows: []int{4, 1}, tiles: []tileKernel{tile4x4, tile1x4}, blockK: 512, partRows: 64,
 	packA: packer{width: 4, grouping: oneByOne}, packB: packer{width: 4, grouping: oneByOne},
 }
 

@@ -53,6 +53,7 @@ var tilingAVX512 = &tiling{
 	tileRows: []int{14, 8, 4, 2, 1},
 	tiles:    []tileKernel{tile14x32AVX512, tile8x32AVX512, tile4x32AVX512, tile2x32AVX512, tile1x32AVX512},
 	blockK:   512,
+	partRows: 56,
 	packA:    packer{width: 14, grouping: oneByOne, transpose: transposeAAVX512, lanes: 14, block: 16, copy: copyAAVX512},
 	packB:    packer{width: 32, grouping: oneByOne, transpose: transposeBAVX512, lanes: 16, block: 16, copy: copyBAVX512},
 }
@@ -63,6 +64,7 @@ var tilingBF16 = &tiling{
 	tileRows: []int{14, 8, 4, 2, 1},
 	tiles:    []tileKernel{tileBF1614x32, tileBF168x32, tileBF164x32, tileBF162x32, tileBF161x32},
 	blockK:   512,
+	partRows: 56,
 	packA:    packer{width: 14, grouping: inPairs, transpose: transposeABF16, lanes: 14, block: 16, copy: copyABF16},
 	packB:    packer{width: 32, grouping: inPairs, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
 }
@@ -72,7 +74,7 @@ var tilingAMX = &tiling{
 	mr: 32, nr: 32, grouping: inTiles,
 	tileRows: []int{32, 16},
 	tiles:    []tileKernel{tileAMX, halfTileAMX},
-	column:   columnAMX, blockK: 256,
+	column:   columnAMX, blockK: 256, partRows: 256,
 	packA: packer{width: 32, grouping: inTiles, rows: &rowPacker{convertRowsAMX, transposeRowsAMX}},
 	packB: packer{width: 32, grouping: inTiles, transpose: transposeBBF16, lanes: 16, block: 16, copy: copyBBF16},
 }
@@ -87,6 +89,7 @@ var tilingAVX2 = &tiling{
 	tileRows: []int{6, 4, 2, 1},
 	tiles:    []tileKernel{tile6x16AVX2, tile4x16AVX2, tile2x16AVX2, tile1x16AVX2},
 	blockK:   512,
+	partRows: 48,
 	packA:    packer{width: 6, grouping: oneByOne, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2, copyMany: copyPanelsAAVX2},
 	packB:    packer{width: 16, grouping: oneByOne, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2, copyMany: copyPanelsBAVX2},
 }
