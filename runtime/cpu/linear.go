@@ -49,22 +49,24 @@ func (e *Epilogue) finish(y, c Mat, row, col int, s *scratch) {
 // y may share memory with e.Residual, element for element, and with nothing else.
 func Linear(p *Pool, y, x, w Mat, e Epilogue) {
 	t := &p.product
-	c := y
-	if e.Act != None {
-		switch {
-		case e.Pre.Data != nil:
-			c = e.Pre
-		case e.Residual.Data != nil:
-			// y may hold the residual, which is read last, so the sums need a place of their own.
-			if len(p.sums) < y.Rows*y.Cols {
-				p.sums = make([]float32, y.Rows*y.Cols)
-			}
-			c = NewMat(p.sums, y.Rows, y.Cols)
-		}
-	}
 	p.note("Linear", p.productCost(y, x.Cols, x, w, e.Pre, e.Residual))
-	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = c, x, w, false, true, false, e, y
+	t.c, t.a, t.b, t.transA, t.transB, t.add, t.epilogue, t.y = p.sumsOf(y, &e), x, w, false, true, false, e, y
 	t.run(p)
+}
+
+// sumsOf returns where the sums of y go before e finishes them.
+func (p *Pool) sumsOf(y Mat, e *Epilogue) Mat {
+	switch {
+	case e.Act == None || e.Pre.Data == nil && e.Residual.Data == nil:
+		return y
+	case e.Pre.Data != nil:
+		return e.Pre
+	}
+	// y may hold the residual, which is read last, so the sums need a place of their own.
+	if len(p.sums) < y.Rows*y.Cols {
+		p.sums = make([]float32, y.Rows*y.Cols)
+	}
+	return NewMat(p.sums, y.Rows, y.Cols)
 }
 
 // LinearInputGrad computes dx = dy·w (+ residual, where it has Data) for dy [rows, out], w [out, in], dx [rows, in].

@@ -181,7 +181,6 @@ type narrowVariant struct {
 	quantise func(groups int, src *float32, codes *int8, ldc int, meta *byte, ldm int, shift int32)
 	toBF16   func(dst *uint16, src *float32, n int) // n: a multiple of 16
 	encode   func(groups int, src *float32, codes *int8, scales *uint16, divisor, low, high float32, signed bool)
-	wide     *wideTiling // for many rows of x and weights in bf16; nil: none
 }
 
 // plainNarrow is the variant for every machine.
@@ -208,7 +207,6 @@ type narrowProduct struct {
 	epilogue Epilogue
 	v        *narrowVariant
 	narrowX
-	packed       []float32 // the rows of x as runWide reads them
 	blocks, rows int       // of w, and of x, in a part
 }
 
@@ -242,8 +240,8 @@ func LinearNarrow(p *Pool, y, x Mat, w *Narrow, e Epilogue) {
 		bytes: float64(w.Bytes()) + moved(x, y, e.Pre, e.Residual), flops: 2 * float64(y.Rows) * float64(w.Rows) * float64(w.Cols),
 		product: [3]int{y.Rows, w.Rows, w.Cols}, in: w.Type.String(),
 	})
-	if w.Type == BF16 && t.v.wide != nil && x.Rows >= wideRows {
-		t.runWide(p)
+	if w.Type == BF16 && x.Rows >= productRows {
+		p.product.runNarrow(p, y, x, w, e)
 		return
 	}
 	elem, groups := 1, w.padded()/quant.Group

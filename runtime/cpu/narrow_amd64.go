@@ -28,7 +28,6 @@ var avx2Narrow = &narrowVariant{
 		{narrowInt4x2AVX2, narrowInt4x1AVX2},
 	},
 	quantise: quantiseAVX2, toBF16: toBF16AVX2, encode: encodeAVX2,
-	wide: &wideTiling{tilingAVX2.rounded(), widenAVX2},
 }
 
 var avx512Narrow = &narrowVariant{

@@ -5,6 +5,7 @@ package cpu
 type product struct {
 	c, a, b        Mat
 	transA, transB bool
+	weights        *Narrow // of bf16, in the place of b; nil: none
 	add            bool // C holds a summand
 	epilogue       Epilogue
 	y              Mat // where the epilogue writes; C itself unless the epilogue needs both
@@ -41,6 +42,9 @@ func (t *product) run(p *Pool) {
 		return
 	}
 	v := p.tiling()
+	if t.weights != nil {
+		v = active.bf16
+	}
 	t.t = v
 	if m <= fewM || k == 0 || m*n*k <= smallWork {
 		t.partCols = max(v.nr, ceil(smallWork, m*max(k, 1)*v.nr)*v.nr)
@@ -56,7 +60,7 @@ func (t *product) run(p *Pool) {
 	if need := v.packed(nc, v.blockOf(0, k)); len(t.packed) < need {
 		t.packed = Floats(need)
 	}
-	rowParts := max(ceil(m, v.partRows), min(ceil(wantParts, ceil(nc, minPanels*v.nr)), ceil(m, v.mr)))
+	rowParts := max(ceil(m, v.partRows), min(ceil(wantParts, ceil(nc, minPanels*v.nr)), m/v.mr))
 	t.partRows = ceil(m, rowParts*v.mr) * v.mr // about as many in each
 	rowParts = ceil(m, t.partRows)
 	for t.l = 0; t.l < k; t.l += t.kc {
@@ -83,7 +87,12 @@ func (t *product) steps() int {
 func (t *packParts) part(i int, _ *scratch) {
 	width := t.packPanels * t.t.nr
 	from := i * width
-	t.t.packB.panels(t.packed[from*t.t.steps(t.kc):], operand{t.b, t.transB}, t.j+from, min(width, t.nc-from), t.l, t.kc)
+	to, j, n := t.packed[from*t.t.steps(t.kc):], t.j+from, min(width, t.nc-from)
+	if t.weights != nil {
+		t.t.packWeights(to, t.weights, j, n, t.l, t.kc)
+		return
+	}
+	t.t.packB.panels(to, operand{t.b, t.transB}, j, n, t.l, t.kc)
 }
 
 func (t *blockParts) part(i int, s *scratch) {

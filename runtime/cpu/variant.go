@@ -20,6 +20,9 @@ type tiling struct {
 	partRows int // rows of C in a part at most: their packed rows of A, and what a part computes, stay in the second-level cache
 
 	packA, packB packer
+
+	// widen writes so many pairs of columns of a block of weights in bf16 as floats, a column ldd bytes from the one before; nil: none.
+	widen func(pairs int, w *byte, dst *float32, ldd int)
 }
 
 // A grouping says how the steps of a sum lie in panels.

@@ -56,6 +56,7 @@ var tilingAVX512 = &tiling{
 	partRows: 56,
 	packA:    packer{width: 14, grouping: oneByOne, transpose: transposeAAVX512, lanes: 14, block: 16, copy: copyAAVX512},
 	packB:    packer{width: 32, grouping: oneByOne, transpose: transposeBAVX512, lanes: 16, block: 16, copy: copyBAVX512},
+	widen:    widenAVX512,
 }
 
 // tilingBF16 is for the instructions of AVX512-BF16.
@@ -92,4 +93,5 @@ var tilingAVX2 = &tiling{
 	partRows: 48,
 	packA:    packer{width: 6, grouping: oneByOne, transpose: transposeAAVX2, lanes: 6, block: 8, copy: copyAAVX2, copyMany: copyPanelsAAVX2},
 	packB:    packer{width: 16, grouping: oneByOne, transpose: transposeBAVX2, lanes: 8, block: 8, copy: copyBAVX2, copyMany: copyPanelsBAVX2},
+	widen:    widenAVX2,
 }

@@ -477,8 +477,8 @@ func narrowBF16x2AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, m
 // narrowBF16x1AVX2 computes x·wᵀ in bfloat16 for 1 rows of x and blocks of 16 rows of w, over steps, a multiple of 1; ldo counts bytes.
 func narrowBF16x1AVX2(blocks int, steps int, w *byte, scales *uint16, x *byte, meta *byte, out *float32, ldo int)
 
-// widenAVX2 writes pairs of columns of 16 rows in bfloat16 as floats, column after column.
-func widenAVX2(pairs int, w *byte, dst *float32)
+// widenAVX512 writes pairs of columns of 16 rows in bfloat16 as floats, a column ldd bytes from the one before.
+func widenAVX512(pairs int, w *byte, dst *float32, ldd int)
 
 // quantiseAVX512 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
 // times the sum of its codes.
@@ -492,6 +492,9 @@ func encodeAVX512(groups int, src *float32, codes *int8, scales *uint16, divisor
 //
 //go:noescape
 func toBF16AVX512(dst *uint16, src *float32, n int)
+
+// widenAVX2 writes pairs of columns of 16 rows in bfloat16 as floats, a column ldd bytes from the one before.
+func widenAVX2(pairs int, w *byte, dst *float32, ldd int)
 
 // quantiseAVX2 codes groups of 32 activations, ldc bytes apart, and writes for each, ldm bytes apart, its scale and -shift
 // times the sum of its codes.

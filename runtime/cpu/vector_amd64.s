@@ -12715,29 +12715,25 @@ blockTest:
 	VZEROUPPER
 	RET
 
-// func widenAVX2(pairs int, w *byte, dst *float32)
-// Requires: AVX, AVX2, MMX+
-TEXT ·widenAVX2(SB), NOSPLIT, $0-24
+// func widenAVX512(pairs int, w *byte, dst *float32, ldd int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widenAVX512(SB), NOSPLIT, $0-32
 	MOVQ    pairs+0(FP), AX
 	MOVQ    w+8(FP), CX
 	MOVQ    dst+16(FP), DX
-	VMOVUPS constants<>+2624(SB), Y0
+	MOVQ    ldd+24(FP), BX
+	VMOVUPS constants<>+2624(SB), Z0
 	JMP     pairTest
 
 pair:
 	PREFETCHT0 1024(CX)
-	VMOVUPS    (CX), Y1
-	VPSLLD     $0x10, Y1, Y2
-	VPAND      Y0, Y1, Y1
-	VMOVUPS    Y2, (DX)
-	VMOVUPS    Y1, 64(DX)
-	VMOVUPS    32(CX), Y1
-	VPSLLD     $0x10, Y1, Y2
-	VPAND      Y0, Y1, Y1
-	VMOVUPS    Y2, 32(DX)
-	VMOVUPS    Y1, 96(DX)
+	VMOVUPS    (CX), Z1
+	VPSLLD     $0x10, Z1, Z2
+	VMOVUPS    Z2, (DX)
+	VPANDD     Z0, Z1, Z1
+	VMOVUPS    Z1, (DX)(BX*1)
 	ADDQ       $0x00000040, CX
-	ADDQ       $0x00000080, DX
+	LEAQ       (DX)(BX*2), DX
 	SUBQ       $0x01, AX
 
 pairTest:
@@ -12935,6 +12931,38 @@ step:
 stepTest:
 	CMPQ DX, $0x10
 	JGE  step
+	VZEROUPPER
+	RET
+
+// func widenAVX2(pairs int, w *byte, dst *float32, ldd int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·widenAVX2(SB), NOSPLIT, $0-32
+	MOVQ    pairs+0(FP), AX
+	MOVQ    w+8(FP), CX
+	MOVQ    dst+16(FP), DX
+	MOVQ    ldd+24(FP), BX
+	VMOVUPS constants<>+2624(SB), Y0
+	JMP     pairTest
+
+pair:
+	PREFETCHT0 1024(CX)
+	VMOVUPS    (CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VMOVUPS    Y2, (DX)
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y1, (DX)(BX*1)
+	VMOVUPS    32(CX), Y1
+	VPSLLD     $0x10, Y1, Y2
+	VMOVUPS    Y2, 32(DX)
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y1, 32(DX)(BX*1)
+	ADDQ       $0x00000040, CX
+	LEAQ       (DX)(BX*2), DX
+	SUBQ       $0x01, AX
+
+pairTest:
+	CMPQ AX, $0x01
+	JGE  pair
 	VZEROUPPER
 	RET
 

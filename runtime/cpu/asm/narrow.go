@@ -36,8 +36,8 @@ func narrow() {
 	for _, rows := range []int{4, 2, 1} {
 		avx2.narrowBF16(rows)
 	}
-	avx2.widen()
 	for _, v := range []isa{avx512, avx2} {
+		v.widen()
 		v.quantise()
 		v.encode()
 		v.toBF16()
@@ -325,23 +325,22 @@ func (v isa) narrowBF16(rows int) {
 	})
 }
 
-// widen writes the columns of a block in bfloat16 as floats, one after the other.
+// widen writes the columns of a block in bfloat16 as floats.
 func (v isa) widen() {
-	TEXT("widen"+v.suffix, NOSPLIT, "func(pairs int, w *byte, dst *float32)")
-	Doc(fmt.Sprintf("widen%s writes pairs of columns of 16 rows in bfloat16 as floats, column after column.", v.suffix))
-	pairs, w, dst := Load(Param("pairs"), GP64()), Load(Param("w"), GP64()), Load(Param("dst"), GP64())
+	TEXT("widen"+v.suffix, NOSPLIT, "func(pairs int, w *byte, dst *float32, ldd int)")
+	Doc(fmt.Sprintf("widen%s writes pairs of columns of 16 rows in bfloat16 as floats, a column ldd bytes from the one before.", v.suffix))
+	pairs, w, dst, ldd := Load(Param("pairs"), GP64()), Load(Param("w"), GP64()), Load(Param("dst"), GP64()), Load(Param("ldd"), GP64())
 	high := v.load(bitsOf(0xffff0000))
 	loop("pair", pairs, 1, func() {
 		PREFETCHT0(Mem{Base: w, Disp: widenAhead})
 		for h := range narrowLanes / v.lanes {
 			both, even := v.load(Mem{Base: w, Disp: h * v.lanes * 4}), v.vec()
 			VPSLLD(Imm(16), both, even)
-			VPAND(high, both, both)
 			VMOVUPS(even, Mem{Base: dst, Disp: h * v.lanes * 4})
-			VMOVUPS(both, Mem{Base: dst, Disp: (narrowLanes + h*v.lanes) * 4})
+			VMOVUPS(v.and(both, high), Mem{Base: dst, Index: ldd, Scale: 1, Disp: h * v.lanes * 4})
 		}
 		ADDQ(U32(64), w)
-		ADDQ(U32(2*narrowLanes*4), dst)
+		LEAQ(Mem{Base: dst, Index: ldd, Scale: 2}, dst)
 	})
 	VZEROUPPER()
 	RET()
