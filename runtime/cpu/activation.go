@@ -19,33 +19,36 @@ const (
 	geluC = 3 * 0.044715 * geluA // derivative of geluB*x³, over x²
 )
 
-// apply replaces row by act(row).
-func apply(act Activation, row []float32) {
-	if applyVector(act, row) {
+// apply writes y = act(x). y may be x.
+func apply(act Activation, y, x []float32) {
+	y = y[:len(x)]
+	if applyVector(act, y, x) {
 		return
 	}
 	switch act {
+	case None:
+		copy(y, x)
 	case GELU:
-		for i, x := range row {
-			q, _ := normalTail(x)
-			row[i] = max(x, 0) - max(x, -x)*q
+		for i, v := range x {
+			q, _ := normalTail(v)
+			y[i] = max(v, 0) - max(v, -v)*q
 		}
 	case GELUTanh:
-		for i, x := range row {
-			row[i] = x * sigmoid32(x*(geluA+geluB*x*x))
+		for i, v := range x {
+			y[i] = v * sigmoid32(v*(geluA+geluB*v*v))
 		}
 	case ReLU:
-		for i, x := range row {
-			row[i] = max(x, 0)
+		for i, v := range x {
+			y[i] = max(v, 0)
 		}
 	case ReLU2:
-		for i, x := range row {
-			x = max(x, 0)
-			row[i] = x * x
+		for i, v := range x {
+			v = max(v, 0)
+			y[i] = v * v
 		}
 	case SiLU:
-		for i, x := range row {
-			row[i] = x * sigmoid32(x)
+		for i, v := range x {
+			y[i] = v * sigmoid32(v)
 		}
 	}
 }

@@ -76,9 +76,7 @@ func Activate(p *Pool, y, x Mat, act Activation) {
 }
 
 func rowActivate(k *rowwise, r int, _ *scratch) {
-	y := k.y.Row(r)
-	copy(y, k.a.Row(r))
-	apply(k.act, y)
+	apply(k.act, k.y.Row(r), k.a.Row(r))
 }
 
 // ActivateGrad computes dx = dy*act'(x).
@@ -100,8 +98,7 @@ func GLU(p *Pool, y, gate, up Mat, act Activation) {
 func rowGlu(k *rowwise, r int, s *scratch) {
 	y, up := k.y.Row(r), k.b.Row(r)
 	g := s.floats(len(y)) // y may be up
-	copy(g, k.a.Row(r))
-	apply(k.act, g)
+	apply(k.act, g, k.a.Row(r))
 	mulTo(y, g, up)
 }
 
@@ -131,8 +128,7 @@ func rowGluGrad(k *rowwise, r int, s *scratch) {
 	n := len(dy)
 	buf := s.floats(2 * n)
 	du, dg := buf[:n], buf[n:]
-	copy(du, gate)
-	apply(k.act, du)
+	apply(k.act, du, gate)
 	mulTo(du, du, dy)
 	mulTo(dg, dy, k.c.Row(r))
 	gradRow(k.act, k.y.Row(r), dg, gate)

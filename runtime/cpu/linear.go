@@ -34,14 +34,15 @@ func (e *Epilogue) finish(y, c Mat, row, col int, s *scratch) {
 	if e.Act == None {
 		return
 	}
-	buf := s.floats(c.Cols)
 	for i := range c.Rows {
-		copy(buf, c.Row(i))
-		apply(e.Act, buf)
-		if e.Residual.Data != nil {
-			addTo(buf, buf, e.Residual.Row(row + i)[col:])
+		to := y.Row(row + i)[col:][:c.Cols]
+		if e.Residual.Data == nil {
+			apply(e.Act, to, c.Row(i))
+			continue
 		}
-		copy(y.Row(row + i)[col:], buf)
+		buf := s.floats(c.Cols) // y may hold the residual
+		apply(e.Act, buf, c.Row(i))
+		addTo(to, buf, e.Residual.Row(row + i)[col:])
 	}
 }
 

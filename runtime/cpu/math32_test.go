@@ -83,9 +83,9 @@ func TestRowsIgnorePlace(t *testing.T) {
 		for what, f := range map[string]func(row []float32){
 			"exp":      func(row []float32) { expRow(row, row, 0) },
 			"tanh":     func(row []float32) { tanhRow(row, row, 1.1, 0.9) },
-			"gelu":     func(row []float32) { apply(GELU, row) },
-			"tanhgelu": func(row []float32) { apply(GELUTanh, row) },
-			"silu":     func(row []float32) { apply(SiLU, row) },
+			"gelu":     func(row []float32) { apply(GELU, row, row) },
+			"tanhgelu": func(row []float32) { apply(GELUTanh, row, row) },
+			"silu":     func(row []float32) { apply(SiLU, row, row) },
 			"grad":     func(row []float32) { gradRow(GELU, row, row, row) },
 		} {
 			whole := append([]float32(nil), x...)
@@ -151,7 +151,7 @@ func TestActivations(t *testing.T) {
 			y, dx, dy := append([]float32(nil), x...), make([]float32, len(x)), make([]float32, len(x))
 			fill(dx, nan)
 			fill(dy, 1.5)
-			apply(act, y)
+			apply(act, y, y)
 			gradRow(act, dx, dy, x)
 			for i, v := range x {
 				at := float64(v)
@@ -182,12 +182,12 @@ func BenchmarkRows(b *testing.B) {
 	for what, f := range map[string]func(){
 		"exp":          func() { expRow(y, x, 8) },
 		"tanh":         func() { tanhRow(y, x, 1, 1) },
-		"gelu":         func() { copy(y, x); apply(GELU, y) },
-		"geluTanh":     func() { copy(y, x); apply(GELUTanh, y) },
-		"silu":         func() { copy(y, x); apply(SiLU, y) },
+		"gelu":         func() { apply(GELU, y, x) },
+		"geluTanh":     func() { apply(GELUTanh, y, x) },
+		"silu":         func() { apply(SiLU, y, x) },
 		"geluGrad":     func() { gradRow(GELU, y, x, x) },
 		"geluTanhGrad": func() { gradRow(GELUTanh, y, x, x) },
-		"relu2":        func() { copy(y, x); apply(ReLU2, y) },
+		"relu2":        func() { apply(ReLU2, y, x) },
 		"reluGrad":     func() { gradRow(ReLU, y, x, x) },
 	} {
 		for _, v := range variants() {

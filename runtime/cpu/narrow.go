@@ -207,7 +207,7 @@ type narrowProduct struct {
 	epilogue Epilogue
 	v        *narrowVariant
 	narrowX
-	blocks, rows int       // of w, and of x, in a part
+	blocks, rows int // of w, and of x, in a part
 }
 
 type (
@@ -374,7 +374,7 @@ func (e *Epilogue) after(y Mat, r, col int, sums []float32) {
 		if e.Pre.Data != nil {
 			copy(e.Pre.Row(r)[col:], sums)
 		}
-		apply(e.Act, sums)
+		apply(e.Act, sums, sums)
 	}
 	to := y.Row(r)[col:][:len(sums)]
 	if e.Residual.Data != nil {

@@ -57,46 +57,46 @@ func tanhWhole(dst, x *float32, n int, in, out float32) {
 	}
 }
 
-func applyVector(act Activation, row []float32) bool {
+func applyVector(act Activation, y, x []float32) bool {
 	if active.rows == rowsPlain || act == None {
 		return false
 	}
-	n := len(row) &^ (rowStep - 1)
+	n := len(x) &^ (rowStep - 1)
 	if n > 0 {
-		applyWhole(act, &row[0], n)
+		applyWhole(act, &y[0], &x[0], n)
 	}
-	if n < len(row) {
+	if n < len(x) {
 		var tail [rowStep]float32
-		copy(tail[:], row[n:])
-		applyWhole(act, &tail[0], rowStep)
-		copy(row[n:], tail[:])
+		copy(tail[:], x[n:])
+		applyWhole(act, &tail[0], &tail[0], rowStep)
+		copy(y[n:], tail[:])
 	}
 	return true
 }
 
-func applyWhole(act Activation, row *float32, n int) {
+func applyWhole(act Activation, y, x *float32, n int) {
 	wide := active.rows == rowsAVX512
 	switch {
 	case act == GELU && wide:
-		geluAVX512(row, row, n)
+		geluAVX512(y, x, n)
 	case act == GELU:
-		geluAVX2(row, row, n)
+		geluAVX2(y, x, n)
 	case act == GELUTanh && wide:
-		geluTanhAVX512(row, row, n)
+		geluTanhAVX512(y, x, n)
 	case act == GELUTanh:
-		geluTanhAVX2(row, row, n)
+		geluTanhAVX2(y, x, n)
 	case act == ReLU && wide:
-		reluAVX512(row, row, n)
+		reluAVX512(y, x, n)
 	case act == ReLU:
-		reluAVX2(row, row, n)
+		reluAVX2(y, x, n)
 	case act == ReLU2 && wide:
-		relu2AVX512(row, row, n)
+		relu2AVX512(y, x, n)
 	case act == ReLU2:
-		relu2AVX2(row, row, n)
+		relu2AVX2(y, x, n)
 	case act == SiLU && wide:
-		siluAVX512(row, row, n)
+		siluAVX512(y, x, n)
 	case act == SiLU:
-		siluAVX2(row, row, n)
+		siluAVX2(y, x, n)
 	}
 }
 

@@ -6,7 +6,7 @@ package cpu
 
 func expVector(_, _ []float32, _ float32, _ *[sumLanes]float32) bool                        { return false }
 func tanhVector(_, _ []float32, _, _ float32) bool                                          { return false }
-func applyVector(Activation, []float32) bool                                                { return false }
+func applyVector(_ Activation, _, _ []float32) bool                                         { return false }
 func gradVector(_ Activation, _, _, _ []float32) bool                                       { return false }
 func addVector(_, _, _ []float32) int                                                       { return 0 }
 func mulVector(_, _, _ []float32) int                                                       { return 0 }
