@@ -1483,32 +1483,32 @@ TEXT ·expAVX512(SB), NOSPLIT, $0-40
 	JMP          stepTest
 
 step:
-	VMOVUPS      (CX), Z2
-	VSUBPS       Z0, Z2, Z2
-	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
-	VMOVUPS      constants<>+0(SB), Z3
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+64(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VMOVUPS      Z2, Z3
-	VMULPS       constants<>+128(SB), Z2, Z2
-	VRNDSCALEPS  $0x08, Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z2, Z3
-	VFNMADD231PS constants<>+256(SB), Z2, Z3
-	VMULPS       Z3, Z3, Z4
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VFMADD213PS  Z3, Z5, Z4
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS.Z  Z2, Z3, K1, Z3
-	VMOVUPS      Z3, (AX)
-	VADDPS       Z3, Z1, Z1
-	ADDQ         $0x40, CX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, DX
+	VMOVUPS           (CX), Z2
+	VSUBPS            Z0, Z2, Z2
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z2, K1
+	VBROADCASTSS      constants<>+0(SB), Z3
+	VMAXPS            Z2, Z3, Z2
+	VBROADCASTSS      constants<>+32(SB), Z3
+	VMINPS            Z2, Z3, Z2
+	VMOVUPS           Z2, Z3
+	VMULPS.BCST       constants<>+64(SB), Z2, Z2
+	VRNDSCALEPS       $0x08, Z2, Z2
+	VFNMADD231PS.BCST constants<>+96(SB), Z2, Z3
+	VFNMADD231PS.BCST constants<>+128(SB), Z2, Z3
+	VMULPS            Z3, Z3, Z4
+	VBROADCASTSS      constants<>+160(SB), Z5
+	VFMADD213PS.BCST  constants<>+192(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+224(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+256(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+288(SB), Z3, Z5
+	VFMADD213PS       Z3, Z5, Z4
+	VADDPS.BCST       constants<>+320(SB), Z4, Z3
+	VSCALEFPS.Z       Z2, Z3, K1, Z3
+	VMOVUPS           Z3, (AX)
+	VADDPS            Z3, Z1, Z1
+	ADDQ              $0x40, CX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, DX
 
 stepTest:
 	CMPQ    DX, $0x10
@@ -1800,37 +1800,37 @@ TEXT ·tanhAVX512(SB), NOSPLIT, $0-32
 	JMP          stepTest
 
 step:
-	VMOVUPS      (DX), Z2
-	VMULPS       Z0, Z2, Z2
-	VADDPS       Z2, Z2, Z2
-	VMOVUPS      constants<>+704(SB), Z3
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+768(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VMULPS       constants<>+128(SB), Z2, Z3
-	VCVTPS2DQ    Z3, Z3
-	VCVTDQ2PS    Z3, Z4
-	VMOVUPS      Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z4, Z2
-	VFNMADD231PS constants<>+256(SB), Z4, Z2
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VMULPS       Z2, Z2, Z5
-	VFMADD213PS  Z2, Z4, Z5
-	VPADDD       constants<>+832(SB), Z3, Z2
-	VPSLLD       $0x17, Z2, Z2
-	VSUBPS       constants<>+640(SB), Z2, Z3
-	VFMADD213PS  Z3, Z2, Z5
-	VADDPS       constants<>+896(SB), Z5, Z2
-	VDIVPS       Z2, Z5, Z2
-	VMULPS       Z1, Z2, Z2
-	VMOVUPS      Z2, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z2
+	VMULPS            Z0, Z2, Z2
+	VADDPS            Z2, Z2, Z2
+	VBROADCASTSS      constants<>+352(SB), Z3
+	VMAXPS            Z2, Z3, Z2
+	VBROADCASTSS      constants<>+384(SB), Z3
+	VMINPS            Z2, Z3, Z2
+	VMULPS.BCST       constants<>+64(SB), Z2, Z3
+	VCVTPS2DQ         Z3, Z3
+	VCVTDQ2PS         Z3, Z4
+	VMOVUPS           Z2, Z2
+	VFNMADD231PS.BCST constants<>+96(SB), Z4, Z2
+	VFNMADD231PS.BCST constants<>+128(SB), Z4, Z2
+	VBROADCASTSS      constants<>+160(SB), Z4
+	VFMADD213PS.BCST  constants<>+192(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+224(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+256(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+288(SB), Z2, Z4
+	VMULPS            Z2, Z2, Z5
+	VFMADD213PS       Z2, Z4, Z5
+	VPADDD.BCST       constants<>+416(SB), Z3, Z2
+	VPSLLD            $0x17, Z2, Z2
+	VSUBPS.BCST       constants<>+320(SB), Z2, Z3
+	VFMADD213PS       Z3, Z2, Z5
+	VADDPS.BCST       constants<>+448(SB), Z5, Z2
+	VDIVPS            Z2, Z5, Z2
+	VMULPS            Z1, Z2, Z2
+	VMOVUPS           Z2, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -1847,51 +1847,51 @@ TEXT ·geluAVX512(SB), NOSPLIT, $0-24
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VANDPS       constants<>+960(SB), Z0, Z1
-	VMULPS       constants<>+1024(SB), Z1, Z2
-	VMULPS       Z1, Z2, Z2
-	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
-	VMOVUPS      constants<>+0(SB), Z3
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+64(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VMOVUPS      Z2, Z3
-	VMULPS       constants<>+128(SB), Z2, Z2
-	VRNDSCALEPS  $0x08, Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z2, Z3
-	VFNMADD231PS constants<>+256(SB), Z2, Z3
-	VMULPS       Z3, Z3, Z4
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VFMADD213PS  Z3, Z5, Z4
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS.Z  Z2, Z3, K1, Z3
-	VMOVUPS      constants<>+640(SB), Z2
-	VMULPS       constants<>+1088(SB), Z1, Z4
-	VADDPS       constants<>+640(SB), Z4, Z4
-	VDIVPS       Z4, Z2, Z2
-	VMOVUPS      constants<>+1152(SB), Z4
-	VFMADD213PS  constants<>+1216(SB), Z2, Z4
-	VFMADD213PS  constants<>+1280(SB), Z2, Z4
-	VFMADD213PS  constants<>+1344(SB), Z2, Z4
-	VFMADD213PS  constants<>+1408(SB), Z2, Z4
-	VFMADD213PS  constants<>+1472(SB), Z2, Z4
-	VFMADD213PS  constants<>+1536(SB), Z2, Z4
-	VFMADD213PS  constants<>+1600(SB), Z2, Z4
-	VFMADD213PS  constants<>+1664(SB), Z2, Z4
-	VMULPS       Z2, Z4, Z2
-	VMULPS       Z3, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z1, Z2, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VANDPS.BCST       constants<>+480(SB), Z0, Z1
+	VMULPS.BCST       constants<>+512(SB), Z1, Z2
+	VMULPS            Z1, Z2, Z2
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z2, K1
+	VBROADCASTSS      constants<>+0(SB), Z3
+	VMAXPS            Z2, Z3, Z2
+	VBROADCASTSS      constants<>+32(SB), Z3
+	VMINPS            Z2, Z3, Z2
+	VMOVUPS           Z2, Z3
+	VMULPS.BCST       constants<>+64(SB), Z2, Z2
+	VRNDSCALEPS       $0x08, Z2, Z2
+	VFNMADD231PS.BCST constants<>+96(SB), Z2, Z3
+	VFNMADD231PS.BCST constants<>+128(SB), Z2, Z3
+	VMULPS            Z3, Z3, Z4
+	VBROADCASTSS      constants<>+160(SB), Z5
+	VFMADD213PS.BCST  constants<>+192(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+224(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+256(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+288(SB), Z3, Z5
+	VFMADD213PS       Z3, Z5, Z4
+	VADDPS.BCST       constants<>+320(SB), Z4, Z3
+	VSCALEFPS.Z       Z2, Z3, K1, Z3
+	VBROADCASTSS      constants<>+320(SB), Z2
+	VMULPS.BCST       constants<>+544(SB), Z1, Z4
+	VADDPS.BCST       constants<>+320(SB), Z4, Z4
+	VDIVPS            Z4, Z2, Z2
+	VBROADCASTSS      constants<>+576(SB), Z4
+	VFMADD213PS.BCST  constants<>+608(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+640(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+672(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+704(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+736(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+768(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+800(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+832(SB), Z2, Z4
+	VMULPS            Z2, Z4, Z2
+	VMULPS            Z3, Z2, Z2
+	VXORPS            Z3, Z3, Z3
+	VMAXPS            Z0, Z3, Z0
+	VFNMADD231PS      Z1, Z2, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -1909,58 +1909,58 @@ TEXT ·geluGradAVX512(SB), NOSPLIT, $0-32
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VMOVUPS      (BX), Z1
-	VANDPS       constants<>+960(SB), Z1, Z2
-	VMULPS       constants<>+1024(SB), Z2, Z3
-	VMULPS       Z2, Z3, Z3
-	VCMPPS       $0x05, constants<>+0(SB), Z3, K1
-	VMOVUPS      constants<>+0(SB), Z4
-	VMAXPS       Z3, Z4, Z3
-	VMOVUPS      constants<>+64(SB), Z4
-	VMINPS       Z3, Z4, Z3
-	VMOVUPS      Z3, Z4
-	VMULPS       constants<>+128(SB), Z3, Z3
-	VRNDSCALEPS  $0x08, Z3, Z3
-	VFNMADD231PS constants<>+192(SB), Z3, Z4
-	VFNMADD231PS constants<>+256(SB), Z3, Z4
-	VMULPS       Z4, Z4, Z5
-	VMOVUPS      constants<>+320(SB), Z6
-	VFMADD213PS  constants<>+384(SB), Z4, Z6
-	VFMADD213PS  constants<>+448(SB), Z4, Z6
-	VFMADD213PS  constants<>+512(SB), Z4, Z6
-	VFMADD213PS  constants<>+576(SB), Z4, Z6
-	VFMADD213PS  Z4, Z6, Z5
-	VADDPS       constants<>+640(SB), Z5, Z4
-	VSCALEFPS.Z  Z3, Z4, K1, Z4
-	VMOVUPS      constants<>+640(SB), Z3
-	VMULPS       constants<>+1088(SB), Z2, Z2
-	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+1152(SB), Z3
-	VFMADD213PS  constants<>+1216(SB), Z2, Z3
-	VFMADD213PS  constants<>+1280(SB), Z2, Z3
-	VFMADD213PS  constants<>+1344(SB), Z2, Z3
-	VFMADD213PS  constants<>+1408(SB), Z2, Z3
-	VFMADD213PS  constants<>+1472(SB), Z2, Z3
-	VFMADD213PS  constants<>+1536(SB), Z2, Z3
-	VFMADD213PS  constants<>+1600(SB), Z2, Z3
-	VFMADD213PS  constants<>+1664(SB), Z2, Z3
-	VMULPS       Z2, Z3, Z2
-	VMULPS       Z4, Z2, Z2
-	VMOVUPS      constants<>+1728(SB), Z3
-	VSUBPS       Z2, Z3, Z2
-	VANDPS       constants<>+1792(SB), Z1, Z5
-	VORPS        Z5, Z2, Z2
-	VADDPS       Z3, Z2, Z2
-	VMULPS       constants<>+1856(SB), Z1, Z1
-	VFMADD231PS  Z1, Z4, Z2
-	VMULPS       Z0, Z2, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, BX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VMOVUPS           (BX), Z1
+	VANDPS.BCST       constants<>+480(SB), Z1, Z2
+	VMULPS.BCST       constants<>+512(SB), Z2, Z3
+	VMULPS            Z2, Z3, Z3
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z3, K1
+	VBROADCASTSS      constants<>+0(SB), Z4
+	VMAXPS            Z3, Z4, Z3
+	VBROADCASTSS      constants<>+32(SB), Z4
+	VMINPS            Z3, Z4, Z3
+	VMOVUPS           Z3, Z4
+	VMULPS.BCST       constants<>+64(SB), Z3, Z3
+	VRNDSCALEPS       $0x08, Z3, Z3
+	VFNMADD231PS.BCST constants<>+96(SB), Z3, Z4
+	VFNMADD231PS.BCST constants<>+128(SB), Z3, Z4
+	VMULPS            Z4, Z4, Z5
+	VBROADCASTSS      constants<>+160(SB), Z6
+	VFMADD213PS.BCST  constants<>+192(SB), Z4, Z6
+	VFMADD213PS.BCST  constants<>+224(SB), Z4, Z6
+	VFMADD213PS.BCST  constants<>+256(SB), Z4, Z6
+	VFMADD213PS.BCST  constants<>+288(SB), Z4, Z6
+	VFMADD213PS       Z4, Z6, Z5
+	VADDPS.BCST       constants<>+320(SB), Z5, Z4
+	VSCALEFPS.Z       Z3, Z4, K1, Z4
+	VBROADCASTSS      constants<>+320(SB), Z3
+	VMULPS.BCST       constants<>+544(SB), Z2, Z2
+	VADDPS.BCST       constants<>+320(SB), Z2, Z2
+	VDIVPS            Z2, Z3, Z2
+	VBROADCASTSS      constants<>+576(SB), Z3
+	VFMADD213PS.BCST  constants<>+608(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+640(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+672(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+704(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+736(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+768(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+800(SB), Z2, Z3
+	VFMADD213PS.BCST  constants<>+832(SB), Z2, Z3
+	VMULPS            Z2, Z3, Z2
+	VMULPS            Z4, Z2, Z2
+	VBROADCASTSS      constants<>+864(SB), Z3
+	VSUBPS            Z2, Z3, Z2
+	VANDPS.BCST       constants<>+896(SB), Z1, Z5
+	VORPS             Z5, Z2, Z2
+	VADDPS            Z3, Z2, Z2
+	VMULPS.BCST       constants<>+928(SB), Z1, Z1
+	VFMADD231PS       Z1, Z4, Z2
+	VMULPS            Z0, Z2, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, BX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -1977,39 +1977,39 @@ TEXT ·geluTanhAVX512(SB), NOSPLIT, $0-24
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VMULPS       Z0, Z0, Z1
-	VMOVUPS      constants<>+1984(SB), Z2
-	VFMADD213PS  constants<>+1920(SB), Z2, Z1
-	VMULPS       Z0, Z1, Z1
-	VXORPS       constants<>+1792(SB), Z1, Z1
-	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
-	VMOVUPS      constants<>+0(SB), Z2
-	VMAXPS       Z1, Z2, Z1
-	VMOVUPS      constants<>+64(SB), Z2
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      Z1, Z2
-	VMULPS       constants<>+128(SB), Z1, Z1
-	VRNDSCALEPS  $0x08, Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z1, Z2
-	VFNMADD231PS constants<>+256(SB), Z1, Z2
-	VMULPS       Z2, Z2, Z3
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VFMADD213PS  Z2, Z4, Z3
-	VADDPS       constants<>+640(SB), Z3, Z2
-	VSCALEFPS.Z  Z1, Z2, K1, Z2
-	VMOVUPS      constants<>+640(SB), Z1
-	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z1, Z1
-	VMULPS       Z0, Z1, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VMULPS            Z0, Z0, Z1
+	VBROADCASTSS      constants<>+992(SB), Z2
+	VFMADD213PS.BCST  constants<>+960(SB), Z2, Z1
+	VMULPS            Z0, Z1, Z1
+	VXORPS.BCST       constants<>+896(SB), Z1, Z1
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z1, K1
+	VBROADCASTSS      constants<>+0(SB), Z2
+	VMAXPS            Z1, Z2, Z1
+	VBROADCASTSS      constants<>+32(SB), Z2
+	VMINPS            Z1, Z2, Z1
+	VMOVUPS           Z1, Z2
+	VMULPS.BCST       constants<>+64(SB), Z1, Z1
+	VRNDSCALEPS       $0x08, Z1, Z1
+	VFNMADD231PS.BCST constants<>+96(SB), Z1, Z2
+	VFNMADD231PS.BCST constants<>+128(SB), Z1, Z2
+	VMULPS            Z2, Z2, Z3
+	VBROADCASTSS      constants<>+160(SB), Z4
+	VFMADD213PS.BCST  constants<>+192(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+224(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+256(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+288(SB), Z2, Z4
+	VFMADD213PS       Z2, Z4, Z3
+	VADDPS.BCST       constants<>+320(SB), Z3, Z2
+	VSCALEFPS.Z       Z1, Z2, K1, Z2
+	VBROADCASTSS      constants<>+320(SB), Z1
+	VADDPS.BCST       constants<>+320(SB), Z2, Z2
+	VDIVPS            Z2, Z1, Z1
+	VMULPS            Z0, Z1, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -2027,51 +2027,51 @@ TEXT ·geluTanhGradAVX512(SB), NOSPLIT, $0-32
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VMOVUPS      (BX), Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVUPS      constants<>+2048(SB), Z3
-	VFMADD213PS  constants<>+1920(SB), Z3, Z2
-	VMULPS       Z1, Z2, Z2
-	VMULPS       Z1, Z1, Z3
-	VMOVUPS      constants<>+1984(SB), Z4
-	VFMADD213PS  constants<>+1920(SB), Z4, Z3
-	VMULPS       Z1, Z3, Z1
-	VXORPS       constants<>+1792(SB), Z1, Z1
-	VMOVUPS      constants<>+2112(SB), Z3
-	VMINPS       Z1, Z3, Z1
-	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
-	VMOVUPS      constants<>+0(SB), Z3
-	VMAXPS       Z1, Z3, Z1
-	VMOVUPS      constants<>+64(SB), Z3
-	VMINPS       Z1, Z3, Z1
-	VMOVUPS      Z1, Z3
-	VMULPS       constants<>+128(SB), Z1, Z1
-	VRNDSCALEPS  $0x08, Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z1, Z3
-	VFNMADD231PS constants<>+256(SB), Z1, Z3
-	VMULPS       Z3, Z3, Z4
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VFMADD213PS  Z3, Z5, Z4
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS.Z  Z1, Z3, K1, Z3
-	VMOVUPS      constants<>+640(SB), Z1
-	VADDPS       constants<>+640(SB), Z3, Z4
-	VDIVPS       Z4, Z1, Z1
-	VMULPS       Z1, Z3, Z3
-	VMULPS       Z1, Z3, Z3
-	VMULPS       Z2, Z3, Z2
-	VADDPS       Z1, Z2, Z1
-	VMULPS       Z0, Z1, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, BX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VMOVUPS           (BX), Z1
+	VMULPS            Z1, Z1, Z2
+	VBROADCASTSS      constants<>+1024(SB), Z3
+	VFMADD213PS.BCST  constants<>+960(SB), Z3, Z2
+	VMULPS            Z1, Z2, Z2
+	VMULPS            Z1, Z1, Z3
+	VBROADCASTSS      constants<>+992(SB), Z4
+	VFMADD213PS.BCST  constants<>+960(SB), Z4, Z3
+	VMULPS            Z1, Z3, Z1
+	VXORPS.BCST       constants<>+896(SB), Z1, Z1
+	VBROADCASTSS      constants<>+1056(SB), Z3
+	VMINPS            Z1, Z3, Z1
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z1, K1
+	VBROADCASTSS      constants<>+0(SB), Z3
+	VMAXPS            Z1, Z3, Z1
+	VBROADCASTSS      constants<>+32(SB), Z3
+	VMINPS            Z1, Z3, Z1
+	VMOVUPS           Z1, Z3
+	VMULPS.BCST       constants<>+64(SB), Z1, Z1
+	VRNDSCALEPS       $0x08, Z1, Z1
+	VFNMADD231PS.BCST constants<>+96(SB), Z1, Z3
+	VFNMADD231PS.BCST constants<>+128(SB), Z1, Z3
+	VMULPS            Z3, Z3, Z4
+	VBROADCASTSS      constants<>+160(SB), Z5
+	VFMADD213PS.BCST  constants<>+192(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+224(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+256(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+288(SB), Z3, Z5
+	VFMADD213PS       Z3, Z5, Z4
+	VADDPS.BCST       constants<>+320(SB), Z4, Z3
+	VSCALEFPS.Z       Z1, Z3, K1, Z3
+	VBROADCASTSS      constants<>+320(SB), Z1
+	VADDPS.BCST       constants<>+320(SB), Z3, Z4
+	VDIVPS            Z4, Z1, Z1
+	VMULPS            Z1, Z3, Z3
+	VMULPS            Z1, Z3, Z3
+	VMULPS            Z2, Z3, Z2
+	VADDPS            Z1, Z2, Z1
+	VMULPS            Z0, Z1, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, BX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -2088,35 +2088,35 @@ TEXT ·siluAVX512(SB), NOSPLIT, $0-24
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VXORPS       constants<>+1792(SB), Z0, Z1
-	VCMPPS       $0x05, constants<>+0(SB), Z1, K1
-	VMOVUPS      constants<>+0(SB), Z2
-	VMAXPS       Z1, Z2, Z1
-	VMOVUPS      constants<>+64(SB), Z2
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      Z1, Z2
-	VMULPS       constants<>+128(SB), Z1, Z1
-	VRNDSCALEPS  $0x08, Z1, Z1
-	VFNMADD231PS constants<>+192(SB), Z1, Z2
-	VFNMADD231PS constants<>+256(SB), Z1, Z2
-	VMULPS       Z2, Z2, Z3
-	VMOVUPS      constants<>+320(SB), Z4
-	VFMADD213PS  constants<>+384(SB), Z2, Z4
-	VFMADD213PS  constants<>+448(SB), Z2, Z4
-	VFMADD213PS  constants<>+512(SB), Z2, Z4
-	VFMADD213PS  constants<>+576(SB), Z2, Z4
-	VFMADD213PS  Z2, Z4, Z3
-	VADDPS       constants<>+640(SB), Z3, Z2
-	VSCALEFPS.Z  Z1, Z2, K1, Z2
-	VMOVUPS      constants<>+640(SB), Z1
-	VADDPS       constants<>+640(SB), Z2, Z2
-	VDIVPS       Z2, Z1, Z1
-	VMULPS       Z0, Z1, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VXORPS.BCST       constants<>+896(SB), Z0, Z1
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z1, K1
+	VBROADCASTSS      constants<>+0(SB), Z2
+	VMAXPS            Z1, Z2, Z1
+	VBROADCASTSS      constants<>+32(SB), Z2
+	VMINPS            Z1, Z2, Z1
+	VMOVUPS           Z1, Z2
+	VMULPS.BCST       constants<>+64(SB), Z1, Z1
+	VRNDSCALEPS       $0x08, Z1, Z1
+	VFNMADD231PS.BCST constants<>+96(SB), Z1, Z2
+	VFNMADD231PS.BCST constants<>+128(SB), Z1, Z2
+	VMULPS            Z2, Z2, Z3
+	VBROADCASTSS      constants<>+160(SB), Z4
+	VFMADD213PS.BCST  constants<>+192(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+224(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+256(SB), Z2, Z4
+	VFMADD213PS.BCST  constants<>+288(SB), Z2, Z4
+	VFMADD213PS       Z2, Z4, Z3
+	VADDPS.BCST       constants<>+320(SB), Z3, Z2
+	VSCALEFPS.Z       Z1, Z2, K1, Z2
+	VBROADCASTSS      constants<>+320(SB), Z1
+	VADDPS.BCST       constants<>+320(SB), Z2, Z2
+	VDIVPS            Z2, Z1, Z1
+	VMULPS            Z0, Z1, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -2134,43 +2134,43 @@ TEXT ·siluGradAVX512(SB), NOSPLIT, $0-32
 	JMP  stepTest
 
 step:
-	VMOVUPS      (DX), Z0
-	VMOVUPS      (BX), Z1
-	VXORPS       constants<>+1792(SB), Z1, Z2
-	VMOVUPS      constants<>+2112(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VCMPPS       $0x05, constants<>+0(SB), Z2, K1
-	VMOVUPS      constants<>+0(SB), Z3
-	VMAXPS       Z2, Z3, Z2
-	VMOVUPS      constants<>+64(SB), Z3
-	VMINPS       Z2, Z3, Z2
-	VMOVUPS      Z2, Z3
-	VMULPS       constants<>+128(SB), Z2, Z2
-	VRNDSCALEPS  $0x08, Z2, Z2
-	VFNMADD231PS constants<>+192(SB), Z2, Z3
-	VFNMADD231PS constants<>+256(SB), Z2, Z3
-	VMULPS       Z3, Z3, Z4
-	VMOVUPS      constants<>+320(SB), Z5
-	VFMADD213PS  constants<>+384(SB), Z3, Z5
-	VFMADD213PS  constants<>+448(SB), Z3, Z5
-	VFMADD213PS  constants<>+512(SB), Z3, Z5
-	VFMADD213PS  constants<>+576(SB), Z3, Z5
-	VFMADD213PS  Z3, Z5, Z4
-	VADDPS       constants<>+640(SB), Z4, Z3
-	VSCALEFPS.Z  Z2, Z3, K1, Z3
-	VMOVUPS      constants<>+640(SB), Z2
-	VADDPS       constants<>+640(SB), Z3, Z4
-	VDIVPS       Z4, Z2, Z2
-	VMULPS       Z2, Z3, Z3
-	VMULPS       Z2, Z3, Z3
-	VMULPS       Z1, Z3, Z1
-	VADDPS       Z2, Z1, Z1
-	VMULPS       Z0, Z1, Z0
-	VMOVUPS      Z0, (AX)
-	ADDQ         $0x40, DX
-	ADDQ         $0x40, BX
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS           (DX), Z0
+	VMOVUPS           (BX), Z1
+	VXORPS.BCST       constants<>+896(SB), Z1, Z2
+	VBROADCASTSS      constants<>+1056(SB), Z3
+	VMINPS            Z2, Z3, Z2
+	VCMPPS.BCST       $0x05, constants<>+0(SB), Z2, K1
+	VBROADCASTSS      constants<>+0(SB), Z3
+	VMAXPS            Z2, Z3, Z2
+	VBROADCASTSS      constants<>+32(SB), Z3
+	VMINPS            Z2, Z3, Z2
+	VMOVUPS           Z2, Z3
+	VMULPS.BCST       constants<>+64(SB), Z2, Z2
+	VRNDSCALEPS       $0x08, Z2, Z2
+	VFNMADD231PS.BCST constants<>+96(SB), Z2, Z3
+	VFNMADD231PS.BCST constants<>+128(SB), Z2, Z3
+	VMULPS            Z3, Z3, Z4
+	VBROADCASTSS      constants<>+160(SB), Z5
+	VFMADD213PS.BCST  constants<>+192(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+224(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+256(SB), Z3, Z5
+	VFMADD213PS.BCST  constants<>+288(SB), Z3, Z5
+	VFMADD213PS       Z3, Z5, Z4
+	VADDPS.BCST       constants<>+320(SB), Z4, Z3
+	VSCALEFPS.Z       Z2, Z3, K1, Z3
+	VBROADCASTSS      constants<>+320(SB), Z2
+	VADDPS.BCST       constants<>+320(SB), Z3, Z4
+	VDIVPS            Z4, Z2, Z2
+	VMULPS            Z2, Z3, Z3
+	VMULPS            Z2, Z3, Z3
+	VMULPS            Z1, Z3, Z1
+	VADDPS            Z2, Z1, Z1
+	VMULPS            Z0, Z1, Z0
+	VMOVUPS           Z0, (AX)
+	ADDQ              $0x40, DX
+	ADDQ              $0x40, BX
+	ADDQ              $0x40, AX
+	SUBQ              $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -2448,133 +2448,133 @@ TEXT ·keepAVX512(SB), NOSPLIT, $0-24
 	JMP          stepTest
 
 step:
-	VMOVUPS     Z0, Z8
-	VMOVUPS     Z1, Z9
-	VMOVUPS     Z2, Z10
-	VMOVUPS     Z3, Z11
-	VMOVUPS     Z4, Z12
-	VMOVUPS     Z5, Z13
-	VPMULUDQ    constants<>+2176(SB), Z8, Z8
-	VPMULUDQ    constants<>+2240(SB), Z10, Z10
-	VPSRLQ      $0x20, Z10, Z14
-	VXORPS      Z14, Z9, Z9
-	VXORPS      Z9, Z12, Z9
-	VPSRLQ      $0x20, Z8, Z14
-	VXORPS      Z14, Z11, Z11
-	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z9, Z9
-	VPMULUDQ    constants<>+2240(SB), Z11, Z11
-	VPSRLQ      $0x20, Z11, Z14
-	VXORPS      Z14, Z10, Z10
-	VXORPS      Z10, Z12, Z10
-	VPSRLQ      $0x20, Z9, Z14
-	VXORPS      Z14, Z8, Z8
-	VXORPS      Z8, Z13, Z8
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z10, Z10
-	VPMULUDQ    constants<>+2240(SB), Z8, Z8
-	VPSRLQ      $0x20, Z8, Z14
-	VXORPS      Z14, Z11, Z11
-	VXORPS      Z11, Z12, Z11
-	VPSRLQ      $0x20, Z10, Z14
-	VXORPS      Z14, Z9, Z9
-	VXORPS      Z9, Z13, Z9
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z11, Z11
-	VPMULUDQ    constants<>+2240(SB), Z9, Z9
-	VPSRLQ      $0x20, Z9, Z14
-	VXORPS      Z14, Z8, Z8
-	VXORPS      Z8, Z12, Z8
-	VPSRLQ      $0x20, Z11, Z14
-	VXORPS      Z14, Z10, Z10
-	VXORPS      Z10, Z13, Z10
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z8, Z8
-	VPMULUDQ    constants<>+2240(SB), Z10, Z10
-	VPSRLQ      $0x20, Z10, Z14
-	VXORPS      Z14, Z9, Z9
-	VXORPS      Z9, Z12, Z9
-	VPSRLQ      $0x20, Z8, Z14
-	VXORPS      Z14, Z11, Z11
-	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z9, Z9
-	VPMULUDQ    constants<>+2240(SB), Z11, Z11
-	VPSRLQ      $0x20, Z11, Z14
-	VXORPS      Z14, Z10, Z10
-	VXORPS      Z10, Z12, Z10
-	VPSRLQ      $0x20, Z9, Z14
-	VXORPS      Z14, Z8, Z8
-	VXORPS      Z8, Z13, Z8
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z10, Z10
-	VPMULUDQ    constants<>+2240(SB), Z8, Z8
-	VPSRLQ      $0x20, Z8, Z14
-	VXORPS      Z14, Z11, Z11
-	VXORPS      Z11, Z12, Z11
-	VPSRLQ      $0x20, Z10, Z14
-	VXORPS      Z14, Z9, Z9
-	VXORPS      Z9, Z13, Z9
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z11, Z11
-	VPMULUDQ    constants<>+2240(SB), Z9, Z9
-	VPSRLQ      $0x20, Z9, Z14
-	VXORPS      Z14, Z8, Z8
-	VXORPS      Z8, Z12, Z8
-	VPSRLQ      $0x20, Z11, Z14
-	VXORPS      Z14, Z10, Z10
-	VXORPS      Z10, Z13, Z10
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z8, Z8
-	VPMULUDQ    constants<>+2240(SB), Z10, Z10
-	VPSRLQ      $0x20, Z10, Z14
-	VXORPS      Z14, Z9, Z9
-	VXORPS      Z9, Z12, Z9
-	VPSRLQ      $0x20, Z8, Z14
-	VXORPS      Z14, Z11, Z11
-	VXORPS      Z11, Z13, Z11
-	VPADDD      constants<>+2304(SB), Z12, Z12
-	VPADDD      constants<>+2368(SB), Z13, Z13
-	VPMULUDQ    constants<>+2176(SB), Z9, Z9
-	VPMULUDQ    constants<>+2240(SB), Z11, Z11
-	VPSRLQ      $0x20, Z11, Z14
-	VXORPS      Z14, Z10, Z10
-	VXORPS      Z10, Z12, Z10
-	VPSRLQ      $0x20, Z9, Z12
-	VXORPS      Z12, Z8, Z8
-	VXORPS      Z8, Z13, Z8
-	VPSLLQ      $0x20, Z10, Z10
-	VPSRLQ      $0x20, Z10, Z10
-	VPSLLQ      $0x20, Z11, Z11
-	VORPS       Z10, Z11, Z10
-	VPSLLQ      $0x20, Z8, Z8
-	VPSRLQ      $0x20, Z8, Z8
-	VPSLLQ      $0x20, Z9, Z9
-	VORPS       Z8, Z9, Z8
-	VPUNPCKLQDQ Z8, Z10, Z9
-	VPSRLD      $0x08, Z9, Z9
-	VPSUBD      Z9, Z6, Z9
-	VPSRAD      $0x1f, Z9, Z9
-	VANDPS      Z7, Z9, Z9
-	VMOVUPS     Z9, (AX)
-	VPUNPCKHQDQ Z8, Z10, Z8
-	VPSRLD      $0x08, Z8, Z8
-	VPSUBD      Z8, Z6, Z8
-	VPSRAD      $0x1f, Z8, Z8
-	VANDPS      Z7, Z8, Z8
-	VMOVUPS     Z8, 64(AX)
-	VPADDD      constants<>+2432(SB), Z0, Z0
-	ADDQ        $0x80, AX
-	SUBQ        $0x20, CX
+	VMOVUPS       Z0, Z8
+	VMOVUPS       Z1, Z9
+	VMOVUPS       Z2, Z10
+	VMOVUPS       Z3, Z11
+	VMOVUPS       Z4, Z12
+	VMOVUPS       Z5, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z8, Z8
+	VPMULUDQ.BCST constants<>+1120(SB), Z10, Z10
+	VPSRLQ        $0x20, Z10, Z14
+	VXORPS        Z14, Z9, Z9
+	VXORPS        Z9, Z12, Z9
+	VPSRLQ        $0x20, Z8, Z14
+	VXORPS        Z14, Z11, Z11
+	VXORPS        Z11, Z13, Z11
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z9, Z9
+	VPMULUDQ.BCST constants<>+1120(SB), Z11, Z11
+	VPSRLQ        $0x20, Z11, Z14
+	VXORPS        Z14, Z10, Z10
+	VXORPS        Z10, Z12, Z10
+	VPSRLQ        $0x20, Z9, Z14
+	VXORPS        Z14, Z8, Z8
+	VXORPS        Z8, Z13, Z8
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z10, Z10
+	VPMULUDQ.BCST constants<>+1120(SB), Z8, Z8
+	VPSRLQ        $0x20, Z8, Z14
+	VXORPS        Z14, Z11, Z11
+	VXORPS        Z11, Z12, Z11
+	VPSRLQ        $0x20, Z10, Z14
+	VXORPS        Z14, Z9, Z9
+	VXORPS        Z9, Z13, Z9
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z11, Z11
+	VPMULUDQ.BCST constants<>+1120(SB), Z9, Z9
+	VPSRLQ        $0x20, Z9, Z14
+	VXORPS        Z14, Z8, Z8
+	VXORPS        Z8, Z12, Z8
+	VPSRLQ        $0x20, Z11, Z14
+	VXORPS        Z14, Z10, Z10
+	VXORPS        Z10, Z13, Z10
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z8, Z8
+	VPMULUDQ.BCST constants<>+1120(SB), Z10, Z10
+	VPSRLQ        $0x20, Z10, Z14
+	VXORPS        Z14, Z9, Z9
+	VXORPS        Z9, Z12, Z9
+	VPSRLQ        $0x20, Z8, Z14
+	VXORPS        Z14, Z11, Z11
+	VXORPS        Z11, Z13, Z11
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z9, Z9
+	VPMULUDQ.BCST constants<>+1120(SB), Z11, Z11
+	VPSRLQ        $0x20, Z11, Z14
+	VXORPS        Z14, Z10, Z10
+	VXORPS        Z10, Z12, Z10
+	VPSRLQ        $0x20, Z9, Z14
+	VXORPS        Z14, Z8, Z8
+	VXORPS        Z8, Z13, Z8
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z10, Z10
+	VPMULUDQ.BCST constants<>+1120(SB), Z8, Z8
+	VPSRLQ        $0x20, Z8, Z14
+	VXORPS        Z14, Z11, Z11
+	VXORPS        Z11, Z12, Z11
+	VPSRLQ        $0x20, Z10, Z14
+	VXORPS        Z14, Z9, Z9
+	VXORPS        Z9, Z13, Z9
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z11, Z11
+	VPMULUDQ.BCST constants<>+1120(SB), Z9, Z9
+	VPSRLQ        $0x20, Z9, Z14
+	VXORPS        Z14, Z8, Z8
+	VXORPS        Z8, Z12, Z8
+	VPSRLQ        $0x20, Z11, Z14
+	VXORPS        Z14, Z10, Z10
+	VXORPS        Z10, Z13, Z10
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z8, Z8
+	VPMULUDQ.BCST constants<>+1120(SB), Z10, Z10
+	VPSRLQ        $0x20, Z10, Z14
+	VXORPS        Z14, Z9, Z9
+	VXORPS        Z9, Z12, Z9
+	VPSRLQ        $0x20, Z8, Z14
+	VXORPS        Z14, Z11, Z11
+	VXORPS        Z11, Z13, Z11
+	VPADDD.BCST   constants<>+1152(SB), Z12, Z12
+	VPADDD.BCST   constants<>+1184(SB), Z13, Z13
+	VPMULUDQ.BCST constants<>+1088(SB), Z9, Z9
+	VPMULUDQ.BCST constants<>+1120(SB), Z11, Z11
+	VPSRLQ        $0x20, Z11, Z14
+	VXORPS        Z14, Z10, Z10
+	VXORPS        Z10, Z12, Z10
+	VPSRLQ        $0x20, Z9, Z12
+	VXORPS        Z12, Z8, Z8
+	VXORPS        Z8, Z13, Z8
+	VPSLLQ        $0x20, Z10, Z10
+	VPSRLQ        $0x20, Z10, Z10
+	VPSLLQ        $0x20, Z11, Z11
+	VORPS         Z10, Z11, Z10
+	VPSLLQ        $0x20, Z8, Z8
+	VPSRLQ        $0x20, Z8, Z8
+	VPSLLQ        $0x20, Z9, Z9
+	VORPS         Z8, Z9, Z8
+	VPUNPCKLQDQ   Z8, Z10, Z9
+	VPSRLD        $0x08, Z9, Z9
+	VPSUBD        Z9, Z6, Z9
+	VPSRAD        $0x1f, Z9, Z9
+	VANDPS        Z7, Z9, Z9
+	VMOVUPS       Z9, (AX)
+	VPUNPCKHQDQ   Z8, Z10, Z8
+	VPSRLD        $0x08, Z8, Z8
+	VPSUBD        Z8, Z6, Z8
+	VPSRAD        $0x1f, Z8, Z8
+	VANDPS        Z7, Z8, Z8
+	VMOVUPS       Z8, 64(AX)
+	VPADDD.BCST   constants<>+1216(SB), Z0, Z0
+	ADDQ          $0x80, AX
+	SUBQ          $0x20, CX
 
 stepTest:
 	CMPQ CX, $0x20
@@ -2604,359 +2604,359 @@ TEXT ·normalAVX512(SB), NOSPLIT, $0-32
 	JMP          stepTest
 
 step:
-	VMOVUPS      Z1, Z2
-	VPBROADCASTD 4(DX), Z3
-	VPBROADCASTD 8(DX), Z4
-	VPBROADCASTD 12(DX), Z5
-	VPBROADCASTD 16(DX), Z6
-	VPBROADCASTD 20(DX), Z7
-	VPMULUDQ     constants<>+2176(SB), Z2, Z2
-	VPMULUDQ     constants<>+2240(SB), Z4, Z4
-	VPSRLQ       $0x20, Z4, Z8
-	VXORPS       Z8, Z3, Z3
-	VXORPS       Z3, Z6, Z3
-	VPSRLQ       $0x20, Z2, Z8
-	VXORPS       Z8, Z5, Z5
-	VXORPS       Z5, Z7, Z5
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z3, Z3
-	VPMULUDQ     constants<>+2240(SB), Z5, Z5
-	VPSRLQ       $0x20, Z5, Z8
-	VXORPS       Z8, Z4, Z4
-	VXORPS       Z4, Z6, Z4
-	VPSRLQ       $0x20, Z3, Z8
-	VXORPS       Z8, Z2, Z2
-	VXORPS       Z2, Z7, Z2
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z4, Z4
-	VPMULUDQ     constants<>+2240(SB), Z2, Z2
-	VPSRLQ       $0x20, Z2, Z8
-	VXORPS       Z8, Z5, Z5
-	VXORPS       Z5, Z6, Z5
-	VPSRLQ       $0x20, Z4, Z8
-	VXORPS       Z8, Z3, Z3
-	VXORPS       Z3, Z7, Z3
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z5, Z5
-	VPMULUDQ     constants<>+2240(SB), Z3, Z3
-	VPSRLQ       $0x20, Z3, Z8
-	VXORPS       Z8, Z2, Z2
-	VXORPS       Z2, Z6, Z2
-	VPSRLQ       $0x20, Z5, Z8
-	VXORPS       Z8, Z4, Z4
-	VXORPS       Z4, Z7, Z4
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z2, Z2
-	VPMULUDQ     constants<>+2240(SB), Z4, Z4
-	VPSRLQ       $0x20, Z4, Z8
-	VXORPS       Z8, Z3, Z3
-	VXORPS       Z3, Z6, Z3
-	VPSRLQ       $0x20, Z2, Z8
-	VXORPS       Z8, Z5, Z5
-	VXORPS       Z5, Z7, Z5
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z3, Z3
-	VPMULUDQ     constants<>+2240(SB), Z5, Z5
-	VPSRLQ       $0x20, Z5, Z8
-	VXORPS       Z8, Z4, Z4
-	VXORPS       Z4, Z6, Z4
-	VPSRLQ       $0x20, Z3, Z8
-	VXORPS       Z8, Z2, Z2
-	VXORPS       Z2, Z7, Z2
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z4, Z4
-	VPMULUDQ     constants<>+2240(SB), Z2, Z2
-	VPSRLQ       $0x20, Z2, Z8
-	VXORPS       Z8, Z5, Z5
-	VXORPS       Z5, Z6, Z5
-	VPSRLQ       $0x20, Z4, Z8
-	VXORPS       Z8, Z3, Z3
-	VXORPS       Z3, Z7, Z3
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z5, Z5
-	VPMULUDQ     constants<>+2240(SB), Z3, Z3
-	VPSRLQ       $0x20, Z3, Z8
-	VXORPS       Z8, Z2, Z2
-	VXORPS       Z2, Z6, Z2
-	VPSRLQ       $0x20, Z5, Z8
-	VXORPS       Z8, Z4, Z4
-	VXORPS       Z4, Z7, Z4
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z2, Z2
-	VPMULUDQ     constants<>+2240(SB), Z4, Z4
-	VPSRLQ       $0x20, Z4, Z8
-	VXORPS       Z8, Z3, Z3
-	VXORPS       Z3, Z6, Z3
-	VPSRLQ       $0x20, Z2, Z8
-	VXORPS       Z8, Z5, Z5
-	VXORPS       Z5, Z7, Z5
-	VPADDD       constants<>+2304(SB), Z6, Z6
-	VPADDD       constants<>+2368(SB), Z7, Z7
-	VPMULUDQ     constants<>+2176(SB), Z3, Z3
-	VPMULUDQ     constants<>+2240(SB), Z5, Z5
-	VPSRLQ       $0x20, Z5, Z8
-	VXORPS       Z8, Z4, Z4
-	VXORPS       Z4, Z6, Z4
-	VPSRLQ       $0x20, Z3, Z6
-	VXORPS       Z6, Z2, Z2
-	VXORPS       Z2, Z7, Z2
-	VPSLLQ       $0x20, Z4, Z4
-	VPSRLQ       $0x28, Z4, Z4
-	VORPS        constants64<>+0(SB), Z4, Z4
-	VSUBPD       constants64<>+0(SB), Z4, Z4
-	VMULPD       constants64<>+64(SB), Z4, Z4
-	VMOVUPS      constants64<>+128(SB), Z6
-	VSUBPD       Z4, Z6, Z4
-	VPADDQ       constants64<>+192(SB), Z4, Z6
-	VPSRLQ       $0x34, Z6, Z6
-	VPSLLQ       $0x34, Z6, Z7
-	VPSUBQ       Z7, Z4, Z4
-	VPADDQ       constants64<>+128(SB), Z4, Z4
-	VORPS        constants64<>+0(SB), Z6, Z6
-	VSUBPD       constants64<>+256(SB), Z6, Z6
-	VADDPD       constants64<>+128(SB), Z4, Z7
-	VSUBPD       constants64<>+128(SB), Z4, Z4
-	VDIVPD       Z7, Z4, Z4
-	VMULPD       Z4, Z4, Z7
-	VMOVUPS      constants64<>+320(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+384(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+448(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+512(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+576(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+640(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+704(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+768(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+832(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+896(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VADDPD       Z4, Z4, Z4
-	VMULPD       Z4, Z8, Z4
-	VMULPD       constants64<>+960(SB), Z6, Z6
-	VADDPD       Z4, Z6, Z4
-	VMULPD       constants64<>+1024(SB), Z4, Z4
-	VSQRTPD      Z4, Z4
-	VPSLLQ       $0x20, Z5, Z5
-	VPSRLQ       $0x28, Z5, Z5
-	VANDPS       constants64<>+1088(SB), Z5, Z6
-	VORPS        constants64<>+0(SB), Z6, Z6
-	VSUBPD       constants64<>+0(SB), Z6, Z6
-	VMULPD       constants64<>+1152(SB), Z6, Z6
-	VMULPD       constants64<>+1216(SB), Z6, Z6
-	VMULPD       Z6, Z6, Z7
-	VMOVUPS      constants64<>+1280(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1344(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1408(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1472(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1536(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1600(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1664(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1728(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1792(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1856(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VMULPD       Z6, Z8, Z6
-	VMOVUPS      constants64<>+1920(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1984(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2048(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2112(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2176(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2240(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2304(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2368(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2432(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2496(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VPSLLQ       $0x29, Z5, Z7
-	VPSRLQ       $0x3f, Z7, Z7
-	VXORPS       Z9, Z9, Z9
-	VPSUBQ       Z7, Z9, Z7
-	VXORPS       Z6, Z8, Z9
-	VANDPS       Z7, Z9, Z7
-	VXORPS       Z6, Z7, Z6
-	VXORPS       Z8, Z7, Z7
-	VPSLLQ       $0x28, Z5, Z8
-	VANDPS       constants64<>+2560(SB), Z8, Z8
-	VXORPS       Z6, Z8, Z6
-	VPADDQ       constants64<>+2624(SB), Z5, Z5
-	VPSLLQ       $0x28, Z5, Z5
-	VANDPS       constants64<>+2560(SB), Z5, Z5
-	VXORPS       Z7, Z5, Z5
-	VMULPD       Z4, Z5, Z5
-	VMULPD       Z0, Z5, Z5
-	VCVTPD2PS    Z5, Y5
-	VMULPD       Z4, Z6, Z4
-	VMULPD       Z0, Z4, Z4
-	VCVTPD2PS    Z4, Y4
-	VPSLLQ       $0x20, Z2, Z2
-	VPSRLQ       $0x28, Z2, Z2
-	VORPS        constants64<>+0(SB), Z2, Z2
-	VSUBPD       constants64<>+0(SB), Z2, Z2
-	VMULPD       constants64<>+64(SB), Z2, Z2
-	VMOVUPS      constants64<>+128(SB), Z6
-	VSUBPD       Z2, Z6, Z2
-	VPADDQ       constants64<>+192(SB), Z2, Z6
-	VPSRLQ       $0x34, Z6, Z6
-	VPSLLQ       $0x34, Z6, Z7
-	VPSUBQ       Z7, Z2, Z2
-	VPADDQ       constants64<>+128(SB), Z2, Z2
-	VORPS        constants64<>+0(SB), Z6, Z6
-	VSUBPD       constants64<>+256(SB), Z6, Z6
-	VADDPD       constants64<>+128(SB), Z2, Z7
-	VSUBPD       constants64<>+128(SB), Z2, Z2
-	VDIVPD       Z7, Z2, Z2
-	VMULPD       Z2, Z2, Z7
-	VMOVUPS      constants64<>+320(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+384(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+448(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+512(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+576(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+640(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+704(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+768(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+832(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+896(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VADDPD       Z2, Z2, Z2
-	VMULPD       Z2, Z8, Z2
-	VMULPD       constants64<>+960(SB), Z6, Z6
-	VADDPD       Z2, Z6, Z2
-	VMULPD       constants64<>+1024(SB), Z2, Z2
-	VSQRTPD      Z2, Z2
-	VPSLLQ       $0x20, Z3, Z3
-	VPSRLQ       $0x28, Z3, Z3
-	VANDPS       constants64<>+1088(SB), Z3, Z6
-	VORPS        constants64<>+0(SB), Z6, Z6
-	VSUBPD       constants64<>+0(SB), Z6, Z6
-	VMULPD       constants64<>+1152(SB), Z6, Z6
-	VMULPD       constants64<>+1216(SB), Z6, Z6
-	VMULPD       Z6, Z6, Z7
-	VMOVUPS      constants64<>+1280(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1344(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1408(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1472(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1536(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1600(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1664(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1728(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1792(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1856(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VMULPD       Z6, Z8, Z6
-	VMOVUPS      constants64<>+1920(SB), Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+1984(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2048(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2112(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2176(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2240(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2304(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2368(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2432(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+2496(SB), Z8, Z8
-	VMULPD       Z7, Z8, Z8
-	VADDPD       constants64<>+128(SB), Z8, Z8
-	VPSLLQ       $0x29, Z3, Z7
-	VPSRLQ       $0x3f, Z7, Z7
-	VXORPS       Z9, Z9, Z9
-	VPSUBQ       Z7, Z9, Z7
-	VXORPS       Z6, Z8, Z9
-	VANDPS       Z7, Z9, Z7
-	VXORPS       Z6, Z7, Z6
-	VXORPS       Z8, Z7, Z7
-	VPSLLQ       $0x28, Z3, Z8
-	VANDPS       constants64<>+2560(SB), Z8, Z8
-	VXORPS       Z6, Z8, Z6
-	VPADDQ       constants64<>+2624(SB), Z3, Z3
-	VPSLLQ       $0x28, Z3, Z3
-	VANDPS       constants64<>+2560(SB), Z3, Z3
-	VXORPS       Z7, Z3, Z3
-	VMULPD       Z2, Z3, Z3
-	VMULPD       Z0, Z3, Z3
-	VCVTPD2PS    Z3, Y3
-	VMULPD       Z2, Z6, Z2
-	VMULPD       Z0, Z2, Z2
-	VCVTPD2PS    Z2, Y2
-	VUNPCKLPS    Y4, Y5, Y6
-	VUNPCKHPS    Y4, Y5, Y4
-	VUNPCKLPS    Y2, Y3, Y5
-	VUNPCKHPS    Y2, Y3, Y2
-	VUNPCKLPD    Y5, Y6, Y3
-	VUNPCKHPD    Y5, Y6, Y5
-	VUNPCKLPD    Y2, Y4, Y6
-	VUNPCKHPD    Y2, Y4, Y2
-	VMOVUPS      Y3, (AX)
-	VMOVUPS      Y5, 32(AX)
-	VMOVUPS      Y6, 64(AX)
-	VMOVUPS      Y2, 96(AX)
-	VPADDD       constants<>+2432(SB), Z1, Z1
-	ADDQ         $0x80, AX
-	SUBQ         $0x20, CX
+	VMOVUPS       Z1, Z2
+	VPBROADCASTD  4(DX), Z3
+	VPBROADCASTD  8(DX), Z4
+	VPBROADCASTD  12(DX), Z5
+	VPBROADCASTD  16(DX), Z6
+	VPBROADCASTD  20(DX), Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z2, Z2
+	VPMULUDQ.BCST constants<>+1120(SB), Z4, Z4
+	VPSRLQ        $0x20, Z4, Z8
+	VXORPS        Z8, Z3, Z3
+	VXORPS        Z3, Z6, Z3
+	VPSRLQ        $0x20, Z2, Z8
+	VXORPS        Z8, Z5, Z5
+	VXORPS        Z5, Z7, Z5
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z3, Z3
+	VPMULUDQ.BCST constants<>+1120(SB), Z5, Z5
+	VPSRLQ        $0x20, Z5, Z8
+	VXORPS        Z8, Z4, Z4
+	VXORPS        Z4, Z6, Z4
+	VPSRLQ        $0x20, Z3, Z8
+	VXORPS        Z8, Z2, Z2
+	VXORPS        Z2, Z7, Z2
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z4, Z4
+	VPMULUDQ.BCST constants<>+1120(SB), Z2, Z2
+	VPSRLQ        $0x20, Z2, Z8
+	VXORPS        Z8, Z5, Z5
+	VXORPS        Z5, Z6, Z5
+	VPSRLQ        $0x20, Z4, Z8
+	VXORPS        Z8, Z3, Z3
+	VXORPS        Z3, Z7, Z3
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z5, Z5
+	VPMULUDQ.BCST constants<>+1120(SB), Z3, Z3
+	VPSRLQ        $0x20, Z3, Z8
+	VXORPS        Z8, Z2, Z2
+	VXORPS        Z2, Z6, Z2
+	VPSRLQ        $0x20, Z5, Z8
+	VXORPS        Z8, Z4, Z4
+	VXORPS        Z4, Z7, Z4
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z2, Z2
+	VPMULUDQ.BCST constants<>+1120(SB), Z4, Z4
+	VPSRLQ        $0x20, Z4, Z8
+	VXORPS        Z8, Z3, Z3
+	VXORPS        Z3, Z6, Z3
+	VPSRLQ        $0x20, Z2, Z8
+	VXORPS        Z8, Z5, Z5
+	VXORPS        Z5, Z7, Z5
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z3, Z3
+	VPMULUDQ.BCST constants<>+1120(SB), Z5, Z5
+	VPSRLQ        $0x20, Z5, Z8
+	VXORPS        Z8, Z4, Z4
+	VXORPS        Z4, Z6, Z4
+	VPSRLQ        $0x20, Z3, Z8
+	VXORPS        Z8, Z2, Z2
+	VXORPS        Z2, Z7, Z2
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z4, Z4
+	VPMULUDQ.BCST constants<>+1120(SB), Z2, Z2
+	VPSRLQ        $0x20, Z2, Z8
+	VXORPS        Z8, Z5, Z5
+	VXORPS        Z5, Z6, Z5
+	VPSRLQ        $0x20, Z4, Z8
+	VXORPS        Z8, Z3, Z3
+	VXORPS        Z3, Z7, Z3
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z5, Z5
+	VPMULUDQ.BCST constants<>+1120(SB), Z3, Z3
+	VPSRLQ        $0x20, Z3, Z8
+	VXORPS        Z8, Z2, Z2
+	VXORPS        Z2, Z6, Z2
+	VPSRLQ        $0x20, Z5, Z8
+	VXORPS        Z8, Z4, Z4
+	VXORPS        Z4, Z7, Z4
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z2, Z2
+	VPMULUDQ.BCST constants<>+1120(SB), Z4, Z4
+	VPSRLQ        $0x20, Z4, Z8
+	VXORPS        Z8, Z3, Z3
+	VXORPS        Z3, Z6, Z3
+	VPSRLQ        $0x20, Z2, Z8
+	VXORPS        Z8, Z5, Z5
+	VXORPS        Z5, Z7, Z5
+	VPADDD.BCST   constants<>+1152(SB), Z6, Z6
+	VPADDD.BCST   constants<>+1184(SB), Z7, Z7
+	VPMULUDQ.BCST constants<>+1088(SB), Z3, Z3
+	VPMULUDQ.BCST constants<>+1120(SB), Z5, Z5
+	VPSRLQ        $0x20, Z5, Z8
+	VXORPS        Z8, Z4, Z4
+	VXORPS        Z4, Z6, Z4
+	VPSRLQ        $0x20, Z3, Z6
+	VXORPS        Z6, Z2, Z2
+	VXORPS        Z2, Z7, Z2
+	VPSLLQ        $0x20, Z4, Z4
+	VPSRLQ        $0x28, Z4, Z4
+	VORPD.BCST    constants64<>+0(SB), Z4, Z4
+	VSUBPD.BCST   constants64<>+0(SB), Z4, Z4
+	VMULPD.BCST   constants64<>+32(SB), Z4, Z4
+	VBROADCASTSD  constants64<>+64(SB), Z6
+	VSUBPD        Z4, Z6, Z4
+	VPADDQ.BCST   constants64<>+96(SB), Z4, Z6
+	VPSRLQ        $0x34, Z6, Z6
+	VPSLLQ        $0x34, Z6, Z7
+	VPSUBQ        Z7, Z4, Z4
+	VPADDQ.BCST   constants64<>+64(SB), Z4, Z4
+	VORPD.BCST    constants64<>+0(SB), Z6, Z6
+	VSUBPD.BCST   constants64<>+128(SB), Z6, Z6
+	VADDPD.BCST   constants64<>+64(SB), Z4, Z7
+	VSUBPD.BCST   constants64<>+64(SB), Z4, Z4
+	VDIVPD        Z7, Z4, Z4
+	VMULPD        Z4, Z4, Z7
+	VBROADCASTSD  constants64<>+160(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+192(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+224(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+256(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+288(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+320(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+352(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+384(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+416(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+448(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VADDPD        Z4, Z4, Z4
+	VMULPD        Z4, Z8, Z4
+	VMULPD.BCST   constants64<>+480(SB), Z6, Z6
+	VADDPD        Z4, Z6, Z4
+	VMULPD.BCST   constants64<>+512(SB), Z4, Z4
+	VSQRTPD       Z4, Z4
+	VPSLLQ        $0x20, Z5, Z5
+	VPSRLQ        $0x28, Z5, Z5
+	VANDPD.BCST   constants64<>+544(SB), Z5, Z6
+	VORPD.BCST    constants64<>+0(SB), Z6, Z6
+	VSUBPD.BCST   constants64<>+0(SB), Z6, Z6
+	VMULPD.BCST   constants64<>+576(SB), Z6, Z6
+	VMULPD.BCST   constants64<>+608(SB), Z6, Z6
+	VMULPD        Z6, Z6, Z7
+	VBROADCASTSD  constants64<>+640(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+672(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+704(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+736(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+768(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+800(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+832(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+864(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+896(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+928(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VMULPD        Z6, Z8, Z6
+	VBROADCASTSD  constants64<>+960(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+992(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1024(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1056(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1088(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1120(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1152(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1184(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1216(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1248(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VPSLLQ        $0x29, Z5, Z7
+	VPSRLQ        $0x3f, Z7, Z7
+	VXORPS        Z9, Z9, Z9
+	VPSUBQ        Z7, Z9, Z7
+	VXORPS        Z6, Z8, Z9
+	VANDPS        Z7, Z9, Z7
+	VXORPS        Z6, Z7, Z6
+	VXORPS        Z8, Z7, Z7
+	VPSLLQ        $0x28, Z5, Z8
+	VANDPD.BCST   constants64<>+1280(SB), Z8, Z8
+	VXORPS        Z6, Z8, Z6
+	VPADDQ.BCST   constants64<>+1312(SB), Z5, Z5
+	VPSLLQ        $0x28, Z5, Z5
+	VANDPD.BCST   constants64<>+1280(SB), Z5, Z5
+	VXORPS        Z7, Z5, Z5
+	VMULPD        Z4, Z5, Z5
+	VMULPD        Z0, Z5, Z5
+	VCVTPD2PS     Z5, Y5
+	VMULPD        Z4, Z6, Z4
+	VMULPD        Z0, Z4, Z4
+	VCVTPD2PS     Z4, Y4
+	VPSLLQ        $0x20, Z2, Z2
+	VPSRLQ        $0x28, Z2, Z2
+	VORPD.BCST    constants64<>+0(SB), Z2, Z2
+	VSUBPD.BCST   constants64<>+0(SB), Z2, Z2
+	VMULPD.BCST   constants64<>+32(SB), Z2, Z2
+	VBROADCASTSD  constants64<>+64(SB), Z6
+	VSUBPD        Z2, Z6, Z2
+	VPADDQ.BCST   constants64<>+96(SB), Z2, Z6
+	VPSRLQ        $0x34, Z6, Z6
+	VPSLLQ        $0x34, Z6, Z7
+	VPSUBQ        Z7, Z2, Z2
+	VPADDQ.BCST   constants64<>+64(SB), Z2, Z2
+	VORPD.BCST    constants64<>+0(SB), Z6, Z6
+	VSUBPD.BCST   constants64<>+128(SB), Z6, Z6
+	VADDPD.BCST   constants64<>+64(SB), Z2, Z7
+	VSUBPD.BCST   constants64<>+64(SB), Z2, Z2
+	VDIVPD        Z7, Z2, Z2
+	VMULPD        Z2, Z2, Z7
+	VBROADCASTSD  constants64<>+160(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+192(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+224(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+256(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+288(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+320(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+352(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+384(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+416(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+448(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VADDPD        Z2, Z2, Z2
+	VMULPD        Z2, Z8, Z2
+	VMULPD.BCST   constants64<>+480(SB), Z6, Z6
+	VADDPD        Z2, Z6, Z2
+	VMULPD.BCST   constants64<>+512(SB), Z2, Z2
+	VSQRTPD       Z2, Z2
+	VPSLLQ        $0x20, Z3, Z3
+	VPSRLQ        $0x28, Z3, Z3
+	VANDPD.BCST   constants64<>+544(SB), Z3, Z6
+	VORPD.BCST    constants64<>+0(SB), Z6, Z6
+	VSUBPD.BCST   constants64<>+0(SB), Z6, Z6
+	VMULPD.BCST   constants64<>+576(SB), Z6, Z6
+	VMULPD.BCST   constants64<>+608(SB), Z6, Z6
+	VMULPD        Z6, Z6, Z7
+	VBROADCASTSD  constants64<>+640(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+672(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+704(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+736(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+768(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+800(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+832(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+864(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+896(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+928(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VMULPD        Z6, Z8, Z6
+	VBROADCASTSD  constants64<>+960(SB), Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+992(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1024(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1056(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1088(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1120(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1152(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1184(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1216(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+1248(SB), Z8, Z8
+	VMULPD        Z7, Z8, Z8
+	VADDPD.BCST   constants64<>+64(SB), Z8, Z8
+	VPSLLQ        $0x29, Z3, Z7
+	VPSRLQ        $0x3f, Z7, Z7
+	VXORPS        Z9, Z9, Z9
+	VPSUBQ        Z7, Z9, Z7
+	VXORPS        Z6, Z8, Z9
+	VANDPS        Z7, Z9, Z7
+	VXORPS        Z6, Z7, Z6
+	VXORPS        Z8, Z7, Z7
+	VPSLLQ        $0x28, Z3, Z8
+	VANDPD.BCST   constants64<>+1280(SB), Z8, Z8
+	VXORPS        Z6, Z8, Z6
+	VPADDQ.BCST   constants64<>+1312(SB), Z3, Z3
+	VPSLLQ        $0x28, Z3, Z3
+	VANDPD.BCST   constants64<>+1280(SB), Z3, Z3
+	VXORPS        Z7, Z3, Z3
+	VMULPD        Z2, Z3, Z3
+	VMULPD        Z0, Z3, Z3
+	VCVTPD2PS     Z3, Y3
+	VMULPD        Z2, Z6, Z2
+	VMULPD        Z0, Z2, Z2
+	VCVTPD2PS     Z2, Y2
+	VUNPCKLPS     Y4, Y5, Y6
+	VUNPCKHPS     Y4, Y5, Y4
+	VUNPCKLPS     Y2, Y3, Y5
+	VUNPCKHPS     Y2, Y3, Y2
+	VUNPCKLPD     Y5, Y6, Y3
+	VUNPCKHPD     Y5, Y6, Y5
+	VUNPCKLPD     Y2, Y4, Y6
+	VUNPCKHPD     Y2, Y4, Y2
+	VMOVUPS       Y3, (AX)
+	VMOVUPS       Y5, 32(AX)
+	VMOVUPS       Y6, 64(AX)
+	VMOVUPS       Y2, 96(AX)
+	VPADDD.BCST   constants<>+1216(SB), Z1, Z1
+	ADDQ          $0x80, AX
+	SUBQ          $0x20, CX
 
 stepTest:
 	CMPQ CX, $0x20
@@ -2972,20 +2972,20 @@ TEXT ·roundBF16AVX512(SB), NOSPLIT, $0-16
 	JMP  stepTest
 
 step:
-	VMOVUPS   (AX), Z0
-	VPSRLD    $0x10, Z0, Z1
-	VPANDD    constants<>+2496(SB), Z1, Z1
-	VPADDD    Z1, Z0, Z1
-	VPADDD    constants<>+2560(SB), Z1, Z1
-	VPANDD    constants<>+2624(SB), Z1, Z1
-	VPANDD    constants<>+960(SB), Z0, Z2
-	VCMPPS    $0x05, constants<>+2688(SB), Z2, K1
-	VCMPPS    $0x03, Z0, Z0, K2
-	VMOVUPS.Z Z1, K1, Z1
-	VMOVUPS   Z0, K2, Z1
-	VMOVUPS   Z1, (AX)
-	ADDQ      $0x40, AX
-	SUBQ      $0x10, CX
+	VMOVUPS     (AX), Z0
+	VPSRLD      $0x10, Z0, Z1
+	VPANDD.BCST constants<>+1248(SB), Z1, Z1
+	VPADDD      Z1, Z0, Z1
+	VPADDD.BCST constants<>+1280(SB), Z1, Z1
+	VPANDD.BCST constants<>+1312(SB), Z1, Z1
+	VPANDD.BCST constants<>+480(SB), Z0, Z2
+	VCMPPS.BCST $0x05, constants<>+1344(SB), Z2, K1
+	VCMPPS      $0x03, Z0, Z0, K2
+	VMOVUPS.Z   Z1, K1, Z1
+	VMOVUPS     Z0, K2, Z1
+	VMOVUPS     Z1, (AX)
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, CX
 
 stepTest:
 	CMPQ CX, $0x10
@@ -3894,29 +3894,29 @@ step:
 	VCMPPS       $0x05, Y4, Y3, Y4
 	VMOVUPS      constants<>+0(SB), Y5
 	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      constants<>+64(SB), Y5
+	VMOVUPS      constants<>+32(SB), Y5
 	VMINPS       Y3, Y5, Y3
-	VMULPS       constants<>+128(SB), Y3, Y5
+	VMULPS       constants<>+64(SB), Y3, Y5
 	VCVTPS2DQ    Y5, Y5
 	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y6, Y3
-	VFNMADD231PS constants<>+256(SB), Y6, Y3
-	VMOVUPS      constants<>+320(SB), Y6
-	VFMADD213PS  constants<>+384(SB), Y3, Y6
-	VFMADD213PS  constants<>+448(SB), Y3, Y6
-	VFMADD213PS  constants<>+512(SB), Y3, Y6
-	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VFNMADD231PS constants<>+96(SB), Y6, Y3
+	VFNMADD231PS constants<>+128(SB), Y6, Y3
+	VMOVUPS      constants<>+160(SB), Y6
+	VFMADD213PS  constants<>+192(SB), Y3, Y6
+	VFMADD213PS  constants<>+224(SB), Y3, Y6
+	VFMADD213PS  constants<>+256(SB), Y3, Y6
+	VFMADD213PS  constants<>+288(SB), Y3, Y6
 	VMULPS       Y3, Y3, Y7
 	VFMADD213PS  Y3, Y6, Y7
 	VPAND        Y4, Y5, Y3
 	VPSRAD       $0x01, Y3, Y5
 	VPSUBD       Y5, Y3, Y3
-	VADDPS       constants<>+640(SB), Y7, Y6
-	VPADDD       constants<>+832(SB), Y5, Y5
+	VADDPS       constants<>+320(SB), Y7, Y6
+	VPADDD       constants<>+416(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y6, Y5
-	VPADDD       constants<>+832(SB), Y3, Y3
+	VPADDD       constants<>+416(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
 	VPAND        Y4, Y3, Y3
@@ -3928,29 +3928,29 @@ step:
 	VCMPPS       $0x05, Y4, Y3, Y4
 	VMOVUPS      constants<>+0(SB), Y5
 	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      constants<>+64(SB), Y5
+	VMOVUPS      constants<>+32(SB), Y5
 	VMINPS       Y3, Y5, Y3
-	VMULPS       constants<>+128(SB), Y3, Y5
+	VMULPS       constants<>+64(SB), Y3, Y5
 	VCVTPS2DQ    Y5, Y5
 	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y6, Y3
-	VFNMADD231PS constants<>+256(SB), Y6, Y3
-	VMOVUPS      constants<>+320(SB), Y6
-	VFMADD213PS  constants<>+384(SB), Y3, Y6
-	VFMADD213PS  constants<>+448(SB), Y3, Y6
-	VFMADD213PS  constants<>+512(SB), Y3, Y6
-	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VFNMADD231PS constants<>+96(SB), Y6, Y3
+	VFNMADD231PS constants<>+128(SB), Y6, Y3
+	VMOVUPS      constants<>+160(SB), Y6
+	VFMADD213PS  constants<>+192(SB), Y3, Y6
+	VFMADD213PS  constants<>+224(SB), Y3, Y6
+	VFMADD213PS  constants<>+256(SB), Y3, Y6
+	VFMADD213PS  constants<>+288(SB), Y3, Y6
 	VMULPS       Y3, Y3, Y7
 	VFMADD213PS  Y3, Y6, Y7
 	VPAND        Y4, Y5, Y3
 	VPSRAD       $0x01, Y3, Y5
 	VPSUBD       Y5, Y3, Y3
-	VADDPS       constants<>+640(SB), Y7, Y6
-	VPADDD       constants<>+832(SB), Y5, Y5
+	VADDPS       constants<>+320(SB), Y7, Y6
+	VPADDD       constants<>+416(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y6, Y5
-	VPADDD       constants<>+832(SB), Y3, Y3
+	VPADDD       constants<>+416(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
 	VPAND        Y4, Y3, Y3
@@ -4282,28 +4282,28 @@ step:
 	VMOVUPS      (DX), Y2
 	VMULPS       Y0, Y2, Y2
 	VADDPS       Y2, Y2, Y2
-	VMOVUPS      constants<>+704(SB), Y3
+	VMOVUPS      constants<>+352(SB), Y3
 	VMAXPS       Y2, Y3, Y2
-	VMOVUPS      constants<>+768(SB), Y3
+	VMOVUPS      constants<>+384(SB), Y3
 	VMINPS       Y2, Y3, Y2
-	VMULPS       constants<>+128(SB), Y2, Y3
+	VMULPS       constants<>+64(SB), Y2, Y3
 	VCVTPS2DQ    Y3, Y3
 	VCVTDQ2PS    Y3, Y4
 	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y4, Y2
-	VFNMADD231PS constants<>+256(SB), Y4, Y2
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y2, Y4
-	VFMADD213PS  constants<>+448(SB), Y2, Y4
-	VFMADD213PS  constants<>+512(SB), Y2, Y4
-	VFMADD213PS  constants<>+576(SB), Y2, Y4
+	VFNMADD231PS constants<>+96(SB), Y4, Y2
+	VFNMADD231PS constants<>+128(SB), Y4, Y2
+	VMOVUPS      constants<>+160(SB), Y4
+	VFMADD213PS  constants<>+192(SB), Y2, Y4
+	VFMADD213PS  constants<>+224(SB), Y2, Y4
+	VFMADD213PS  constants<>+256(SB), Y2, Y4
+	VFMADD213PS  constants<>+288(SB), Y2, Y4
 	VMULPS       Y2, Y2, Y5
 	VFMADD213PS  Y2, Y4, Y5
-	VPADDD       constants<>+832(SB), Y3, Y2
+	VPADDD       constants<>+416(SB), Y3, Y2
 	VPSLLD       $0x17, Y2, Y2
-	VSUBPS       constants<>+640(SB), Y2, Y3
+	VSUBPS       constants<>+320(SB), Y2, Y3
 	VFMADD213PS  Y3, Y2, Y5
-	VADDPS       constants<>+896(SB), Y5, Y2
+	VADDPS       constants<>+448(SB), Y5, Y2
 	VDIVPS       Y2, Y5, Y2
 	VMULPS       Y1, Y2, Y2
 	VMOVUPS      Y2, (AX)
@@ -4327,52 +4327,52 @@ TEXT ·geluAVX2(SB), NOSPLIT, $0-24
 
 step:
 	VMOVUPS      (DX), Y0
-	VANDPS       constants<>+960(SB), Y0, Y1
-	VMULPS       constants<>+1024(SB), Y1, Y2
+	VANDPS       constants<>+480(SB), Y0, Y1
+	VMULPS       constants<>+512(SB), Y1, Y2
 	VMULPS       Y1, Y2, Y2
 	VMOVUPS      constants<>+0(SB), Y3
 	VCMPPS       $0x05, Y3, Y2, Y3
 	VMOVUPS      constants<>+0(SB), Y4
 	VMAXPS       Y2, Y4, Y2
-	VMOVUPS      constants<>+64(SB), Y4
+	VMOVUPS      constants<>+32(SB), Y4
 	VMINPS       Y2, Y4, Y2
-	VMULPS       constants<>+128(SB), Y2, Y4
+	VMULPS       constants<>+64(SB), Y2, Y4
 	VCVTPS2DQ    Y4, Y4
 	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y5, Y2
-	VFNMADD231PS constants<>+256(SB), Y5, Y2
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y2, Y5
-	VFMADD213PS  constants<>+448(SB), Y2, Y5
-	VFMADD213PS  constants<>+512(SB), Y2, Y5
-	VFMADD213PS  constants<>+576(SB), Y2, Y5
+	VFNMADD231PS constants<>+96(SB), Y5, Y2
+	VFNMADD231PS constants<>+128(SB), Y5, Y2
+	VMOVUPS      constants<>+160(SB), Y5
+	VFMADD213PS  constants<>+192(SB), Y2, Y5
+	VFMADD213PS  constants<>+224(SB), Y2, Y5
+	VFMADD213PS  constants<>+256(SB), Y2, Y5
+	VFMADD213PS  constants<>+288(SB), Y2, Y5
 	VMULPS       Y2, Y2, Y6
 	VFMADD213PS  Y2, Y5, Y6
 	VPAND        Y3, Y4, Y2
 	VPSRAD       $0x01, Y2, Y4
 	VPSUBD       Y4, Y2, Y2
-	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+832(SB), Y4, Y4
+	VADDPS       constants<>+320(SB), Y6, Y5
+	VPADDD       constants<>+416(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y5, Y4
-	VPADDD       constants<>+832(SB), Y2, Y2
+	VPADDD       constants<>+416(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
 	VPAND        Y3, Y2, Y2
-	VMOVUPS      constants<>+640(SB), Y3
-	VMULPS       constants<>+1088(SB), Y1, Y4
-	VADDPS       constants<>+640(SB), Y4, Y4
+	VMOVUPS      constants<>+320(SB), Y3
+	VMULPS       constants<>+544(SB), Y1, Y4
+	VADDPS       constants<>+320(SB), Y4, Y4
 	VDIVPS       Y4, Y3, Y3
-	VMOVUPS      constants<>+1152(SB), Y4
-	VFMADD213PS  constants<>+1216(SB), Y3, Y4
-	VFMADD213PS  constants<>+1280(SB), Y3, Y4
-	VFMADD213PS  constants<>+1344(SB), Y3, Y4
-	VFMADD213PS  constants<>+1408(SB), Y3, Y4
-	VFMADD213PS  constants<>+1472(SB), Y3, Y4
-	VFMADD213PS  constants<>+1536(SB), Y3, Y4
-	VFMADD213PS  constants<>+1600(SB), Y3, Y4
-	VFMADD213PS  constants<>+1664(SB), Y3, Y4
+	VMOVUPS      constants<>+576(SB), Y4
+	VFMADD213PS  constants<>+608(SB), Y3, Y4
+	VFMADD213PS  constants<>+640(SB), Y3, Y4
+	VFMADD213PS  constants<>+672(SB), Y3, Y4
+	VFMADD213PS  constants<>+704(SB), Y3, Y4
+	VFMADD213PS  constants<>+736(SB), Y3, Y4
+	VFMADD213PS  constants<>+768(SB), Y3, Y4
+	VFMADD213PS  constants<>+800(SB), Y3, Y4
+	VFMADD213PS  constants<>+832(SB), Y3, Y4
 	VMULPS       Y3, Y4, Y3
 	VMULPS       Y2, Y3, Y2
 	VXORPS       Y3, Y3, Y3
@@ -4401,60 +4401,60 @@ TEXT ·geluGradAVX2(SB), NOSPLIT, $0-32
 step:
 	VMOVUPS      (DX), Y0
 	VMOVUPS      (BX), Y1
-	VANDPS       constants<>+960(SB), Y1, Y2
-	VMULPS       constants<>+1024(SB), Y2, Y3
+	VANDPS       constants<>+480(SB), Y1, Y2
+	VMULPS       constants<>+512(SB), Y2, Y3
 	VMULPS       Y2, Y3, Y3
 	VMOVUPS      constants<>+0(SB), Y4
 	VCMPPS       $0x05, Y4, Y3, Y4
 	VMOVUPS      constants<>+0(SB), Y5
 	VMAXPS       Y3, Y5, Y3
-	VMOVUPS      constants<>+64(SB), Y5
+	VMOVUPS      constants<>+32(SB), Y5
 	VMINPS       Y3, Y5, Y3
-	VMULPS       constants<>+128(SB), Y3, Y5
+	VMULPS       constants<>+64(SB), Y3, Y5
 	VCVTPS2DQ    Y5, Y5
 	VCVTDQ2PS    Y5, Y6
 	VMOVUPS      Y3, Y3
-	VFNMADD231PS constants<>+192(SB), Y6, Y3
-	VFNMADD231PS constants<>+256(SB), Y6, Y3
-	VMOVUPS      constants<>+320(SB), Y6
-	VFMADD213PS  constants<>+384(SB), Y3, Y6
-	VFMADD213PS  constants<>+448(SB), Y3, Y6
-	VFMADD213PS  constants<>+512(SB), Y3, Y6
-	VFMADD213PS  constants<>+576(SB), Y3, Y6
+	VFNMADD231PS constants<>+96(SB), Y6, Y3
+	VFNMADD231PS constants<>+128(SB), Y6, Y3
+	VMOVUPS      constants<>+160(SB), Y6
+	VFMADD213PS  constants<>+192(SB), Y3, Y6
+	VFMADD213PS  constants<>+224(SB), Y3, Y6
+	VFMADD213PS  constants<>+256(SB), Y3, Y6
+	VFMADD213PS  constants<>+288(SB), Y3, Y6
 	VMULPS       Y3, Y3, Y7
 	VFMADD213PS  Y3, Y6, Y7
 	VPAND        Y4, Y5, Y3
 	VPSRAD       $0x01, Y3, Y5
 	VPSUBD       Y5, Y3, Y3
-	VADDPS       constants<>+640(SB), Y7, Y6
-	VPADDD       constants<>+832(SB), Y5, Y5
+	VADDPS       constants<>+320(SB), Y7, Y6
+	VPADDD       constants<>+416(SB), Y5, Y5
 	VPSLLD       $0x17, Y5, Y5
 	VMULPS       Y5, Y6, Y5
-	VPADDD       constants<>+832(SB), Y3, Y3
+	VPADDD       constants<>+416(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y5, Y3
 	VPAND        Y4, Y3, Y3
-	VMOVUPS      constants<>+640(SB), Y4
-	VMULPS       constants<>+1088(SB), Y2, Y2
-	VADDPS       constants<>+640(SB), Y2, Y2
+	VMOVUPS      constants<>+320(SB), Y4
+	VMULPS       constants<>+544(SB), Y2, Y2
+	VADDPS       constants<>+320(SB), Y2, Y2
 	VDIVPS       Y2, Y4, Y2
-	VMOVUPS      constants<>+1152(SB), Y4
-	VFMADD213PS  constants<>+1216(SB), Y2, Y4
-	VFMADD213PS  constants<>+1280(SB), Y2, Y4
-	VFMADD213PS  constants<>+1344(SB), Y2, Y4
-	VFMADD213PS  constants<>+1408(SB), Y2, Y4
-	VFMADD213PS  constants<>+1472(SB), Y2, Y4
-	VFMADD213PS  constants<>+1536(SB), Y2, Y4
-	VFMADD213PS  constants<>+1600(SB), Y2, Y4
-	VFMADD213PS  constants<>+1664(SB), Y2, Y4
+	VMOVUPS      constants<>+576(SB), Y4
+	VFMADD213PS  constants<>+608(SB), Y2, Y4
+	VFMADD213PS  constants<>+640(SB), Y2, Y4
+	VFMADD213PS  constants<>+672(SB), Y2, Y4
+	VFMADD213PS  constants<>+704(SB), Y2, Y4
+	VFMADD213PS  constants<>+736(SB), Y2, Y4
+	VFMADD213PS  constants<>+768(SB), Y2, Y4
+	VFMADD213PS  constants<>+800(SB), Y2, Y4
+	VFMADD213PS  constants<>+832(SB), Y2, Y4
 	VMULPS       Y2, Y4, Y2
 	VMULPS       Y3, Y2, Y2
-	VMOVUPS      constants<>+1728(SB), Y4
+	VMOVUPS      constants<>+864(SB), Y4
 	VSUBPS       Y2, Y4, Y2
-	VANDPS       constants<>+1792(SB), Y1, Y5
+	VANDPS       constants<>+896(SB), Y1, Y5
 	VORPS        Y5, Y2, Y2
 	VADDPS       Y4, Y2, Y2
-	VMULPS       constants<>+1856(SB), Y1, Y1
+	VMULPS       constants<>+928(SB), Y1, Y1
 	VFMADD231PS  Y1, Y3, Y2
 	VMULPS       Y0, Y2, Y0
 	VMOVUPS      Y0, (AX)
@@ -4480,42 +4480,42 @@ TEXT ·geluTanhAVX2(SB), NOSPLIT, $0-24
 step:
 	VMOVUPS      (DX), Y0
 	VMULPS       Y0, Y0, Y1
-	VMOVUPS      constants<>+1984(SB), Y2
-	VFMADD213PS  constants<>+1920(SB), Y2, Y1
+	VMOVUPS      constants<>+992(SB), Y2
+	VFMADD213PS  constants<>+960(SB), Y2, Y1
 	VMULPS       Y0, Y1, Y1
-	VXORPS       constants<>+1792(SB), Y1, Y1
+	VXORPS       constants<>+896(SB), Y1, Y1
 	VMOVUPS      constants<>+0(SB), Y2
 	VCMPPS       $0x05, Y2, Y1, Y2
 	VMOVUPS      constants<>+0(SB), Y3
 	VMAXPS       Y1, Y3, Y1
-	VMOVUPS      constants<>+64(SB), Y3
+	VMOVUPS      constants<>+32(SB), Y3
 	VMINPS       Y1, Y3, Y1
-	VMULPS       constants<>+128(SB), Y1, Y3
+	VMULPS       constants<>+64(SB), Y1, Y3
 	VCVTPS2DQ    Y3, Y3
 	VCVTDQ2PS    Y3, Y4
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y4, Y1
-	VFNMADD231PS constants<>+256(SB), Y4, Y1
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y1, Y4
-	VFMADD213PS  constants<>+448(SB), Y1, Y4
-	VFMADD213PS  constants<>+512(SB), Y1, Y4
-	VFMADD213PS  constants<>+576(SB), Y1, Y4
+	VFNMADD231PS constants<>+96(SB), Y4, Y1
+	VFNMADD231PS constants<>+128(SB), Y4, Y1
+	VMOVUPS      constants<>+160(SB), Y4
+	VFMADD213PS  constants<>+192(SB), Y1, Y4
+	VFMADD213PS  constants<>+224(SB), Y1, Y4
+	VFMADD213PS  constants<>+256(SB), Y1, Y4
+	VFMADD213PS  constants<>+288(SB), Y1, Y4
 	VMULPS       Y1, Y1, Y5
 	VFMADD213PS  Y1, Y4, Y5
 	VPAND        Y2, Y3, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
-	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+832(SB), Y3, Y3
+	VADDPS       constants<>+320(SB), Y5, Y4
+	VPADDD       constants<>+416(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y4, Y3
-	VPADDD       constants<>+832(SB), Y1, Y1
+	VPADDD       constants<>+416(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
 	VPAND        Y2, Y1, Y1
-	VMOVUPS      constants<>+640(SB), Y2
-	VADDPS       constants<>+640(SB), Y1, Y1
+	VMOVUPS      constants<>+320(SB), Y2
+	VADDPS       constants<>+320(SB), Y1, Y1
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
@@ -4542,48 +4542,48 @@ step:
 	VMOVUPS      (DX), Y0
 	VMOVUPS      (BX), Y1
 	VMULPS       Y1, Y1, Y2
-	VMOVUPS      constants<>+2048(SB), Y3
-	VFMADD213PS  constants<>+1920(SB), Y3, Y2
+	VMOVUPS      constants<>+1024(SB), Y3
+	VFMADD213PS  constants<>+960(SB), Y3, Y2
 	VMULPS       Y1, Y2, Y2
 	VMULPS       Y1, Y1, Y3
-	VMOVUPS      constants<>+1984(SB), Y4
-	VFMADD213PS  constants<>+1920(SB), Y4, Y3
+	VMOVUPS      constants<>+992(SB), Y4
+	VFMADD213PS  constants<>+960(SB), Y4, Y3
 	VMULPS       Y1, Y3, Y1
-	VXORPS       constants<>+1792(SB), Y1, Y1
-	VMOVUPS      constants<>+2112(SB), Y3
+	VXORPS       constants<>+896(SB), Y1, Y1
+	VMOVUPS      constants<>+1056(SB), Y3
 	VMINPS       Y1, Y3, Y1
 	VMOVUPS      constants<>+0(SB), Y3
 	VCMPPS       $0x05, Y3, Y1, Y3
 	VMOVUPS      constants<>+0(SB), Y4
 	VMAXPS       Y1, Y4, Y1
-	VMOVUPS      constants<>+64(SB), Y4
+	VMOVUPS      constants<>+32(SB), Y4
 	VMINPS       Y1, Y4, Y1
-	VMULPS       constants<>+128(SB), Y1, Y4
+	VMULPS       constants<>+64(SB), Y1, Y4
 	VCVTPS2DQ    Y4, Y4
 	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y5, Y1
-	VFNMADD231PS constants<>+256(SB), Y5, Y1
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y1, Y5
-	VFMADD213PS  constants<>+448(SB), Y1, Y5
-	VFMADD213PS  constants<>+512(SB), Y1, Y5
-	VFMADD213PS  constants<>+576(SB), Y1, Y5
+	VFNMADD231PS constants<>+96(SB), Y5, Y1
+	VFNMADD231PS constants<>+128(SB), Y5, Y1
+	VMOVUPS      constants<>+160(SB), Y5
+	VFMADD213PS  constants<>+192(SB), Y1, Y5
+	VFMADD213PS  constants<>+224(SB), Y1, Y5
+	VFMADD213PS  constants<>+256(SB), Y1, Y5
+	VFMADD213PS  constants<>+288(SB), Y1, Y5
 	VMULPS       Y1, Y1, Y6
 	VFMADD213PS  Y1, Y5, Y6
 	VPAND        Y3, Y4, Y1
 	VPSRAD       $0x01, Y1, Y4
 	VPSUBD       Y4, Y1, Y1
-	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+832(SB), Y4, Y4
+	VADDPS       constants<>+320(SB), Y6, Y5
+	VPADDD       constants<>+416(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y5, Y4
-	VPADDD       constants<>+832(SB), Y1, Y1
+	VPADDD       constants<>+416(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y4, Y1
 	VPAND        Y3, Y1, Y1
-	VMOVUPS      constants<>+640(SB), Y3
-	VADDPS       constants<>+640(SB), Y1, Y4
+	VMOVUPS      constants<>+320(SB), Y3
+	VADDPS       constants<>+320(SB), Y1, Y4
 	VDIVPS       Y4, Y3, Y3
 	VMULPS       Y3, Y1, Y1
 	VMULPS       Y3, Y1, Y1
@@ -4612,39 +4612,39 @@ TEXT ·siluAVX2(SB), NOSPLIT, $0-24
 
 step:
 	VMOVUPS      (DX), Y0
-	VXORPS       constants<>+1792(SB), Y0, Y1
+	VXORPS       constants<>+896(SB), Y0, Y1
 	VMOVUPS      constants<>+0(SB), Y2
 	VCMPPS       $0x05, Y2, Y1, Y2
 	VMOVUPS      constants<>+0(SB), Y3
 	VMAXPS       Y1, Y3, Y1
-	VMOVUPS      constants<>+64(SB), Y3
+	VMOVUPS      constants<>+32(SB), Y3
 	VMINPS       Y1, Y3, Y1
-	VMULPS       constants<>+128(SB), Y1, Y3
+	VMULPS       constants<>+64(SB), Y1, Y3
 	VCVTPS2DQ    Y3, Y3
 	VCVTDQ2PS    Y3, Y4
 	VMOVUPS      Y1, Y1
-	VFNMADD231PS constants<>+192(SB), Y4, Y1
-	VFNMADD231PS constants<>+256(SB), Y4, Y1
-	VMOVUPS      constants<>+320(SB), Y4
-	VFMADD213PS  constants<>+384(SB), Y1, Y4
-	VFMADD213PS  constants<>+448(SB), Y1, Y4
-	VFMADD213PS  constants<>+512(SB), Y1, Y4
-	VFMADD213PS  constants<>+576(SB), Y1, Y4
+	VFNMADD231PS constants<>+96(SB), Y4, Y1
+	VFNMADD231PS constants<>+128(SB), Y4, Y1
+	VMOVUPS      constants<>+160(SB), Y4
+	VFMADD213PS  constants<>+192(SB), Y1, Y4
+	VFMADD213PS  constants<>+224(SB), Y1, Y4
+	VFMADD213PS  constants<>+256(SB), Y1, Y4
+	VFMADD213PS  constants<>+288(SB), Y1, Y4
 	VMULPS       Y1, Y1, Y5
 	VFMADD213PS  Y1, Y4, Y5
 	VPAND        Y2, Y3, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
-	VADDPS       constants<>+640(SB), Y5, Y4
-	VPADDD       constants<>+832(SB), Y3, Y3
+	VADDPS       constants<>+320(SB), Y5, Y4
+	VPADDD       constants<>+416(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y4, Y3
-	VPADDD       constants<>+832(SB), Y1, Y1
+	VPADDD       constants<>+416(SB), Y1, Y1
 	VPSLLD       $0x17, Y1, Y1
 	VMULPS       Y1, Y3, Y1
 	VPAND        Y2, Y1, Y1
-	VMOVUPS      constants<>+640(SB), Y2
-	VADDPS       constants<>+640(SB), Y1, Y1
+	VMOVUPS      constants<>+320(SB), Y2
+	VADDPS       constants<>+320(SB), Y1, Y1
 	VDIVPS       Y1, Y2, Y1
 	VMULPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
@@ -4670,41 +4670,41 @@ TEXT ·siluGradAVX2(SB), NOSPLIT, $0-32
 step:
 	VMOVUPS      (DX), Y0
 	VMOVUPS      (BX), Y1
-	VXORPS       constants<>+1792(SB), Y1, Y2
-	VMOVUPS      constants<>+2112(SB), Y3
+	VXORPS       constants<>+896(SB), Y1, Y2
+	VMOVUPS      constants<>+1056(SB), Y3
 	VMINPS       Y2, Y3, Y2
 	VMOVUPS      constants<>+0(SB), Y3
 	VCMPPS       $0x05, Y3, Y2, Y3
 	VMOVUPS      constants<>+0(SB), Y4
 	VMAXPS       Y2, Y4, Y2
-	VMOVUPS      constants<>+64(SB), Y4
+	VMOVUPS      constants<>+32(SB), Y4
 	VMINPS       Y2, Y4, Y2
-	VMULPS       constants<>+128(SB), Y2, Y4
+	VMULPS       constants<>+64(SB), Y2, Y4
 	VCVTPS2DQ    Y4, Y4
 	VCVTDQ2PS    Y4, Y5
 	VMOVUPS      Y2, Y2
-	VFNMADD231PS constants<>+192(SB), Y5, Y2
-	VFNMADD231PS constants<>+256(SB), Y5, Y2
-	VMOVUPS      constants<>+320(SB), Y5
-	VFMADD213PS  constants<>+384(SB), Y2, Y5
-	VFMADD213PS  constants<>+448(SB), Y2, Y5
-	VFMADD213PS  constants<>+512(SB), Y2, Y5
-	VFMADD213PS  constants<>+576(SB), Y2, Y5
+	VFNMADD231PS constants<>+96(SB), Y5, Y2
+	VFNMADD231PS constants<>+128(SB), Y5, Y2
+	VMOVUPS      constants<>+160(SB), Y5
+	VFMADD213PS  constants<>+192(SB), Y2, Y5
+	VFMADD213PS  constants<>+224(SB), Y2, Y5
+	VFMADD213PS  constants<>+256(SB), Y2, Y5
+	VFMADD213PS  constants<>+288(SB), Y2, Y5
 	VMULPS       Y2, Y2, Y6
 	VFMADD213PS  Y2, Y5, Y6
 	VPAND        Y3, Y4, Y2
 	VPSRAD       $0x01, Y2, Y4
 	VPSUBD       Y4, Y2, Y2
-	VADDPS       constants<>+640(SB), Y6, Y5
-	VPADDD       constants<>+832(SB), Y4, Y4
+	VADDPS       constants<>+320(SB), Y6, Y5
+	VPADDD       constants<>+416(SB), Y4, Y4
 	VPSLLD       $0x17, Y4, Y4
 	VMULPS       Y4, Y5, Y4
-	VPADDD       constants<>+832(SB), Y2, Y2
+	VPADDD       constants<>+416(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y4, Y2
 	VPAND        Y3, Y2, Y2
-	VMOVUPS      constants<>+640(SB), Y3
-	VADDPS       constants<>+640(SB), Y2, Y4
+	VMOVUPS      constants<>+320(SB), Y3
+	VADDPS       constants<>+320(SB), Y2, Y4
 	VDIVPS       Y4, Y3, Y3
 	VMULPS       Y3, Y2, Y2
 	VMULPS       Y3, Y2, Y2
@@ -5020,98 +5020,98 @@ step:
 	VMOVUPS     Y3, Y11
 	VMOVUPS     Y4, Y12
 	VMOVUPS     Y5, Y13
-	VPMULUDQ    constants<>+2176(SB), Y8, Y8
-	VPMULUDQ    constants<>+2240(SB), Y10, Y10
+	VPMULUDQ    constants<>+1088(SB), Y8, Y8
+	VPMULUDQ    constants<>+1120(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y9, Y9
-	VPMULUDQ    constants<>+2240(SB), Y11, Y11
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y9, Y9
+	VPMULUDQ    constants<>+1120(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y13, Y8
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y10, Y10
-	VPMULUDQ    constants<>+2240(SB), Y8, Y8
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y10, Y10
+	VPMULUDQ    constants<>+1120(SB), Y8, Y8
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y12, Y11
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y13, Y9
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y11, Y11
-	VPMULUDQ    constants<>+2240(SB), Y9, Y9
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y11, Y11
+	VPMULUDQ    constants<>+1120(SB), Y9, Y9
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y12, Y8
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y13, Y10
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y8, Y8
-	VPMULUDQ    constants<>+2240(SB), Y10, Y10
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y8, Y8
+	VPMULUDQ    constants<>+1120(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y9, Y9
-	VPMULUDQ    constants<>+2240(SB), Y11, Y11
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y9, Y9
+	VPMULUDQ    constants<>+1120(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y13, Y8
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y10, Y10
-	VPMULUDQ    constants<>+2240(SB), Y8, Y8
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y10, Y10
+	VPMULUDQ    constants<>+1120(SB), Y8, Y8
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y12, Y11
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y13, Y9
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y11, Y11
-	VPMULUDQ    constants<>+2240(SB), Y9, Y9
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y11, Y11
+	VPMULUDQ    constants<>+1120(SB), Y9, Y9
 	VPSRLQ      $0x20, Y9, Y14
 	VXORPS      Y14, Y8, Y8
 	VXORPS      Y8, Y12, Y8
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y13, Y10
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y8, Y8
-	VPMULUDQ    constants<>+2240(SB), Y10, Y10
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y8, Y8
+	VPMULUDQ    constants<>+1120(SB), Y10, Y10
 	VPSRLQ      $0x20, Y10, Y14
 	VXORPS      Y14, Y9, Y9
 	VXORPS      Y9, Y12, Y9
 	VPSRLQ      $0x20, Y8, Y14
 	VXORPS      Y14, Y11, Y11
 	VXORPS      Y11, Y13, Y11
-	VPADDD      constants<>+2304(SB), Y12, Y12
-	VPADDD      constants<>+2368(SB), Y13, Y13
-	VPMULUDQ    constants<>+2176(SB), Y9, Y9
-	VPMULUDQ    constants<>+2240(SB), Y11, Y11
+	VPADDD      constants<>+1152(SB), Y12, Y12
+	VPADDD      constants<>+1184(SB), Y13, Y13
+	VPMULUDQ    constants<>+1088(SB), Y9, Y9
+	VPMULUDQ    constants<>+1120(SB), Y11, Y11
 	VPSRLQ      $0x20, Y11, Y14
 	VXORPS      Y14, Y10, Y10
 	VXORPS      Y10, Y12, Y10
@@ -5138,7 +5138,7 @@ step:
 	VPSRAD      $0x1f, Y8, Y8
 	VANDPS      Y7, Y8, Y8
 	VMOVUPS     Y8, 32(AX)
-	VPADDD      constants<>+2752(SB), Y0, Y0
+	VPADDD      constants<>+1376(SB), Y0, Y0
 	ADDQ        $0x40, AX
 	SUBQ        $0x10, CX
 
@@ -5172,98 +5172,98 @@ step:
 	VPBROADCASTD 12(DX), Y5
 	VPBROADCASTD 16(DX), Y6
 	VPBROADCASTD 20(DX), Y7
-	VPMULUDQ     constants<>+2176(SB), Y2, Y2
-	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPMULUDQ     constants<>+1088(SB), Y2, Y2
+	VPMULUDQ     constants<>+1120(SB), Y4, Y4
 	VPSRLQ       $0x20, Y4, Y8
 	VXORPS       Y8, Y3, Y3
 	VXORPS       Y3, Y6, Y3
 	VPSRLQ       $0x20, Y2, Y8
 	VXORPS       Y8, Y5, Y5
 	VXORPS       Y5, Y7, Y5
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y3, Y3
-	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y3, Y3
+	VPMULUDQ     constants<>+1120(SB), Y5, Y5
 	VPSRLQ       $0x20, Y5, Y8
 	VXORPS       Y8, Y4, Y4
 	VXORPS       Y4, Y6, Y4
 	VPSRLQ       $0x20, Y3, Y8
 	VXORPS       Y8, Y2, Y2
 	VXORPS       Y2, Y7, Y2
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y4, Y4
-	VPMULUDQ     constants<>+2240(SB), Y2, Y2
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y4, Y4
+	VPMULUDQ     constants<>+1120(SB), Y2, Y2
 	VPSRLQ       $0x20, Y2, Y8
 	VXORPS       Y8, Y5, Y5
 	VXORPS       Y5, Y6, Y5
 	VPSRLQ       $0x20, Y4, Y8
 	VXORPS       Y8, Y3, Y3
 	VXORPS       Y3, Y7, Y3
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y5, Y5
-	VPMULUDQ     constants<>+2240(SB), Y3, Y3
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y5, Y5
+	VPMULUDQ     constants<>+1120(SB), Y3, Y3
 	VPSRLQ       $0x20, Y3, Y8
 	VXORPS       Y8, Y2, Y2
 	VXORPS       Y2, Y6, Y2
 	VPSRLQ       $0x20, Y5, Y8
 	VXORPS       Y8, Y4, Y4
 	VXORPS       Y4, Y7, Y4
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y2, Y2
-	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y2, Y2
+	VPMULUDQ     constants<>+1120(SB), Y4, Y4
 	VPSRLQ       $0x20, Y4, Y8
 	VXORPS       Y8, Y3, Y3
 	VXORPS       Y3, Y6, Y3
 	VPSRLQ       $0x20, Y2, Y8
 	VXORPS       Y8, Y5, Y5
 	VXORPS       Y5, Y7, Y5
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y3, Y3
-	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y3, Y3
+	VPMULUDQ     constants<>+1120(SB), Y5, Y5
 	VPSRLQ       $0x20, Y5, Y8
 	VXORPS       Y8, Y4, Y4
 	VXORPS       Y4, Y6, Y4
 	VPSRLQ       $0x20, Y3, Y8
 	VXORPS       Y8, Y2, Y2
 	VXORPS       Y2, Y7, Y2
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y4, Y4
-	VPMULUDQ     constants<>+2240(SB), Y2, Y2
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y4, Y4
+	VPMULUDQ     constants<>+1120(SB), Y2, Y2
 	VPSRLQ       $0x20, Y2, Y8
 	VXORPS       Y8, Y5, Y5
 	VXORPS       Y5, Y6, Y5
 	VPSRLQ       $0x20, Y4, Y8
 	VXORPS       Y8, Y3, Y3
 	VXORPS       Y3, Y7, Y3
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y5, Y5
-	VPMULUDQ     constants<>+2240(SB), Y3, Y3
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y5, Y5
+	VPMULUDQ     constants<>+1120(SB), Y3, Y3
 	VPSRLQ       $0x20, Y3, Y8
 	VXORPS       Y8, Y2, Y2
 	VXORPS       Y2, Y6, Y2
 	VPSRLQ       $0x20, Y5, Y8
 	VXORPS       Y8, Y4, Y4
 	VXORPS       Y4, Y7, Y4
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y2, Y2
-	VPMULUDQ     constants<>+2240(SB), Y4, Y4
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y2, Y2
+	VPMULUDQ     constants<>+1120(SB), Y4, Y4
 	VPSRLQ       $0x20, Y4, Y8
 	VXORPS       Y8, Y3, Y3
 	VXORPS       Y3, Y6, Y3
 	VPSRLQ       $0x20, Y2, Y8
 	VXORPS       Y8, Y5, Y5
 	VXORPS       Y5, Y7, Y5
-	VPADDD       constants<>+2304(SB), Y6, Y6
-	VPADDD       constants<>+2368(SB), Y7, Y7
-	VPMULUDQ     constants<>+2176(SB), Y3, Y3
-	VPMULUDQ     constants<>+2240(SB), Y5, Y5
+	VPADDD       constants<>+1152(SB), Y6, Y6
+	VPADDD       constants<>+1184(SB), Y7, Y7
+	VPMULUDQ     constants<>+1088(SB), Y3, Y3
+	VPMULUDQ     constants<>+1120(SB), Y5, Y5
 	VPSRLQ       $0x20, Y5, Y8
 	VXORPS       Y8, Y4, Y4
 	VXORPS       Y4, Y6, Y4
@@ -5272,100 +5272,100 @@ step:
 	VXORPS       Y2, Y7, Y2
 	VPSLLQ       $0x20, Y4, Y4
 	VPSRLQ       $0x28, Y4, Y4
-	VORPS        constants64<>+0(SB), Y4, Y4
+	VORPD        constants64<>+0(SB), Y4, Y4
 	VSUBPD       constants64<>+0(SB), Y4, Y4
-	VMULPD       constants64<>+64(SB), Y4, Y4
-	VMOVUPS      constants64<>+128(SB), Y6
+	VMULPD       constants64<>+32(SB), Y4, Y4
+	VMOVUPS      constants64<>+64(SB), Y6
 	VSUBPD       Y4, Y6, Y4
-	VPADDQ       constants64<>+192(SB), Y4, Y6
+	VPADDQ       constants64<>+96(SB), Y4, Y6
 	VPSRLQ       $0x34, Y6, Y6
 	VPSLLQ       $0x34, Y6, Y7
 	VPSUBQ       Y7, Y4, Y4
-	VPADDQ       constants64<>+128(SB), Y4, Y4
-	VORPS        constants64<>+0(SB), Y6, Y6
-	VSUBPD       constants64<>+256(SB), Y6, Y6
-	VADDPD       constants64<>+128(SB), Y4, Y7
-	VSUBPD       constants64<>+128(SB), Y4, Y4
+	VPADDQ       constants64<>+64(SB), Y4, Y4
+	VORPD        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+128(SB), Y6, Y6
+	VADDPD       constants64<>+64(SB), Y4, Y7
+	VSUBPD       constants64<>+64(SB), Y4, Y4
 	VDIVPD       Y7, Y4, Y4
 	VMULPD       Y4, Y4, Y7
-	VMOVUPS      constants64<>+320(SB), Y8
+	VMOVUPS      constants64<>+160(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+192(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+224(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+256(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+288(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+320(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+352(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
 	VADDPD       constants64<>+384(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+416(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
 	VADDPD       constants64<>+448(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+512(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+576(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+640(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+704(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+768(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+832(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+896(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VADDPD       Y4, Y4, Y4
 	VMULPD       Y4, Y8, Y4
-	VMULPD       constants64<>+960(SB), Y6, Y6
+	VMULPD       constants64<>+480(SB), Y6, Y6
 	VADDPD       Y4, Y6, Y4
-	VMULPD       constants64<>+1024(SB), Y4, Y4
+	VMULPD       constants64<>+512(SB), Y4, Y4
 	VSQRTPD      Y4, Y4
 	VPSLLQ       $0x20, Y5, Y5
 	VPSRLQ       $0x28, Y5, Y5
-	VANDPS       constants64<>+1088(SB), Y5, Y6
-	VORPS        constants64<>+0(SB), Y6, Y6
+	VANDPD       constants64<>+544(SB), Y5, Y6
+	VORPD        constants64<>+0(SB), Y6, Y6
 	VSUBPD       constants64<>+0(SB), Y6, Y6
-	VMULPD       constants64<>+1152(SB), Y6, Y6
-	VMULPD       constants64<>+1216(SB), Y6, Y6
+	VMULPD       constants64<>+576(SB), Y6, Y6
+	VMULPD       constants64<>+608(SB), Y6, Y6
 	VMULPD       Y6, Y6, Y7
-	VMOVUPS      constants64<>+1280(SB), Y8
+	VMOVUPS      constants64<>+640(SB), Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1344(SB), Y8, Y8
+	VADDPD       constants64<>+672(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1408(SB), Y8, Y8
+	VADDPD       constants64<>+704(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1472(SB), Y8, Y8
+	VADDPD       constants64<>+736(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1536(SB), Y8, Y8
+	VADDPD       constants64<>+768(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1600(SB), Y8, Y8
+	VADDPD       constants64<>+800(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1664(SB), Y8, Y8
+	VADDPD       constants64<>+832(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1728(SB), Y8, Y8
+	VADDPD       constants64<>+864(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1792(SB), Y8, Y8
+	VADDPD       constants64<>+896(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1856(SB), Y8, Y8
+	VADDPD       constants64<>+928(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VMULPD       Y6, Y8, Y6
-	VMOVUPS      constants64<>+1920(SB), Y8
+	VMOVUPS      constants64<>+960(SB), Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1984(SB), Y8, Y8
+	VADDPD       constants64<>+992(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2048(SB), Y8, Y8
+	VADDPD       constants64<>+1024(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2112(SB), Y8, Y8
+	VADDPD       constants64<>+1056(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2176(SB), Y8, Y8
+	VADDPD       constants64<>+1088(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2240(SB), Y8, Y8
+	VADDPD       constants64<>+1120(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2304(SB), Y8, Y8
+	VADDPD       constants64<>+1152(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2368(SB), Y8, Y8
+	VADDPD       constants64<>+1184(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2432(SB), Y8, Y8
+	VADDPD       constants64<>+1216(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2496(SB), Y8, Y8
+	VADDPD       constants64<>+1248(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VPSLLQ       $0x29, Y5, Y7
 	VPSRLQ       $0x3f, Y7, Y7
 	VXORPS       Y9, Y9, Y9
@@ -5375,11 +5375,11 @@ step:
 	VXORPS       Y6, Y7, Y6
 	VXORPS       Y8, Y7, Y7
 	VPSLLQ       $0x28, Y5, Y8
-	VANDPS       constants64<>+2560(SB), Y8, Y8
+	VANDPD       constants64<>+1280(SB), Y8, Y8
 	VXORPS       Y6, Y8, Y6
-	VPADDQ       constants64<>+2624(SB), Y5, Y5
+	VPADDQ       constants64<>+1312(SB), Y5, Y5
 	VPSLLQ       $0x28, Y5, Y5
-	VANDPS       constants64<>+2560(SB), Y5, Y5
+	VANDPD       constants64<>+1280(SB), Y5, Y5
 	VXORPS       Y7, Y5, Y5
 	VMULPD       Y4, Y5, Y5
 	VMULPD       Y0, Y5, Y5
@@ -5389,100 +5389,100 @@ step:
 	VCVTPD2PSY   Y4, X4
 	VPSLLQ       $0x20, Y2, Y2
 	VPSRLQ       $0x28, Y2, Y2
-	VORPS        constants64<>+0(SB), Y2, Y2
+	VORPD        constants64<>+0(SB), Y2, Y2
 	VSUBPD       constants64<>+0(SB), Y2, Y2
-	VMULPD       constants64<>+64(SB), Y2, Y2
-	VMOVUPS      constants64<>+128(SB), Y6
+	VMULPD       constants64<>+32(SB), Y2, Y2
+	VMOVUPS      constants64<>+64(SB), Y6
 	VSUBPD       Y2, Y6, Y2
-	VPADDQ       constants64<>+192(SB), Y2, Y6
+	VPADDQ       constants64<>+96(SB), Y2, Y6
 	VPSRLQ       $0x34, Y6, Y6
 	VPSLLQ       $0x34, Y6, Y7
 	VPSUBQ       Y7, Y2, Y2
-	VPADDQ       constants64<>+128(SB), Y2, Y2
-	VORPS        constants64<>+0(SB), Y6, Y6
-	VSUBPD       constants64<>+256(SB), Y6, Y6
-	VADDPD       constants64<>+128(SB), Y2, Y7
-	VSUBPD       constants64<>+128(SB), Y2, Y2
+	VPADDQ       constants64<>+64(SB), Y2, Y2
+	VORPD        constants64<>+0(SB), Y6, Y6
+	VSUBPD       constants64<>+128(SB), Y6, Y6
+	VADDPD       constants64<>+64(SB), Y2, Y7
+	VSUBPD       constants64<>+64(SB), Y2, Y2
 	VDIVPD       Y7, Y2, Y2
 	VMULPD       Y2, Y2, Y7
-	VMOVUPS      constants64<>+320(SB), Y8
+	VMOVUPS      constants64<>+160(SB), Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+192(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+224(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+256(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+288(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+320(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+352(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
 	VADDPD       constants64<>+384(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
+	VADDPD       constants64<>+416(SB), Y8, Y8
+	VMULPD       Y7, Y8, Y8
 	VADDPD       constants64<>+448(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+512(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+576(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+640(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+704(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+768(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+832(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+896(SB), Y8, Y8
-	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VADDPD       Y2, Y2, Y2
 	VMULPD       Y2, Y8, Y2
-	VMULPD       constants64<>+960(SB), Y6, Y6
+	VMULPD       constants64<>+480(SB), Y6, Y6
 	VADDPD       Y2, Y6, Y2
-	VMULPD       constants64<>+1024(SB), Y2, Y2
+	VMULPD       constants64<>+512(SB), Y2, Y2
 	VSQRTPD      Y2, Y2
 	VPSLLQ       $0x20, Y3, Y3
 	VPSRLQ       $0x28, Y3, Y3
-	VANDPS       constants64<>+1088(SB), Y3, Y6
-	VORPS        constants64<>+0(SB), Y6, Y6
+	VANDPD       constants64<>+544(SB), Y3, Y6
+	VORPD        constants64<>+0(SB), Y6, Y6
 	VSUBPD       constants64<>+0(SB), Y6, Y6
-	VMULPD       constants64<>+1152(SB), Y6, Y6
-	VMULPD       constants64<>+1216(SB), Y6, Y6
+	VMULPD       constants64<>+576(SB), Y6, Y6
+	VMULPD       constants64<>+608(SB), Y6, Y6
 	VMULPD       Y6, Y6, Y7
-	VMOVUPS      constants64<>+1280(SB), Y8
+	VMOVUPS      constants64<>+640(SB), Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1344(SB), Y8, Y8
+	VADDPD       constants64<>+672(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1408(SB), Y8, Y8
+	VADDPD       constants64<>+704(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1472(SB), Y8, Y8
+	VADDPD       constants64<>+736(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1536(SB), Y8, Y8
+	VADDPD       constants64<>+768(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1600(SB), Y8, Y8
+	VADDPD       constants64<>+800(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1664(SB), Y8, Y8
+	VADDPD       constants64<>+832(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1728(SB), Y8, Y8
+	VADDPD       constants64<>+864(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1792(SB), Y8, Y8
+	VADDPD       constants64<>+896(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1856(SB), Y8, Y8
+	VADDPD       constants64<>+928(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VMULPD       Y6, Y8, Y6
-	VMOVUPS      constants64<>+1920(SB), Y8
+	VMOVUPS      constants64<>+960(SB), Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+1984(SB), Y8, Y8
+	VADDPD       constants64<>+992(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2048(SB), Y8, Y8
+	VADDPD       constants64<>+1024(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2112(SB), Y8, Y8
+	VADDPD       constants64<>+1056(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2176(SB), Y8, Y8
+	VADDPD       constants64<>+1088(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2240(SB), Y8, Y8
+	VADDPD       constants64<>+1120(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2304(SB), Y8, Y8
+	VADDPD       constants64<>+1152(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2368(SB), Y8, Y8
+	VADDPD       constants64<>+1184(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2432(SB), Y8, Y8
+	VADDPD       constants64<>+1216(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+2496(SB), Y8, Y8
+	VADDPD       constants64<>+1248(SB), Y8, Y8
 	VMULPD       Y7, Y8, Y8
-	VADDPD       constants64<>+128(SB), Y8, Y8
+	VADDPD       constants64<>+64(SB), Y8, Y8
 	VPSLLQ       $0x29, Y3, Y7
 	VPSRLQ       $0x3f, Y7, Y7
 	VXORPS       Y9, Y9, Y9
@@ -5492,11 +5492,11 @@ step:
 	VXORPS       Y6, Y7, Y6
 	VXORPS       Y8, Y7, Y7
 	VPSLLQ       $0x28, Y3, Y8
-	VANDPS       constants64<>+2560(SB), Y8, Y8
+	VANDPD       constants64<>+1280(SB), Y8, Y8
 	VXORPS       Y6, Y8, Y6
-	VPADDQ       constants64<>+2624(SB), Y3, Y3
+	VPADDQ       constants64<>+1312(SB), Y3, Y3
 	VPSLLQ       $0x28, Y3, Y3
-	VANDPS       constants64<>+2560(SB), Y3, Y3
+	VANDPD       constants64<>+1280(SB), Y3, Y3
 	VXORPS       Y7, Y3, Y3
 	VMULPD       Y2, Y3, Y3
 	VMULPD       Y0, Y3, Y3
@@ -5516,7 +5516,7 @@ step:
 	VMOVUPS      X5, 16(AX)
 	VMOVUPS      X6, 32(AX)
 	VMOVUPS      X2, 48(AX)
-	VPADDD       constants<>+2752(SB), Y1, Y1
+	VPADDD       constants<>+1376(SB), Y1, Y1
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
 
@@ -5536,12 +5536,12 @@ TEXT ·roundBF16AVX2(SB), NOSPLIT, $0-16
 step:
 	VMOVUPS   (AX), Y0
 	VPSRLD    $0x10, Y0, Y1
-	VPAND     constants<>+2496(SB), Y1, Y1
+	VPAND     constants<>+1248(SB), Y1, Y1
 	VPADDD    Y1, Y0, Y1
-	VPADDD    constants<>+2560(SB), Y1, Y1
-	VPAND     constants<>+2624(SB), Y1, Y1
-	VPAND     constants<>+960(SB), Y0, Y2
-	VCMPPS    $0x05, constants<>+2688(SB), Y2, Y2
+	VPADDD    constants<>+1280(SB), Y1, Y1
+	VPAND     constants<>+1312(SB), Y1, Y1
+	VPAND     constants<>+480(SB), Y0, Y2
+	VCMPPS    $0x05, constants<>+1344(SB), Y2, Y2
 	VCMPPS    $0x03, Y0, Y0, Y3
 	VPAND     Y2, Y1, Y1
 	VBLENDVPS Y3, Y0, Y1, Y1
@@ -10423,19 +10423,19 @@ TEXT ·narrowInt4x8AVX512(SB), NOSPLIT, $0-64
 	JMP  blockTest
 
 block:
-	MOVQ    x+32(FP), AX
-	MOVQ    meta+40(FP), CX
-	MOVQ    steps+8(FP), DX
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VMOVUPS constants<>+2816(SB), Z8
-	JMP     stepTest
+	MOVQ         x+32(FP), AX
+	MOVQ         meta+40(FP), CX
+	MOVQ         steps+8(FP), DX
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VBROADCASTSS constants<>+1408(SB), Z8
+	JMP          stepTest
 
 step:
 	VPBROADCASTD  4(CX), Z9
@@ -10943,15 +10943,15 @@ TEXT ·narrowInt4x4AVX512(SB), NOSPLIT, $0-64
 	JMP  blockTest
 
 block:
-	MOVQ    x+32(FP), AX
-	MOVQ    meta+40(FP), CX
-	MOVQ    steps+8(FP), DX
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VMOVUPS constants<>+2816(SB), Z4
-	JMP     stepTest
+	MOVQ         x+32(FP), AX
+	MOVQ         meta+40(FP), CX
+	MOVQ         steps+8(FP), DX
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VBROADCASTSS constants<>+1408(SB), Z4
+	JMP          stepTest
 
 step:
 	VPBROADCASTD  4(CX), Z5
@@ -11283,13 +11283,13 @@ TEXT ·narrowInt4x2AVX512(SB), NOSPLIT, $0-64
 	JMP  blockTest
 
 block:
-	MOVQ    x+32(FP), AX
-	MOVQ    meta+40(FP), CX
-	MOVQ    steps+8(FP), DX
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VMOVUPS constants<>+2816(SB), Z2
-	JMP     stepTest
+	MOVQ         x+32(FP), AX
+	MOVQ         meta+40(FP), CX
+	MOVQ         steps+8(FP), DX
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VBROADCASTSS constants<>+1408(SB), Z2
+	JMP          stepTest
 
 step:
 	PREFETCHT1    4096(SI)
@@ -11541,12 +11541,12 @@ TEXT ·narrowInt4x1AVX512(SB), NOSPLIT, $0-64
 	JMP  blockTest
 
 block:
-	MOVQ    x+32(FP), AX
-	MOVQ    meta+40(FP), CX
-	MOVQ    steps+8(FP), DX
-	VXORPS  Z0, Z0, Z0
-	VMOVUPS constants<>+2816(SB), Z1
-	JMP     stepTest
+	MOVQ         x+32(FP), AX
+	MOVQ         meta+40(FP), CX
+	MOVQ         steps+8(FP), DX
+	VXORPS       Z0, Z0, Z0
+	VBROADCASTSS constants<>+1408(SB), Z1
+	JMP          stepTest
 
 step:
 	PREFETCHT1    4096(SI)
@@ -11695,8 +11695,8 @@ block:
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	VMOVUPS constants<>+2880(SB), Y4
-	VMOVUPS constants<>+2944(SB), Y5
+	VMOVUPS constants<>+1440(SB), Y4
+	VMOVUPS constants<>+1472(SB), Y5
 	JMP     stepTest
 
 step:
@@ -11982,8 +11982,8 @@ block:
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	VMOVUPS constants<>+2880(SB), Y4
-	VMOVUPS constants<>+2816(SB), Y5
+	VMOVUPS constants<>+1440(SB), Y4
+	VMOVUPS constants<>+1408(SB), Y5
 	JMP     stepTest
 
 step:
@@ -12187,8 +12187,8 @@ block:
 	MOVQ    steps+8(FP), DX
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	VMOVUPS constants<>+2880(SB), Y2
-	VMOVUPS constants<>+2944(SB), Y3
+	VMOVUPS constants<>+1440(SB), Y2
+	VMOVUPS constants<>+1472(SB), Y3
 	JMP     stepTest
 
 step:
@@ -12379,8 +12379,8 @@ block:
 	MOVQ    steps+8(FP), DX
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	VMOVUPS constants<>+2880(SB), Y2
-	VMOVUPS constants<>+2816(SB), Y3
+	VMOVUPS constants<>+1440(SB), Y2
+	VMOVUPS constants<>+1408(SB), Y3
 	JMP     stepTest
 
 step:
@@ -12527,7 +12527,7 @@ block:
 	VXORPS  Y5, Y5, Y5
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
-	VMOVUPS constants<>+2624(SB), Y8
+	VMOVUPS constants<>+1312(SB), Y8
 	JMP     stepTest
 
 step:
@@ -12611,7 +12611,7 @@ block:
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	VMOVUPS constants<>+2624(SB), Y4
+	VMOVUPS constants<>+1312(SB), Y4
 	JMP     stepTest
 
 step:
@@ -12676,7 +12676,7 @@ block:
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	VMOVUPS constants<>+2624(SB), Y4
+	VMOVUPS constants<>+1312(SB), Y4
 	JMP     stepTest
 
 step:
@@ -12718,12 +12718,12 @@ blockTest:
 // func widenAVX512(pairs int, w *byte, dst *float32, ldd int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·widenAVX512(SB), NOSPLIT, $0-32
-	MOVQ    pairs+0(FP), AX
-	MOVQ    w+8(FP), CX
-	MOVQ    dst+16(FP), DX
-	MOVQ    ldd+24(FP), BX
-	VMOVUPS constants<>+2624(SB), Z0
-	JMP     pairTest
+	MOVQ         pairs+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         dst+16(FP), DX
+	MOVQ         ldd+24(FP), BX
+	VBROADCASTSS constants<>+1312(SB), Z0
+	JMP          pairTest
 
 pair:
 	PREFETCHT0 1024(CX)
@@ -12757,9 +12757,9 @@ TEXT ·quantiseAVX512(SB), NOSPLIT, $0-52
 
 group:
 	VMOVUPS       (CX), Z0
-	VANDPS        constants<>+960(SB), Z0, Z1
+	VANDPS.BCST   constants<>+480(SB), Z0, Z1
 	VMOVUPS       64(CX), Z2
-	VANDPS        constants<>+960(SB), Z2, Z3
+	VANDPS.BCST   constants<>+480(SB), Z2, Z3
 	VPMAXSD       Z3, Z1, Z1
 	VEXTRACTI64X4 $0x01, Z1, Y3
 	VPMAXSD       Y3, Y1, Y1
@@ -12770,10 +12770,10 @@ group:
 	VPSHUFD       $0xb1, X1, X3
 	VPMAXSD       X3, X1, X1
 	VMOVDQA       X1, X1
-	VMOVSS        constants<>+3008(SB), X3
+	VMOVSS        constants<>+1504(SB), X3
 	VDIVSS        X1, X3, X4
 	VDIVSS        X3, X1, X3
-	VCMPSS        $0x01, constants<>+3072(SB), X1, X1
+	VCMPSS        $0x01, constants<>+1536(SB), X1, X1
 	VANDNPS       X4, X1, X4
 	VANDNPS       X3, X1, X3
 	VMOVSS        X3, (SI)
@@ -12825,8 +12825,8 @@ TEXT ·encodeAVX512(SB), NOSPLIT, $0-45
 group:
 	VMOVUPS       (CX), Z3
 	VMOVUPS       64(CX), Z4
-	VANDPS        constants<>+960(SB), Z3, Z5
-	VANDPS        constants<>+960(SB), Z4, Z6
+	VANDPS.BCST   constants<>+480(SB), Z3, Z5
+	VANDPS.BCST   constants<>+480(SB), Z4, Z6
 	VPMAXSD       Z6, Z5, Z5
 	VEXTRACTI64X4 $0x01, Z5, Y6
 	VPMAXSD       Y6, Y5, Y5
@@ -12856,7 +12856,7 @@ group:
 	VMOVAPS       X6, X6
 	VUCOMISS      X6, X5
 	JEQ           magnitude
-	VXORPS        constants<>+1792(SB), X5, X5
+	VXORPS        constants<>+896(SB), X5, X5
 
 magnitude:
 	VDIVSS X2, X5, X5
@@ -12871,10 +12871,10 @@ scaled:
 	MOVL         R8, DI
 	ANDL         $0x7fffffff, DI
 	VMOVD        R8, X5
-	VMOVSS       constants<>+640(SB), X6
+	VMOVSS       constants<>+320(SB), X6
 	VDIVSS       X5, X6, X6
 	VMOVD        DI, X7
-	VCMPSS       $0x01, constants<>+3072(SB), X7, X7
+	VCMPSS       $0x01, constants<>+1536(SB), X7, X7
 	VANDNPS      X6, X7, X6
 	VANDNPS      X5, X7, X5
 	VMOVD        X5, R8
@@ -12905,13 +12905,13 @@ groupTest:
 // func toBF16AVX512(dst *uint16, src *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·toBF16AVX512(SB), NOSPLIT, $0-24
-	MOVQ    dst+0(FP), AX
-	MOVQ    src+8(FP), CX
-	MOVQ    n+16(FP), DX
-	VMOVUPS constants<>+2560(SB), Z0
-	VMOVUPS constants<>+2496(SB), Z1
-	VMOVUPS constants<>+3136(SB), Z2
-	JMP     stepTest
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS constants<>+1280(SB), Z0
+	VBROADCASTSS constants<>+1248(SB), Z1
+	VBROADCASTSS constants<>+1568(SB), Z2
+	JMP          stepTest
 
 step:
 	VMOVUPS   (CX), Z3
@@ -12941,7 +12941,7 @@ TEXT ·widenAVX2(SB), NOSPLIT, $0-32
 	MOVQ    w+8(FP), CX
 	MOVQ    dst+16(FP), DX
 	MOVQ    ldd+24(FP), BX
-	VMOVUPS constants<>+2624(SB), Y0
+	VMOVUPS constants<>+1312(SB), Y0
 	JMP     pairTest
 
 pair:
@@ -12981,15 +12981,15 @@ TEXT ·quantiseAVX2(SB), NOSPLIT, $0-52
 
 group:
 	VMOVUPS      (CX), Y0
-	VANDPS       constants<>+960(SB), Y0, Y1
+	VANDPS       constants<>+480(SB), Y0, Y1
 	VMOVUPS      32(CX), Y2
-	VANDPS       constants<>+960(SB), Y2, Y3
+	VANDPS       constants<>+480(SB), Y2, Y3
 	VPMAXSD      Y3, Y1, Y1
 	VMOVUPS      64(CX), Y3
-	VANDPS       constants<>+960(SB), Y3, Y4
+	VANDPS       constants<>+480(SB), Y3, Y4
 	VPMAXSD      Y4, Y1, Y1
 	VMOVUPS      96(CX), Y4
-	VANDPS       constants<>+960(SB), Y4, Y5
+	VANDPS       constants<>+480(SB), Y4, Y5
 	VPMAXSD      Y5, Y1, Y1
 	VEXTRACTI128 $0x01, Y1, X5
 	VPMAXSD      X5, X1, X1
@@ -12998,10 +12998,10 @@ group:
 	VPSHUFD      $0xb1, X1, X5
 	VPMAXSD      X5, X1, X1
 	VMOVDQA      X1, X1
-	VMOVSS       constants<>+3008(SB), X5
+	VMOVSS       constants<>+1504(SB), X5
 	VDIVSS       X1, X5, X6
 	VDIVSS       X5, X1, X5
-	VCMPSS       $0x01, constants<>+3072(SB), X1, X1
+	VCMPSS       $0x01, constants<>+1536(SB), X1, X1
 	VANDNPS      X6, X1, X6
 	VANDNPS      X5, X1, X5
 	VMOVSS       X5, (SI)
@@ -13063,12 +13063,12 @@ group:
 	VMOVUPS      32(CX), Y4
 	VMOVUPS      64(CX), Y5
 	VMOVUPS      96(CX), Y6
-	VANDPS       constants<>+960(SB), Y3, Y7
-	VANDPS       constants<>+960(SB), Y4, Y8
+	VANDPS       constants<>+480(SB), Y3, Y7
+	VANDPS       constants<>+480(SB), Y4, Y8
 	VPMAXSD      Y8, Y7, Y7
-	VANDPS       constants<>+960(SB), Y5, Y8
+	VANDPS       constants<>+480(SB), Y5, Y8
 	VPMAXSD      Y8, Y7, Y7
-	VANDPS       constants<>+960(SB), Y6, Y8
+	VANDPS       constants<>+480(SB), Y6, Y8
 	VPMAXSD      Y8, Y7, Y7
 	VEXTRACTI128 $0x01, Y7, X8
 	VPMAXSD      X8, X7, X7
@@ -13096,7 +13096,7 @@ group:
 	VMOVAPS      X8, X8
 	VUCOMISS     X8, X7
 	JEQ          magnitude
-	VXORPS       constants<>+1792(SB), X7, X7
+	VXORPS       constants<>+896(SB), X7, X7
 
 magnitude:
 	VDIVSS X2, X7, X7
@@ -13111,10 +13111,10 @@ scaled:
 	MOVL         R8, DI
 	ANDL         $0x7fffffff, DI
 	VMOVD        R8, X7
-	VMOVSS       constants<>+640(SB), X8
+	VMOVSS       constants<>+320(SB), X8
 	VDIVSS       X7, X8, X8
 	VMOVD        DI, X9
-	VCMPSS       $0x01, constants<>+3072(SB), X9, X9
+	VCMPSS       $0x01, constants<>+1536(SB), X9, X9
 	VANDNPS      X8, X9, X8
 	VANDNPS      X7, X9, X7
 	VMOVD        X7, R8
@@ -13160,9 +13160,9 @@ TEXT ·toBF16AVX2(SB), NOSPLIT, $0-24
 	MOVQ    dst+0(FP), AX
 	MOVQ    src+8(FP), CX
 	MOVQ    n+16(FP), DX
-	VMOVUPS constants<>+2560(SB), Y0
-	VMOVUPS constants<>+2496(SB), Y1
-	VMOVUPS constants<>+3136(SB), Y2
+	VMOVUPS constants<>+1280(SB), Y0
+	VMOVUPS constants<>+1248(SB), Y1
+	VMOVUPS constants<>+1568(SB), Y2
 	JMP     stepTest
 
 step:
@@ -13280,16 +13280,16 @@ block1Test:
 // func attendBF16x8AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·attendBF16x8AVX512(SB), NOSPLIT, $0-64
-	MOVQ    blocks+0(FP), AX
-	MOVQ    w+16(FP), CX
-	MOVQ    ldw+24(FP), DX
-	MOVQ    ldx+40(FP), BX
-	MOVQ    out+48(FP), SI
-	LEAQ    (BX)(BX*2), DI
-	LEAQ    (BX)(BX*4), R8
-	LEAQ    (DI)(BX*4), R9
-	VMOVUPS constants<>+2624(SB), Z0
-	JMP     block1Test
+	MOVQ         blocks+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         ldw+24(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         out+48(FP), SI
+	LEAQ         (BX)(BX*2), DI
+	LEAQ         (BX)(BX*4), R8
+	LEAQ         (DI)(BX*4), R9
+	VBROADCASTSS constants<>+1312(SB), Z0
+	JMP          block1Test
 
 block1:
 	MOVQ   x+32(FP), R11
@@ -13445,14 +13445,14 @@ block1Test:
 // func attendBF16x4AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·attendBF16x4AVX512(SB), NOSPLIT, $0-64
-	MOVQ    blocks+0(FP), AX
-	MOVQ    w+16(FP), CX
-	MOVQ    ldw+24(FP), DX
-	MOVQ    ldx+40(FP), BX
-	MOVQ    out+48(FP), SI
-	LEAQ    (BX)(BX*2), DI
-	VMOVUPS constants<>+2624(SB), Z0
-	JMP     block1Test
+	MOVQ         blocks+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         ldw+24(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         out+48(FP), SI
+	LEAQ         (BX)(BX*2), DI
+	VBROADCASTSS constants<>+1312(SB), Z0
+	JMP          block1Test
 
 block1:
 	MOVQ   x+32(FP), R9
@@ -13636,13 +13636,13 @@ block1Test:
 // func attendBF16x2AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·attendBF16x2AVX512(SB), NOSPLIT, $0-64
-	MOVQ    blocks+0(FP), AX
-	MOVQ    w+16(FP), CX
-	MOVQ    ldw+24(FP), DX
-	MOVQ    ldx+40(FP), BX
-	MOVQ    out+48(FP), SI
-	VMOVUPS constants<>+2624(SB), Z0
-	JMP     block2Test
+	MOVQ         blocks+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         ldw+24(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         out+48(FP), SI
+	VBROADCASTSS constants<>+1312(SB), Z0
+	JMP          block2Test
 
 block2:
 	MOVQ   x+32(FP), R8
@@ -13914,13 +13914,13 @@ block1Test:
 // func attendBF16x1AVX512(blocks int, steps int, w *byte, ldw int, x *float32, ldx int, out *float32, ldo int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·attendBF16x1AVX512(SB), NOSPLIT, $0-64
-	MOVQ    blocks+0(FP), AX
-	MOVQ    w+16(FP), CX
-	MOVQ    ldw+24(FP), DX
-	MOVQ    ldx+40(FP), BX
-	MOVQ    out+48(FP), BX
-	VMOVUPS constants<>+2624(SB), Z0
-	JMP     block2Test
+	MOVQ         blocks+0(FP), AX
+	MOVQ         w+16(FP), CX
+	MOVQ         ldw+24(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         out+48(FP), BX
+	VBROADCASTSS constants<>+1312(SB), Z0
+	JMP          block2Test
 
 block2:
 	MOVQ   x+32(FP), DI
@@ -14213,7 +14213,7 @@ TEXT ·attendBF16x2AVX2(SB), NOSPLIT, $0-64
 	MOVQ    ldw+24(FP), DX
 	MOVQ    ldx+40(FP), BX
 	MOVQ    out+48(FP), SI
-	VMOVUPS constants<>+2624(SB), Y0
+	VMOVUPS constants<>+1312(SB), Y0
 	JMP     block1Test
 
 block1:
@@ -14284,7 +14284,7 @@ TEXT ·attendBF16x1AVX2(SB), NOSPLIT, $0-64
 	MOVQ    ldw+24(FP), DX
 	MOVQ    ldx+40(FP), BX
 	MOVQ    out+48(FP), BX
-	VMOVUPS constants<>+2624(SB), Y0
+	VMOVUPS constants<>+1312(SB), Y0
 	JMP     block1Test
 
 block1:
@@ -14939,71 +14939,71 @@ TEXT ·exp64AVX512(SB), NOSPLIT, $0-48
 	JMP          stepTest
 
 step:
-	VCVTPS2PD    (CX), Z4
-	VSUBPD       Z0, Z4, Z4
-	VDIVPD       Z1, Z4, Z4
-	VMOVUPS      constants64<>+2688(SB), Z5
-	VMAXPD       Z4, Z5, Z6
-	VMOVUPS      constants64<>+2752(SB), Z7
-	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
-	VSUBPD       constants64<>+2752(SB), Z7, Z8
-	VMOVUPS      Z6, Z6
-	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
-	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
-	VMOVUPS      constants64<>+3008(SB), Z8
-	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
-	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
-	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
-	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
-	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
-	VFMADD213PD  constants64<>+128(SB), Z6, Z8
-	VFMADD213PD  constants64<>+128(SB), Z6, Z8
-	VPSLLQ       $0x34, Z7, Z7
-	VPADDQ       Z7, Z8, Z8
-	VCMPPD       $0x05, Z5, Z4, K1
-	VMOVAPD.Z    Z8, K1, Z8
-	VMOVUPD      Z8, (AX)
-	VADDPD       Z8, Z2, Z2
-	VCVTPS2PD    32(CX), Z4
-	VSUBPD       Z0, Z4, Z4
-	VDIVPD       Z1, Z4, Z4
-	VMOVUPS      constants64<>+2688(SB), Z5
-	VMAXPD       Z4, Z5, Z6
-	VMOVUPS      constants64<>+2752(SB), Z7
-	VFMADD231PD  constants64<>+2816(SB), Z6, Z7
-	VSUBPD       constants64<>+2752(SB), Z7, Z8
-	VMOVUPS      Z6, Z6
-	VFNMADD231PD constants64<>+2880(SB), Z8, Z6
-	VFNMADD231PD constants64<>+2944(SB), Z8, Z6
-	VMOVUPS      constants64<>+3008(SB), Z8
-	VFMADD213PD  constants64<>+2176(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3072(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3136(SB), Z6, Z8
-	VFMADD213PD  constants64<>+1664(SB), Z6, Z8
-	VFMADD213PD  constants64<>+2304(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3200(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3264(SB), Z6, Z8
-	VFMADD213PD  constants64<>+1792(SB), Z6, Z8
-	VFMADD213PD  constants64<>+2432(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3328(SB), Z6, Z8
-	VFMADD213PD  constants64<>+3392(SB), Z6, Z8
-	VFMADD213PD  constants64<>+128(SB), Z6, Z8
-	VFMADD213PD  constants64<>+128(SB), Z6, Z8
-	VPSLLQ       $0x34, Z7, Z7
-	VPADDQ       Z7, Z8, Z8
-	VCMPPD       $0x05, Z5, Z4, K1
-	VMOVAPD.Z    Z8, K1, Z8
-	VMOVUPD      Z8, 64(AX)
-	VADDPD       Z8, Z3, Z3
-	ADDQ         $0x40, CX
-	ADDQ         $0x00000080, AX
-	SUBQ         $0x10, DX
+	VCVTPS2PD         (CX), Z4
+	VSUBPD            Z0, Z4, Z4
+	VDIVPD            Z1, Z4, Z4
+	VBROADCASTSD      constants64<>+1344(SB), Z5
+	VMAXPD            Z4, Z5, Z6
+	VBROADCASTSD      constants64<>+1376(SB), Z7
+	VFMADD231PD.BCST  constants64<>+1408(SB), Z6, Z7
+	VSUBPD.BCST       constants64<>+1376(SB), Z7, Z8
+	VMOVUPS           Z6, Z6
+	VFNMADD231PD.BCST constants64<>+1440(SB), Z8, Z6
+	VFNMADD231PD.BCST constants64<>+1472(SB), Z8, Z6
+	VBROADCASTSD      constants64<>+1504(SB), Z8
+	VFMADD213PD.BCST  constants64<>+1088(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1536(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1568(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+832(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1152(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1600(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1632(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+896(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1216(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1696(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+64(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+64(SB), Z6, Z8
+	VPSLLQ            $0x34, Z7, Z7
+	VPADDQ            Z7, Z8, Z8
+	VCMPPD            $0x05, Z5, Z4, K1
+	VMOVAPD.Z         Z8, K1, Z8
+	VMOVUPD           Z8, (AX)
+	VADDPD            Z8, Z2, Z2
+	VCVTPS2PD         32(CX), Z4
+	VSUBPD            Z0, Z4, Z4
+	VDIVPD            Z1, Z4, Z4
+	VBROADCASTSD      constants64<>+1344(SB), Z5
+	VMAXPD            Z4, Z5, Z6
+	VBROADCASTSD      constants64<>+1376(SB), Z7
+	VFMADD231PD.BCST  constants64<>+1408(SB), Z6, Z7
+	VSUBPD.BCST       constants64<>+1376(SB), Z7, Z8
+	VMOVUPS           Z6, Z6
+	VFNMADD231PD.BCST constants64<>+1440(SB), Z8, Z6
+	VFNMADD231PD.BCST constants64<>+1472(SB), Z8, Z6
+	VBROADCASTSD      constants64<>+1504(SB), Z8
+	VFMADD213PD.BCST  constants64<>+1088(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1536(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1568(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+832(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1152(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1600(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1632(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+896(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1216(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1664(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+1696(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+64(SB), Z6, Z8
+	VFMADD213PD.BCST  constants64<>+64(SB), Z6, Z8
+	VPSLLQ            $0x34, Z7, Z7
+	VPADDQ            Z7, Z8, Z8
+	VCMPPD            $0x05, Z5, Z4, K1
+	VMOVAPD.Z         Z8, K1, Z8
+	VMOVUPD           Z8, 64(AX)
+	VADDPD            Z8, Z3, Z3
+	ADDQ              $0x40, CX
+	ADDQ              $0x00000080, AX
+	SUBQ              $0x10, DX
 
 stepTest:
 	CMPQ    DX, $0x10
@@ -15032,28 +15032,28 @@ step:
 	VCVTPS2PD    (CX), Y6
 	VSUBPD       Y0, Y6, Y6
 	VDIVPD       Y1, Y6, Y6
-	VMOVUPS      constants64<>+2688(SB), Y7
+	VMOVUPS      constants64<>+1344(SB), Y7
 	VMAXPD       Y6, Y7, Y8
-	VMOVUPS      constants64<>+2752(SB), Y9
-	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
-	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      constants64<>+1376(SB), Y9
+	VFMADD231PD  constants64<>+1408(SB), Y8, Y9
+	VSUBPD       constants64<>+1376(SB), Y9, Y10
 	VMOVUPS      Y8, Y8
-	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
-	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
-	VMOVUPS      constants64<>+3008(SB), Y10
-	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFNMADD231PD constants64<>+1440(SB), Y10, Y8
+	VFNMADD231PD constants64<>+1472(SB), Y10, Y8
+	VMOVUPS      constants64<>+1504(SB), Y10
+	VFMADD213PD  constants64<>+1088(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1536(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1568(SB), Y8, Y10
+	VFMADD213PD  constants64<>+832(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1152(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1600(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1632(SB), Y8, Y10
+	VFMADD213PD  constants64<>+896(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1216(SB), Y8, Y10
 	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
-	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1696(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
 	VPSLLQ       $0x34, Y9, Y9
 	VPADDQ       Y9, Y10, Y10
 	VCMPPD       $0x05, Y7, Y6, Y6
@@ -15063,28 +15063,28 @@ step:
 	VCVTPS2PD    16(CX), Y6
 	VSUBPD       Y0, Y6, Y6
 	VDIVPD       Y1, Y6, Y6
-	VMOVUPS      constants64<>+2688(SB), Y7
+	VMOVUPS      constants64<>+1344(SB), Y7
 	VMAXPD       Y6, Y7, Y8
-	VMOVUPS      constants64<>+2752(SB), Y9
-	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
-	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      constants64<>+1376(SB), Y9
+	VFMADD231PD  constants64<>+1408(SB), Y8, Y9
+	VSUBPD       constants64<>+1376(SB), Y9, Y10
 	VMOVUPS      Y8, Y8
-	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
-	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
-	VMOVUPS      constants64<>+3008(SB), Y10
-	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFNMADD231PD constants64<>+1440(SB), Y10, Y8
+	VFNMADD231PD constants64<>+1472(SB), Y10, Y8
+	VMOVUPS      constants64<>+1504(SB), Y10
+	VFMADD213PD  constants64<>+1088(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1536(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1568(SB), Y8, Y10
+	VFMADD213PD  constants64<>+832(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1152(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1600(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1632(SB), Y8, Y10
+	VFMADD213PD  constants64<>+896(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1216(SB), Y8, Y10
 	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
-	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1696(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
 	VPSLLQ       $0x34, Y9, Y9
 	VPADDQ       Y9, Y10, Y10
 	VCMPPD       $0x05, Y7, Y6, Y6
@@ -15094,28 +15094,28 @@ step:
 	VCVTPS2PD    32(CX), Y6
 	VSUBPD       Y0, Y6, Y6
 	VDIVPD       Y1, Y6, Y6
-	VMOVUPS      constants64<>+2688(SB), Y7
+	VMOVUPS      constants64<>+1344(SB), Y7
 	VMAXPD       Y6, Y7, Y8
-	VMOVUPS      constants64<>+2752(SB), Y9
-	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
-	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      constants64<>+1376(SB), Y9
+	VFMADD231PD  constants64<>+1408(SB), Y8, Y9
+	VSUBPD       constants64<>+1376(SB), Y9, Y10
 	VMOVUPS      Y8, Y8
-	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
-	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
-	VMOVUPS      constants64<>+3008(SB), Y10
-	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFNMADD231PD constants64<>+1440(SB), Y10, Y8
+	VFNMADD231PD constants64<>+1472(SB), Y10, Y8
+	VMOVUPS      constants64<>+1504(SB), Y10
+	VFMADD213PD  constants64<>+1088(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1536(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1568(SB), Y8, Y10
+	VFMADD213PD  constants64<>+832(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1152(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1600(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1632(SB), Y8, Y10
+	VFMADD213PD  constants64<>+896(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1216(SB), Y8, Y10
 	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
-	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1696(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
 	VPSLLQ       $0x34, Y9, Y9
 	VPADDQ       Y9, Y10, Y10
 	VCMPPD       $0x05, Y7, Y6, Y6
@@ -15125,28 +15125,28 @@ step:
 	VCVTPS2PD    48(CX), Y6
 	VSUBPD       Y0, Y6, Y6
 	VDIVPD       Y1, Y6, Y6
-	VMOVUPS      constants64<>+2688(SB), Y7
+	VMOVUPS      constants64<>+1344(SB), Y7
 	VMAXPD       Y6, Y7, Y8
-	VMOVUPS      constants64<>+2752(SB), Y9
-	VFMADD231PD  constants64<>+2816(SB), Y8, Y9
-	VSUBPD       constants64<>+2752(SB), Y9, Y10
+	VMOVUPS      constants64<>+1376(SB), Y9
+	VFMADD231PD  constants64<>+1408(SB), Y8, Y9
+	VSUBPD       constants64<>+1376(SB), Y9, Y10
 	VMOVUPS      Y8, Y8
-	VFNMADD231PD constants64<>+2880(SB), Y10, Y8
-	VFNMADD231PD constants64<>+2944(SB), Y10, Y8
-	VMOVUPS      constants64<>+3008(SB), Y10
-	VFMADD213PD  constants64<>+2176(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3072(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3136(SB), Y8, Y10
+	VFNMADD231PD constants64<>+1440(SB), Y10, Y8
+	VFNMADD231PD constants64<>+1472(SB), Y10, Y8
+	VMOVUPS      constants64<>+1504(SB), Y10
+	VFMADD213PD  constants64<>+1088(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1536(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1568(SB), Y8, Y10
+	VFMADD213PD  constants64<>+832(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1152(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1600(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1632(SB), Y8, Y10
+	VFMADD213PD  constants64<>+896(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1216(SB), Y8, Y10
 	VFMADD213PD  constants64<>+1664(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2304(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3200(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3264(SB), Y8, Y10
-	VFMADD213PD  constants64<>+1792(SB), Y8, Y10
-	VFMADD213PD  constants64<>+2432(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3328(SB), Y8, Y10
-	VFMADD213PD  constants64<>+3392(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
-	VFMADD213PD  constants64<>+128(SB), Y8, Y10
+	VFMADD213PD  constants64<>+1696(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
+	VFMADD213PD  constants64<>+64(SB), Y8, Y10
 	VPSLLQ       $0x34, Y9, Y9
 	VPADDQ       Y9, Y10, Y10
 	VCMPPD       $0x05, Y7, Y6, Y6
@@ -15175,1230 +15175,614 @@ DATA constants<>+16(SB)/4, $0xc2d00000
 DATA constants<>+20(SB)/4, $0xc2d00000
 DATA constants<>+24(SB)/4, $0xc2d00000
 DATA constants<>+28(SB)/4, $0xc2d00000
-DATA constants<>+32(SB)/4, $0xc2d00000
-DATA constants<>+36(SB)/4, $0xc2d00000
-DATA constants<>+40(SB)/4, $0xc2d00000
-DATA constants<>+44(SB)/4, $0xc2d00000
-DATA constants<>+48(SB)/4, $0xc2d00000
-DATA constants<>+52(SB)/4, $0xc2d00000
-DATA constants<>+56(SB)/4, $0xc2d00000
-DATA constants<>+60(SB)/4, $0xc2d00000
-DATA constants<>+64(SB)/4, $0x42b20000
-DATA constants<>+68(SB)/4, $0x42b20000
-DATA constants<>+72(SB)/4, $0x42b20000
-DATA constants<>+76(SB)/4, $0x42b20000
-DATA constants<>+80(SB)/4, $0x42b20000
-DATA constants<>+84(SB)/4, $0x42b20000
-DATA constants<>+88(SB)/4, $0x42b20000
-DATA constants<>+92(SB)/4, $0x42b20000
-DATA constants<>+96(SB)/4, $0x42b20000
-DATA constants<>+100(SB)/4, $0x42b20000
-DATA constants<>+104(SB)/4, $0x42b20000
-DATA constants<>+108(SB)/4, $0x42b20000
-DATA constants<>+112(SB)/4, $0x42b20000
-DATA constants<>+116(SB)/4, $0x42b20000
-DATA constants<>+120(SB)/4, $0x42b20000
-DATA constants<>+124(SB)/4, $0x42b20000
-DATA constants<>+128(SB)/4, $0x3fb8aa3b
-DATA constants<>+132(SB)/4, $0x3fb8aa3b
-DATA constants<>+136(SB)/4, $0x3fb8aa3b
-DATA constants<>+140(SB)/4, $0x3fb8aa3b
-DATA constants<>+144(SB)/4, $0x3fb8aa3b
-DATA constants<>+148(SB)/4, $0x3fb8aa3b
-DATA constants<>+152(SB)/4, $0x3fb8aa3b
-DATA constants<>+156(SB)/4, $0x3fb8aa3b
-DATA constants<>+160(SB)/4, $0x3fb8aa3b
-DATA constants<>+164(SB)/4, $0x3fb8aa3b
-DATA constants<>+168(SB)/4, $0x3fb8aa3b
-DATA constants<>+172(SB)/4, $0x3fb8aa3b
-DATA constants<>+176(SB)/4, $0x3fb8aa3b
-DATA constants<>+180(SB)/4, $0x3fb8aa3b
-DATA constants<>+184(SB)/4, $0x3fb8aa3b
-DATA constants<>+188(SB)/4, $0x3fb8aa3b
-DATA constants<>+192(SB)/4, $0x3f318000
-DATA constants<>+196(SB)/4, $0x3f318000
-DATA constants<>+200(SB)/4, $0x3f318000
-DATA constants<>+204(SB)/4, $0x3f318000
-DATA constants<>+208(SB)/4, $0x3f318000
-DATA constants<>+212(SB)/4, $0x3f318000
-DATA constants<>+216(SB)/4, $0x3f318000
-DATA constants<>+220(SB)/4, $0x3f318000
-DATA constants<>+224(SB)/4, $0x3f318000
-DATA constants<>+228(SB)/4, $0x3f318000
-DATA constants<>+232(SB)/4, $0x3f318000
-DATA constants<>+236(SB)/4, $0x3f318000
-DATA constants<>+240(SB)/4, $0x3f318000
-DATA constants<>+244(SB)/4, $0x3f318000
-DATA constants<>+248(SB)/4, $0x3f318000
-DATA constants<>+252(SB)/4, $0x3f318000
-DATA constants<>+256(SB)/4, $0xb95e8083
-DATA constants<>+260(SB)/4, $0xb95e8083
-DATA constants<>+264(SB)/4, $0xb95e8083
-DATA constants<>+268(SB)/4, $0xb95e8083
-DATA constants<>+272(SB)/4, $0xb95e8083
-DATA constants<>+276(SB)/4, $0xb95e8083
-DATA constants<>+280(SB)/4, $0xb95e8083
-DATA constants<>+284(SB)/4, $0xb95e8083
-DATA constants<>+288(SB)/4, $0xb95e8083
-DATA constants<>+292(SB)/4, $0xb95e8083
-DATA constants<>+296(SB)/4, $0xb95e8083
-DATA constants<>+300(SB)/4, $0xb95e8083
-DATA constants<>+304(SB)/4, $0xb95e8083
-DATA constants<>+308(SB)/4, $0xb95e8083
-DATA constants<>+312(SB)/4, $0xb95e8083
-DATA constants<>+316(SB)/4, $0xb95e8083
-DATA constants<>+320(SB)/4, $0x3ab5121a
-DATA constants<>+324(SB)/4, $0x3ab5121a
-DATA constants<>+328(SB)/4, $0x3ab5121a
-DATA constants<>+332(SB)/4, $0x3ab5121a
-DATA constants<>+336(SB)/4, $0x3ab5121a
-DATA constants<>+340(SB)/4, $0x3ab5121a
-DATA constants<>+344(SB)/4, $0x3ab5121a
-DATA constants<>+348(SB)/4, $0x3ab5121a
-DATA constants<>+352(SB)/4, $0x3ab5121a
-DATA constants<>+356(SB)/4, $0x3ab5121a
-DATA constants<>+360(SB)/4, $0x3ab5121a
-DATA constants<>+364(SB)/4, $0x3ab5121a
-DATA constants<>+368(SB)/4, $0x3ab5121a
-DATA constants<>+372(SB)/4, $0x3ab5121a
-DATA constants<>+376(SB)/4, $0x3ab5121a
-DATA constants<>+380(SB)/4, $0x3ab5121a
-DATA constants<>+384(SB)/4, $0x3c091cf1
-DATA constants<>+388(SB)/4, $0x3c091cf1
-DATA constants<>+392(SB)/4, $0x3c091cf1
-DATA constants<>+396(SB)/4, $0x3c091cf1
-DATA constants<>+400(SB)/4, $0x3c091cf1
-DATA constants<>+404(SB)/4, $0x3c091cf1
-DATA constants<>+408(SB)/4, $0x3c091cf1
-DATA constants<>+412(SB)/4, $0x3c091cf1
-DATA constants<>+416(SB)/4, $0x3c091cf1
-DATA constants<>+420(SB)/4, $0x3c091cf1
-DATA constants<>+424(SB)/4, $0x3c091cf1
-DATA constants<>+428(SB)/4, $0x3c091cf1
-DATA constants<>+432(SB)/4, $0x3c091cf1
-DATA constants<>+436(SB)/4, $0x3c091cf1
-DATA constants<>+440(SB)/4, $0x3c091cf1
-DATA constants<>+444(SB)/4, $0x3c091cf1
-DATA constants<>+448(SB)/4, $0x3d2aac79
-DATA constants<>+452(SB)/4, $0x3d2aac79
-DATA constants<>+456(SB)/4, $0x3d2aac79
-DATA constants<>+460(SB)/4, $0x3d2aac79
-DATA constants<>+464(SB)/4, $0x3d2aac79
-DATA constants<>+468(SB)/4, $0x3d2aac79
-DATA constants<>+472(SB)/4, $0x3d2aac79
-DATA constants<>+476(SB)/4, $0x3d2aac79
-DATA constants<>+480(SB)/4, $0x3d2aac79
-DATA constants<>+484(SB)/4, $0x3d2aac79
-DATA constants<>+488(SB)/4, $0x3d2aac79
-DATA constants<>+492(SB)/4, $0x3d2aac79
-DATA constants<>+496(SB)/4, $0x3d2aac79
-DATA constants<>+500(SB)/4, $0x3d2aac79
-DATA constants<>+504(SB)/4, $0x3d2aac79
-DATA constants<>+508(SB)/4, $0x3d2aac79
-DATA constants<>+512(SB)/4, $0x3e2aaa49
-DATA constants<>+516(SB)/4, $0x3e2aaa49
-DATA constants<>+520(SB)/4, $0x3e2aaa49
-DATA constants<>+524(SB)/4, $0x3e2aaa49
-DATA constants<>+528(SB)/4, $0x3e2aaa49
-DATA constants<>+532(SB)/4, $0x3e2aaa49
-DATA constants<>+536(SB)/4, $0x3e2aaa49
-DATA constants<>+540(SB)/4, $0x3e2aaa49
-DATA constants<>+544(SB)/4, $0x3e2aaa49
-DATA constants<>+548(SB)/4, $0x3e2aaa49
-DATA constants<>+552(SB)/4, $0x3e2aaa49
-DATA constants<>+556(SB)/4, $0x3e2aaa49
-DATA constants<>+560(SB)/4, $0x3e2aaa49
-DATA constants<>+564(SB)/4, $0x3e2aaa49
-DATA constants<>+568(SB)/4, $0x3e2aaa49
-DATA constants<>+572(SB)/4, $0x3e2aaa49
-DATA constants<>+576(SB)/4, $0x3efffffe
-DATA constants<>+580(SB)/4, $0x3efffffe
-DATA constants<>+584(SB)/4, $0x3efffffe
-DATA constants<>+588(SB)/4, $0x3efffffe
-DATA constants<>+592(SB)/4, $0x3efffffe
-DATA constants<>+596(SB)/4, $0x3efffffe
-DATA constants<>+600(SB)/4, $0x3efffffe
-DATA constants<>+604(SB)/4, $0x3efffffe
-DATA constants<>+608(SB)/4, $0x3efffffe
-DATA constants<>+612(SB)/4, $0x3efffffe
-DATA constants<>+616(SB)/4, $0x3efffffe
-DATA constants<>+620(SB)/4, $0x3efffffe
-DATA constants<>+624(SB)/4, $0x3efffffe
-DATA constants<>+628(SB)/4, $0x3efffffe
-DATA constants<>+632(SB)/4, $0x3efffffe
-DATA constants<>+636(SB)/4, $0x3efffffe
-DATA constants<>+640(SB)/4, $0x3f800000
-DATA constants<>+644(SB)/4, $0x3f800000
-DATA constants<>+648(SB)/4, $0x3f800000
-DATA constants<>+652(SB)/4, $0x3f800000
-DATA constants<>+656(SB)/4, $0x3f800000
-DATA constants<>+660(SB)/4, $0x3f800000
-DATA constants<>+664(SB)/4, $0x3f800000
-DATA constants<>+668(SB)/4, $0x3f800000
-DATA constants<>+672(SB)/4, $0x3f800000
-DATA constants<>+676(SB)/4, $0x3f800000
-DATA constants<>+680(SB)/4, $0x3f800000
-DATA constants<>+684(SB)/4, $0x3f800000
-DATA constants<>+688(SB)/4, $0x3f800000
-DATA constants<>+692(SB)/4, $0x3f800000
-DATA constants<>+696(SB)/4, $0x3f800000
-DATA constants<>+700(SB)/4, $0x3f800000
-DATA constants<>+704(SB)/4, $0xc1a00000
-DATA constants<>+708(SB)/4, $0xc1a00000
-DATA constants<>+712(SB)/4, $0xc1a00000
-DATA constants<>+716(SB)/4, $0xc1a00000
-DATA constants<>+720(SB)/4, $0xc1a00000
-DATA constants<>+724(SB)/4, $0xc1a00000
-DATA constants<>+728(SB)/4, $0xc1a00000
-DATA constants<>+732(SB)/4, $0xc1a00000
-DATA constants<>+736(SB)/4, $0xc1a00000
-DATA constants<>+740(SB)/4, $0xc1a00000
-DATA constants<>+744(SB)/4, $0xc1a00000
-DATA constants<>+748(SB)/4, $0xc1a00000
-DATA constants<>+752(SB)/4, $0xc1a00000
-DATA constants<>+756(SB)/4, $0xc1a00000
-DATA constants<>+760(SB)/4, $0xc1a00000
-DATA constants<>+764(SB)/4, $0xc1a00000
-DATA constants<>+768(SB)/4, $0x41a00000
-DATA constants<>+772(SB)/4, $0x41a00000
-DATA constants<>+776(SB)/4, $0x41a00000
-DATA constants<>+780(SB)/4, $0x41a00000
-DATA constants<>+784(SB)/4, $0x41a00000
-DATA constants<>+788(SB)/4, $0x41a00000
-DATA constants<>+792(SB)/4, $0x41a00000
-DATA constants<>+796(SB)/4, $0x41a00000
-DATA constants<>+800(SB)/4, $0x41a00000
-DATA constants<>+804(SB)/4, $0x41a00000
-DATA constants<>+808(SB)/4, $0x41a00000
-DATA constants<>+812(SB)/4, $0x41a00000
-DATA constants<>+816(SB)/4, $0x41a00000
-DATA constants<>+820(SB)/4, $0x41a00000
-DATA constants<>+824(SB)/4, $0x41a00000
-DATA constants<>+828(SB)/4, $0x41a00000
-DATA constants<>+832(SB)/4, $0x0000007f
-DATA constants<>+836(SB)/4, $0x0000007f
-DATA constants<>+840(SB)/4, $0x0000007f
-DATA constants<>+844(SB)/4, $0x0000007f
-DATA constants<>+848(SB)/4, $0x0000007f
-DATA constants<>+852(SB)/4, $0x0000007f
-DATA constants<>+856(SB)/4, $0x0000007f
-DATA constants<>+860(SB)/4, $0x0000007f
-DATA constants<>+864(SB)/4, $0x0000007f
-DATA constants<>+868(SB)/4, $0x0000007f
-DATA constants<>+872(SB)/4, $0x0000007f
-DATA constants<>+876(SB)/4, $0x0000007f
-DATA constants<>+880(SB)/4, $0x0000007f
-DATA constants<>+884(SB)/4, $0x0000007f
-DATA constants<>+888(SB)/4, $0x0000007f
-DATA constants<>+892(SB)/4, $0x0000007f
-DATA constants<>+896(SB)/4, $0x40000000
-DATA constants<>+900(SB)/4, $0x40000000
-DATA constants<>+904(SB)/4, $0x40000000
-DATA constants<>+908(SB)/4, $0x40000000
-DATA constants<>+912(SB)/4, $0x40000000
-DATA constants<>+916(SB)/4, $0x40000000
-DATA constants<>+920(SB)/4, $0x40000000
-DATA constants<>+924(SB)/4, $0x40000000
-DATA constants<>+928(SB)/4, $0x40000000
-DATA constants<>+932(SB)/4, $0x40000000
-DATA constants<>+936(SB)/4, $0x40000000
-DATA constants<>+940(SB)/4, $0x40000000
-DATA constants<>+944(SB)/4, $0x40000000
-DATA constants<>+948(SB)/4, $0x40000000
-DATA constants<>+952(SB)/4, $0x40000000
-DATA constants<>+956(SB)/4, $0x40000000
-DATA constants<>+960(SB)/4, $0x7fffffff
-DATA constants<>+964(SB)/4, $0x7fffffff
-DATA constants<>+968(SB)/4, $0x7fffffff
-DATA constants<>+972(SB)/4, $0x7fffffff
-DATA constants<>+976(SB)/4, $0x7fffffff
-DATA constants<>+980(SB)/4, $0x7fffffff
-DATA constants<>+984(SB)/4, $0x7fffffff
-DATA constants<>+988(SB)/4, $0x7fffffff
-DATA constants<>+992(SB)/4, $0x7fffffff
-DATA constants<>+996(SB)/4, $0x7fffffff
-DATA constants<>+1000(SB)/4, $0x7fffffff
-DATA constants<>+1004(SB)/4, $0x7fffffff
-DATA constants<>+1008(SB)/4, $0x7fffffff
-DATA constants<>+1012(SB)/4, $0x7fffffff
-DATA constants<>+1016(SB)/4, $0x7fffffff
-DATA constants<>+1020(SB)/4, $0x7fffffff
-DATA constants<>+1024(SB)/4, $0xbf000000
-DATA constants<>+1028(SB)/4, $0xbf000000
-DATA constants<>+1032(SB)/4, $0xbf000000
-DATA constants<>+1036(SB)/4, $0xbf000000
-DATA constants<>+1040(SB)/4, $0xbf000000
-DATA constants<>+1044(SB)/4, $0xbf000000
-DATA constants<>+1048(SB)/4, $0xbf000000
-DATA constants<>+1052(SB)/4, $0xbf000000
-DATA constants<>+1056(SB)/4, $0xbf000000
-DATA constants<>+1060(SB)/4, $0xbf000000
-DATA constants<>+1064(SB)/4, $0xbf000000
-DATA constants<>+1068(SB)/4, $0xbf000000
-DATA constants<>+1072(SB)/4, $0xbf000000
-DATA constants<>+1076(SB)/4, $0xbf000000
-DATA constants<>+1080(SB)/4, $0xbf000000
-DATA constants<>+1084(SB)/4, $0xbf000000
-DATA constants<>+1088(SB)/4, $0x3eb33333
-DATA constants<>+1092(SB)/4, $0x3eb33333
-DATA constants<>+1096(SB)/4, $0x3eb33333
-DATA constants<>+1100(SB)/4, $0x3eb33333
-DATA constants<>+1104(SB)/4, $0x3eb33333
-DATA constants<>+1108(SB)/4, $0x3eb33333
-DATA constants<>+1112(SB)/4, $0x3eb33333
-DATA constants<>+1116(SB)/4, $0x3eb33333
-DATA constants<>+1120(SB)/4, $0x3eb33333
-DATA constants<>+1124(SB)/4, $0x3eb33333
-DATA constants<>+1128(SB)/4, $0x3eb33333
-DATA constants<>+1132(SB)/4, $0x3eb33333
-DATA constants<>+1136(SB)/4, $0x3eb33333
-DATA constants<>+1140(SB)/4, $0x3eb33333
-DATA constants<>+1144(SB)/4, $0x3eb33333
-DATA constants<>+1148(SB)/4, $0x3eb33333
-DATA constants<>+1152(SB)/4, $0xbceec36d
-DATA constants<>+1156(SB)/4, $0xbceec36d
-DATA constants<>+1160(SB)/4, $0xbceec36d
-DATA constants<>+1164(SB)/4, $0xbceec36d
-DATA constants<>+1168(SB)/4, $0xbceec36d
-DATA constants<>+1172(SB)/4, $0xbceec36d
-DATA constants<>+1176(SB)/4, $0xbceec36d
-DATA constants<>+1180(SB)/4, $0xbceec36d
-DATA constants<>+1184(SB)/4, $0xbceec36d
-DATA constants<>+1188(SB)/4, $0xbceec36d
-DATA constants<>+1192(SB)/4, $0xbceec36d
-DATA constants<>+1196(SB)/4, $0xbceec36d
-DATA constants<>+1200(SB)/4, $0xbceec36d
-DATA constants<>+1204(SB)/4, $0xbceec36d
-DATA constants<>+1208(SB)/4, $0xbceec36d
-DATA constants<>+1212(SB)/4, $0xbceec36d
-DATA constants<>+1216(SB)/4, $0x3e136d4e
-DATA constants<>+1220(SB)/4, $0x3e136d4e
-DATA constants<>+1224(SB)/4, $0x3e136d4e
-DATA constants<>+1228(SB)/4, $0x3e136d4e
-DATA constants<>+1232(SB)/4, $0x3e136d4e
-DATA constants<>+1236(SB)/4, $0x3e136d4e
-DATA constants<>+1240(SB)/4, $0x3e136d4e
-DATA constants<>+1244(SB)/4, $0x3e136d4e
-DATA constants<>+1248(SB)/4, $0x3e136d4e
-DATA constants<>+1252(SB)/4, $0x3e136d4e
-DATA constants<>+1256(SB)/4, $0x3e136d4e
-DATA constants<>+1260(SB)/4, $0x3e136d4e
-DATA constants<>+1264(SB)/4, $0x3e136d4e
-DATA constants<>+1268(SB)/4, $0x3e136d4e
-DATA constants<>+1272(SB)/4, $0x3e136d4e
-DATA constants<>+1276(SB)/4, $0x3e136d4e
-DATA constants<>+1280(SB)/4, $0xbe82ecf7
-DATA constants<>+1284(SB)/4, $0xbe82ecf7
-DATA constants<>+1288(SB)/4, $0xbe82ecf7
-DATA constants<>+1292(SB)/4, $0xbe82ecf7
-DATA constants<>+1296(SB)/4, $0xbe82ecf7
-DATA constants<>+1300(SB)/4, $0xbe82ecf7
-DATA constants<>+1304(SB)/4, $0xbe82ecf7
-DATA constants<>+1308(SB)/4, $0xbe82ecf7
-DATA constants<>+1312(SB)/4, $0xbe82ecf7
-DATA constants<>+1316(SB)/4, $0xbe82ecf7
-DATA constants<>+1320(SB)/4, $0xbe82ecf7
-DATA constants<>+1324(SB)/4, $0xbe82ecf7
-DATA constants<>+1328(SB)/4, $0xbe82ecf7
-DATA constants<>+1332(SB)/4, $0xbe82ecf7
-DATA constants<>+1336(SB)/4, $0xbe82ecf7
-DATA constants<>+1340(SB)/4, $0xbe82ecf7
-DATA constants<>+1344(SB)/4, $0x3e22fe86
-DATA constants<>+1348(SB)/4, $0x3e22fe86
-DATA constants<>+1352(SB)/4, $0x3e22fe86
-DATA constants<>+1356(SB)/4, $0x3e22fe86
-DATA constants<>+1360(SB)/4, $0x3e22fe86
-DATA constants<>+1364(SB)/4, $0x3e22fe86
-DATA constants<>+1368(SB)/4, $0x3e22fe86
-DATA constants<>+1372(SB)/4, $0x3e22fe86
-DATA constants<>+1376(SB)/4, $0x3e22fe86
-DATA constants<>+1380(SB)/4, $0x3e22fe86
-DATA constants<>+1384(SB)/4, $0x3e22fe86
-DATA constants<>+1388(SB)/4, $0x3e22fe86
-DATA constants<>+1392(SB)/4, $0x3e22fe86
-DATA constants<>+1396(SB)/4, $0x3e22fe86
-DATA constants<>+1400(SB)/4, $0x3e22fe86
-DATA constants<>+1404(SB)/4, $0x3e22fe86
-DATA constants<>+1408(SB)/4, $0xbcbd50ad
-DATA constants<>+1412(SB)/4, $0xbcbd50ad
-DATA constants<>+1416(SB)/4, $0xbcbd50ad
-DATA constants<>+1420(SB)/4, $0xbcbd50ad
-DATA constants<>+1424(SB)/4, $0xbcbd50ad
-DATA constants<>+1428(SB)/4, $0xbcbd50ad
-DATA constants<>+1432(SB)/4, $0xbcbd50ad
-DATA constants<>+1436(SB)/4, $0xbcbd50ad
-DATA constants<>+1440(SB)/4, $0xbcbd50ad
-DATA constants<>+1444(SB)/4, $0xbcbd50ad
-DATA constants<>+1448(SB)/4, $0xbcbd50ad
-DATA constants<>+1452(SB)/4, $0xbcbd50ad
-DATA constants<>+1456(SB)/4, $0xbcbd50ad
-DATA constants<>+1460(SB)/4, $0xbcbd50ad
-DATA constants<>+1464(SB)/4, $0xbcbd50ad
-DATA constants<>+1468(SB)/4, $0xbcbd50ad
-DATA constants<>+1472(SB)/4, $0x3dd81490
-DATA constants<>+1476(SB)/4, $0x3dd81490
-DATA constants<>+1480(SB)/4, $0x3dd81490
-DATA constants<>+1484(SB)/4, $0x3dd81490
-DATA constants<>+1488(SB)/4, $0x3dd81490
-DATA constants<>+1492(SB)/4, $0x3dd81490
-DATA constants<>+1496(SB)/4, $0x3dd81490
-DATA constants<>+1500(SB)/4, $0x3dd81490
-DATA constants<>+1504(SB)/4, $0x3dd81490
-DATA constants<>+1508(SB)/4, $0x3dd81490
-DATA constants<>+1512(SB)/4, $0x3dd81490
-DATA constants<>+1516(SB)/4, $0x3dd81490
-DATA constants<>+1520(SB)/4, $0x3dd81490
-DATA constants<>+1524(SB)/4, $0x3dd81490
-DATA constants<>+1528(SB)/4, $0x3dd81490
-DATA constants<>+1532(SB)/4, $0x3dd81490
-DATA constants<>+1536(SB)/4, $0x3df56af0
-DATA constants<>+1540(SB)/4, $0x3df56af0
-DATA constants<>+1544(SB)/4, $0x3df56af0
-DATA constants<>+1548(SB)/4, $0x3df56af0
-DATA constants<>+1552(SB)/4, $0x3df56af0
-DATA constants<>+1556(SB)/4, $0x3df56af0
-DATA constants<>+1560(SB)/4, $0x3df56af0
-DATA constants<>+1564(SB)/4, $0x3df56af0
-DATA constants<>+1568(SB)/4, $0x3df56af0
-DATA constants<>+1572(SB)/4, $0x3df56af0
-DATA constants<>+1576(SB)/4, $0x3df56af0
-DATA constants<>+1580(SB)/4, $0x3df56af0
-DATA constants<>+1584(SB)/4, $0x3df56af0
-DATA constants<>+1588(SB)/4, $0x3df56af0
-DATA constants<>+1592(SB)/4, $0x3df56af0
-DATA constants<>+1596(SB)/4, $0x3df56af0
-DATA constants<>+1600(SB)/4, $0x3e0f37f3
-DATA constants<>+1604(SB)/4, $0x3e0f37f3
-DATA constants<>+1608(SB)/4, $0x3e0f37f3
-DATA constants<>+1612(SB)/4, $0x3e0f37f3
-DATA constants<>+1616(SB)/4, $0x3e0f37f3
-DATA constants<>+1620(SB)/4, $0x3e0f37f3
-DATA constants<>+1624(SB)/4, $0x3e0f37f3
-DATA constants<>+1628(SB)/4, $0x3e0f37f3
-DATA constants<>+1632(SB)/4, $0x3e0f37f3
-DATA constants<>+1636(SB)/4, $0x3e0f37f3
-DATA constants<>+1640(SB)/4, $0x3e0f37f3
-DATA constants<>+1644(SB)/4, $0x3e0f37f3
-DATA constants<>+1648(SB)/4, $0x3e0f37f3
-DATA constants<>+1652(SB)/4, $0x3e0f37f3
-DATA constants<>+1656(SB)/4, $0x3e0f37f3
-DATA constants<>+1660(SB)/4, $0x3e0f37f3
-DATA constants<>+1664(SB)/4, $0x3e0ef8ea
-DATA constants<>+1668(SB)/4, $0x3e0ef8ea
-DATA constants<>+1672(SB)/4, $0x3e0ef8ea
-DATA constants<>+1676(SB)/4, $0x3e0ef8ea
-DATA constants<>+1680(SB)/4, $0x3e0ef8ea
-DATA constants<>+1684(SB)/4, $0x3e0ef8ea
-DATA constants<>+1688(SB)/4, $0x3e0ef8ea
-DATA constants<>+1692(SB)/4, $0x3e0ef8ea
-DATA constants<>+1696(SB)/4, $0x3e0ef8ea
-DATA constants<>+1700(SB)/4, $0x3e0ef8ea
-DATA constants<>+1704(SB)/4, $0x3e0ef8ea
-DATA constants<>+1708(SB)/4, $0x3e0ef8ea
-DATA constants<>+1712(SB)/4, $0x3e0ef8ea
-DATA constants<>+1716(SB)/4, $0x3e0ef8ea
-DATA constants<>+1720(SB)/4, $0x3e0ef8ea
-DATA constants<>+1724(SB)/4, $0x3e0ef8ea
-DATA constants<>+1728(SB)/4, $0x3f000000
-DATA constants<>+1732(SB)/4, $0x3f000000
-DATA constants<>+1736(SB)/4, $0x3f000000
-DATA constants<>+1740(SB)/4, $0x3f000000
-DATA constants<>+1744(SB)/4, $0x3f000000
-DATA constants<>+1748(SB)/4, $0x3f000000
-DATA constants<>+1752(SB)/4, $0x3f000000
-DATA constants<>+1756(SB)/4, $0x3f000000
-DATA constants<>+1760(SB)/4, $0x3f000000
-DATA constants<>+1764(SB)/4, $0x3f000000
-DATA constants<>+1768(SB)/4, $0x3f000000
-DATA constants<>+1772(SB)/4, $0x3f000000
-DATA constants<>+1776(SB)/4, $0x3f000000
-DATA constants<>+1780(SB)/4, $0x3f000000
-DATA constants<>+1784(SB)/4, $0x3f000000
-DATA constants<>+1788(SB)/4, $0x3f000000
-DATA constants<>+1792(SB)/4, $0x80000000
-DATA constants<>+1796(SB)/4, $0x80000000
-DATA constants<>+1800(SB)/4, $0x80000000
-DATA constants<>+1804(SB)/4, $0x80000000
-DATA constants<>+1808(SB)/4, $0x80000000
-DATA constants<>+1812(SB)/4, $0x80000000
-DATA constants<>+1816(SB)/4, $0x80000000
-DATA constants<>+1820(SB)/4, $0x80000000
-DATA constants<>+1824(SB)/4, $0x80000000
-DATA constants<>+1828(SB)/4, $0x80000000
-DATA constants<>+1832(SB)/4, $0x80000000
-DATA constants<>+1836(SB)/4, $0x80000000
-DATA constants<>+1840(SB)/4, $0x80000000
-DATA constants<>+1844(SB)/4, $0x80000000
-DATA constants<>+1848(SB)/4, $0x80000000
-DATA constants<>+1852(SB)/4, $0x80000000
-DATA constants<>+1856(SB)/4, $0x3ecc422a
-DATA constants<>+1860(SB)/4, $0x3ecc422a
-DATA constants<>+1864(SB)/4, $0x3ecc422a
-DATA constants<>+1868(SB)/4, $0x3ecc422a
-DATA constants<>+1872(SB)/4, $0x3ecc422a
-DATA constants<>+1876(SB)/4, $0x3ecc422a
-DATA constants<>+1880(SB)/4, $0x3ecc422a
-DATA constants<>+1884(SB)/4, $0x3ecc422a
-DATA constants<>+1888(SB)/4, $0x3ecc422a
-DATA constants<>+1892(SB)/4, $0x3ecc422a
-DATA constants<>+1896(SB)/4, $0x3ecc422a
-DATA constants<>+1900(SB)/4, $0x3ecc422a
-DATA constants<>+1904(SB)/4, $0x3ecc422a
-DATA constants<>+1908(SB)/4, $0x3ecc422a
-DATA constants<>+1912(SB)/4, $0x3ecc422a
-DATA constants<>+1916(SB)/4, $0x3ecc422a
-DATA constants<>+1920(SB)/4, $0x3fcc422a
-DATA constants<>+1924(SB)/4, $0x3fcc422a
-DATA constants<>+1928(SB)/4, $0x3fcc422a
-DATA constants<>+1932(SB)/4, $0x3fcc422a
-DATA constants<>+1936(SB)/4, $0x3fcc422a
-DATA constants<>+1940(SB)/4, $0x3fcc422a
-DATA constants<>+1944(SB)/4, $0x3fcc422a
-DATA constants<>+1948(SB)/4, $0x3fcc422a
-DATA constants<>+1952(SB)/4, $0x3fcc422a
-DATA constants<>+1956(SB)/4, $0x3fcc422a
-DATA constants<>+1960(SB)/4, $0x3fcc422a
-DATA constants<>+1964(SB)/4, $0x3fcc422a
-DATA constants<>+1968(SB)/4, $0x3fcc422a
-DATA constants<>+1972(SB)/4, $0x3fcc422a
-DATA constants<>+1976(SB)/4, $0x3fcc422a
-DATA constants<>+1980(SB)/4, $0x3fcc422a
-DATA constants<>+1984(SB)/4, $0x3d922279
-DATA constants<>+1988(SB)/4, $0x3d922279
-DATA constants<>+1992(SB)/4, $0x3d922279
-DATA constants<>+1996(SB)/4, $0x3d922279
-DATA constants<>+2000(SB)/4, $0x3d922279
-DATA constants<>+2004(SB)/4, $0x3d922279
-DATA constants<>+2008(SB)/4, $0x3d922279
-DATA constants<>+2012(SB)/4, $0x3d922279
-DATA constants<>+2016(SB)/4, $0x3d922279
-DATA constants<>+2020(SB)/4, $0x3d922279
-DATA constants<>+2024(SB)/4, $0x3d922279
-DATA constants<>+2028(SB)/4, $0x3d922279
-DATA constants<>+2032(SB)/4, $0x3d922279
-DATA constants<>+2036(SB)/4, $0x3d922279
-DATA constants<>+2040(SB)/4, $0x3d922279
-DATA constants<>+2044(SB)/4, $0x3d922279
-DATA constants<>+2048(SB)/4, $0x3e5b33b6
-DATA constants<>+2052(SB)/4, $0x3e5b33b6
-DATA constants<>+2056(SB)/4, $0x3e5b33b6
-DATA constants<>+2060(SB)/4, $0x3e5b33b6
-DATA constants<>+2064(SB)/4, $0x3e5b33b6
-DATA constants<>+2068(SB)/4, $0x3e5b33b6
-DATA constants<>+2072(SB)/4, $0x3e5b33b6
-DATA constants<>+2076(SB)/4, $0x3e5b33b6
-DATA constants<>+2080(SB)/4, $0x3e5b33b6
-DATA constants<>+2084(SB)/4, $0x3e5b33b6
-DATA constants<>+2088(SB)/4, $0x3e5b33b6
-DATA constants<>+2092(SB)/4, $0x3e5b33b6
-DATA constants<>+2096(SB)/4, $0x3e5b33b6
-DATA constants<>+2100(SB)/4, $0x3e5b33b6
-DATA constants<>+2104(SB)/4, $0x3e5b33b6
-DATA constants<>+2108(SB)/4, $0x3e5b33b6
-DATA constants<>+2112(SB)/4, $0x42b00000
-DATA constants<>+2116(SB)/4, $0x42b00000
-DATA constants<>+2120(SB)/4, $0x42b00000
-DATA constants<>+2124(SB)/4, $0x42b00000
-DATA constants<>+2128(SB)/4, $0x42b00000
-DATA constants<>+2132(SB)/4, $0x42b00000
-DATA constants<>+2136(SB)/4, $0x42b00000
-DATA constants<>+2140(SB)/4, $0x42b00000
-DATA constants<>+2144(SB)/4, $0x42b00000
-DATA constants<>+2148(SB)/4, $0x42b00000
-DATA constants<>+2152(SB)/4, $0x42b00000
-DATA constants<>+2156(SB)/4, $0x42b00000
-DATA constants<>+2160(SB)/4, $0x42b00000
-DATA constants<>+2164(SB)/4, $0x42b00000
-DATA constants<>+2168(SB)/4, $0x42b00000
-DATA constants<>+2172(SB)/4, $0x42b00000
-DATA constants<>+2176(SB)/4, $0xd2511f53
-DATA constants<>+2180(SB)/4, $0xd2511f53
-DATA constants<>+2184(SB)/4, $0xd2511f53
-DATA constants<>+2188(SB)/4, $0xd2511f53
-DATA constants<>+2192(SB)/4, $0xd2511f53
-DATA constants<>+2196(SB)/4, $0xd2511f53
-DATA constants<>+2200(SB)/4, $0xd2511f53
-DATA constants<>+2204(SB)/4, $0xd2511f53
-DATA constants<>+2208(SB)/4, $0xd2511f53
-DATA constants<>+2212(SB)/4, $0xd2511f53
-DATA constants<>+2216(SB)/4, $0xd2511f53
-DATA constants<>+2220(SB)/4, $0xd2511f53
-DATA constants<>+2224(SB)/4, $0xd2511f53
-DATA constants<>+2228(SB)/4, $0xd2511f53
-DATA constants<>+2232(SB)/4, $0xd2511f53
-DATA constants<>+2236(SB)/4, $0xd2511f53
-DATA constants<>+2240(SB)/4, $0xcd9e8d57
-DATA constants<>+2244(SB)/4, $0xcd9e8d57
-DATA constants<>+2248(SB)/4, $0xcd9e8d57
-DATA constants<>+2252(SB)/4, $0xcd9e8d57
-DATA constants<>+2256(SB)/4, $0xcd9e8d57
-DATA constants<>+2260(SB)/4, $0xcd9e8d57
-DATA constants<>+2264(SB)/4, $0xcd9e8d57
-DATA constants<>+2268(SB)/4, $0xcd9e8d57
-DATA constants<>+2272(SB)/4, $0xcd9e8d57
-DATA constants<>+2276(SB)/4, $0xcd9e8d57
-DATA constants<>+2280(SB)/4, $0xcd9e8d57
-DATA constants<>+2284(SB)/4, $0xcd9e8d57
-DATA constants<>+2288(SB)/4, $0xcd9e8d57
-DATA constants<>+2292(SB)/4, $0xcd9e8d57
-DATA constants<>+2296(SB)/4, $0xcd9e8d57
-DATA constants<>+2300(SB)/4, $0xcd9e8d57
-DATA constants<>+2304(SB)/4, $0x9e3779b9
-DATA constants<>+2308(SB)/4, $0x9e3779b9
-DATA constants<>+2312(SB)/4, $0x9e3779b9
-DATA constants<>+2316(SB)/4, $0x9e3779b9
-DATA constants<>+2320(SB)/4, $0x9e3779b9
-DATA constants<>+2324(SB)/4, $0x9e3779b9
-DATA constants<>+2328(SB)/4, $0x9e3779b9
-DATA constants<>+2332(SB)/4, $0x9e3779b9
-DATA constants<>+2336(SB)/4, $0x9e3779b9
-DATA constants<>+2340(SB)/4, $0x9e3779b9
-DATA constants<>+2344(SB)/4, $0x9e3779b9
-DATA constants<>+2348(SB)/4, $0x9e3779b9
-DATA constants<>+2352(SB)/4, $0x9e3779b9
-DATA constants<>+2356(SB)/4, $0x9e3779b9
-DATA constants<>+2360(SB)/4, $0x9e3779b9
-DATA constants<>+2364(SB)/4, $0x9e3779b9
-DATA constants<>+2368(SB)/4, $0xbb67ae85
-DATA constants<>+2372(SB)/4, $0xbb67ae85
-DATA constants<>+2376(SB)/4, $0xbb67ae85
-DATA constants<>+2380(SB)/4, $0xbb67ae85
-DATA constants<>+2384(SB)/4, $0xbb67ae85
-DATA constants<>+2388(SB)/4, $0xbb67ae85
-DATA constants<>+2392(SB)/4, $0xbb67ae85
-DATA constants<>+2396(SB)/4, $0xbb67ae85
-DATA constants<>+2400(SB)/4, $0xbb67ae85
-DATA constants<>+2404(SB)/4, $0xbb67ae85
-DATA constants<>+2408(SB)/4, $0xbb67ae85
-DATA constants<>+2412(SB)/4, $0xbb67ae85
-DATA constants<>+2416(SB)/4, $0xbb67ae85
-DATA constants<>+2420(SB)/4, $0xbb67ae85
-DATA constants<>+2424(SB)/4, $0xbb67ae85
-DATA constants<>+2428(SB)/4, $0xbb67ae85
-DATA constants<>+2432(SB)/4, $0x00000008
-DATA constants<>+2436(SB)/4, $0x00000008
-DATA constants<>+2440(SB)/4, $0x00000008
-DATA constants<>+2444(SB)/4, $0x00000008
-DATA constants<>+2448(SB)/4, $0x00000008
-DATA constants<>+2452(SB)/4, $0x00000008
-DATA constants<>+2456(SB)/4, $0x00000008
-DATA constants<>+2460(SB)/4, $0x00000008
-DATA constants<>+2464(SB)/4, $0x00000008
-DATA constants<>+2468(SB)/4, $0x00000008
-DATA constants<>+2472(SB)/4, $0x00000008
-DATA constants<>+2476(SB)/4, $0x00000008
-DATA constants<>+2480(SB)/4, $0x00000008
-DATA constants<>+2484(SB)/4, $0x00000008
-DATA constants<>+2488(SB)/4, $0x00000008
-DATA constants<>+2492(SB)/4, $0x00000008
-DATA constants<>+2496(SB)/4, $0x00000001
-DATA constants<>+2500(SB)/4, $0x00000001
-DATA constants<>+2504(SB)/4, $0x00000001
-DATA constants<>+2508(SB)/4, $0x00000001
-DATA constants<>+2512(SB)/4, $0x00000001
-DATA constants<>+2516(SB)/4, $0x00000001
-DATA constants<>+2520(SB)/4, $0x00000001
-DATA constants<>+2524(SB)/4, $0x00000001
-DATA constants<>+2528(SB)/4, $0x00000001
-DATA constants<>+2532(SB)/4, $0x00000001
-DATA constants<>+2536(SB)/4, $0x00000001
-DATA constants<>+2540(SB)/4, $0x00000001
-DATA constants<>+2544(SB)/4, $0x00000001
-DATA constants<>+2548(SB)/4, $0x00000001
-DATA constants<>+2552(SB)/4, $0x00000001
-DATA constants<>+2556(SB)/4, $0x00000001
-DATA constants<>+2560(SB)/4, $0x00007fff
-DATA constants<>+2564(SB)/4, $0x00007fff
-DATA constants<>+2568(SB)/4, $0x00007fff
-DATA constants<>+2572(SB)/4, $0x00007fff
-DATA constants<>+2576(SB)/4, $0x00007fff
-DATA constants<>+2580(SB)/4, $0x00007fff
-DATA constants<>+2584(SB)/4, $0x00007fff
-DATA constants<>+2588(SB)/4, $0x00007fff
-DATA constants<>+2592(SB)/4, $0x00007fff
-DATA constants<>+2596(SB)/4, $0x00007fff
-DATA constants<>+2600(SB)/4, $0x00007fff
-DATA constants<>+2604(SB)/4, $0x00007fff
-DATA constants<>+2608(SB)/4, $0x00007fff
-DATA constants<>+2612(SB)/4, $0x00007fff
-DATA constants<>+2616(SB)/4, $0x00007fff
-DATA constants<>+2620(SB)/4, $0x00007fff
-DATA constants<>+2624(SB)/4, $0xffff0000
-DATA constants<>+2628(SB)/4, $0xffff0000
-DATA constants<>+2632(SB)/4, $0xffff0000
-DATA constants<>+2636(SB)/4, $0xffff0000
-DATA constants<>+2640(SB)/4, $0xffff0000
-DATA constants<>+2644(SB)/4, $0xffff0000
-DATA constants<>+2648(SB)/4, $0xffff0000
-DATA constants<>+2652(SB)/4, $0xffff0000
-DATA constants<>+2656(SB)/4, $0xffff0000
-DATA constants<>+2660(SB)/4, $0xffff0000
-DATA constants<>+2664(SB)/4, $0xffff0000
-DATA constants<>+2668(SB)/4, $0xffff0000
-DATA constants<>+2672(SB)/4, $0xffff0000
-DATA constants<>+2676(SB)/4, $0xffff0000
-DATA constants<>+2680(SB)/4, $0xffff0000
-DATA constants<>+2684(SB)/4, $0xffff0000
-DATA constants<>+2688(SB)/4, $0x00800000
-DATA constants<>+2692(SB)/4, $0x00800000
-DATA constants<>+2696(SB)/4, $0x00800000
-DATA constants<>+2700(SB)/4, $0x00800000
-DATA constants<>+2704(SB)/4, $0x00800000
-DATA constants<>+2708(SB)/4, $0x00800000
-DATA constants<>+2712(SB)/4, $0x00800000
-DATA constants<>+2716(SB)/4, $0x00800000
-DATA constants<>+2720(SB)/4, $0x00800000
-DATA constants<>+2724(SB)/4, $0x00800000
-DATA constants<>+2728(SB)/4, $0x00800000
-DATA constants<>+2732(SB)/4, $0x00800000
-DATA constants<>+2736(SB)/4, $0x00800000
-DATA constants<>+2740(SB)/4, $0x00800000
-DATA constants<>+2744(SB)/4, $0x00800000
-DATA constants<>+2748(SB)/4, $0x00800000
-DATA constants<>+2752(SB)/4, $0x00000004
-DATA constants<>+2756(SB)/4, $0x00000004
-DATA constants<>+2760(SB)/4, $0x00000004
-DATA constants<>+2764(SB)/4, $0x00000004
-DATA constants<>+2768(SB)/4, $0x00000004
-DATA constants<>+2772(SB)/4, $0x00000004
-DATA constants<>+2776(SB)/4, $0x00000004
-DATA constants<>+2780(SB)/4, $0x00000004
-DATA constants<>+2784(SB)/4, $0x00000004
-DATA constants<>+2788(SB)/4, $0x00000004
-DATA constants<>+2792(SB)/4, $0x00000004
-DATA constants<>+2796(SB)/4, $0x00000004
-DATA constants<>+2800(SB)/4, $0x00000004
-DATA constants<>+2804(SB)/4, $0x00000004
-DATA constants<>+2808(SB)/4, $0x00000004
-DATA constants<>+2812(SB)/4, $0x00000004
-DATA constants<>+2816(SB)/4, $0x0f0f0f0f
-DATA constants<>+2820(SB)/4, $0x0f0f0f0f
-DATA constants<>+2824(SB)/4, $0x0f0f0f0f
-DATA constants<>+2828(SB)/4, $0x0f0f0f0f
-DATA constants<>+2832(SB)/4, $0x0f0f0f0f
-DATA constants<>+2836(SB)/4, $0x0f0f0f0f
-DATA constants<>+2840(SB)/4, $0x0f0f0f0f
-DATA constants<>+2844(SB)/4, $0x0f0f0f0f
-DATA constants<>+2848(SB)/4, $0x0f0f0f0f
-DATA constants<>+2852(SB)/4, $0x0f0f0f0f
-DATA constants<>+2856(SB)/4, $0x0f0f0f0f
-DATA constants<>+2860(SB)/4, $0x0f0f0f0f
-DATA constants<>+2864(SB)/4, $0x0f0f0f0f
-DATA constants<>+2868(SB)/4, $0x0f0f0f0f
-DATA constants<>+2872(SB)/4, $0x0f0f0f0f
-DATA constants<>+2876(SB)/4, $0x0f0f0f0f
-DATA constants<>+2880(SB)/4, $0x00010001
-DATA constants<>+2884(SB)/4, $0x00010001
-DATA constants<>+2888(SB)/4, $0x00010001
-DATA constants<>+2892(SB)/4, $0x00010001
-DATA constants<>+2896(SB)/4, $0x00010001
-DATA constants<>+2900(SB)/4, $0x00010001
-DATA constants<>+2904(SB)/4, $0x00010001
-DATA constants<>+2908(SB)/4, $0x00010001
-DATA constants<>+2912(SB)/4, $0x00010001
-DATA constants<>+2916(SB)/4, $0x00010001
-DATA constants<>+2920(SB)/4, $0x00010001
-DATA constants<>+2924(SB)/4, $0x00010001
-DATA constants<>+2928(SB)/4, $0x00010001
-DATA constants<>+2932(SB)/4, $0x00010001
-DATA constants<>+2936(SB)/4, $0x00010001
-DATA constants<>+2940(SB)/4, $0x00010001
-DATA constants<>+2944(SB)/4, $0x80808080
-DATA constants<>+2948(SB)/4, $0x80808080
-DATA constants<>+2952(SB)/4, $0x80808080
-DATA constants<>+2956(SB)/4, $0x80808080
-DATA constants<>+2960(SB)/4, $0x80808080
-DATA constants<>+2964(SB)/4, $0x80808080
-DATA constants<>+2968(SB)/4, $0x80808080
-DATA constants<>+2972(SB)/4, $0x80808080
-DATA constants<>+2976(SB)/4, $0x80808080
-DATA constants<>+2980(SB)/4, $0x80808080
-DATA constants<>+2984(SB)/4, $0x80808080
-DATA constants<>+2988(SB)/4, $0x80808080
-DATA constants<>+2992(SB)/4, $0x80808080
-DATA constants<>+2996(SB)/4, $0x80808080
-DATA constants<>+3000(SB)/4, $0x80808080
-DATA constants<>+3004(SB)/4, $0x80808080
-DATA constants<>+3008(SB)/4, $0x42fe0000
-DATA constants<>+3012(SB)/4, $0x42fe0000
-DATA constants<>+3016(SB)/4, $0x42fe0000
-DATA constants<>+3020(SB)/4, $0x42fe0000
-DATA constants<>+3024(SB)/4, $0x42fe0000
-DATA constants<>+3028(SB)/4, $0x42fe0000
-DATA constants<>+3032(SB)/4, $0x42fe0000
-DATA constants<>+3036(SB)/4, $0x42fe0000
-DATA constants<>+3040(SB)/4, $0x42fe0000
-DATA constants<>+3044(SB)/4, $0x42fe0000
-DATA constants<>+3048(SB)/4, $0x42fe0000
-DATA constants<>+3052(SB)/4, $0x42fe0000
-DATA constants<>+3056(SB)/4, $0x42fe0000
-DATA constants<>+3060(SB)/4, $0x42fe0000
-DATA constants<>+3064(SB)/4, $0x42fe0000
-DATA constants<>+3068(SB)/4, $0x42fe0000
-DATA constants<>+3072(SB)/4, $0x0d800000
-DATA constants<>+3076(SB)/4, $0x0d800000
-DATA constants<>+3080(SB)/4, $0x0d800000
-DATA constants<>+3084(SB)/4, $0x0d800000
-DATA constants<>+3088(SB)/4, $0x0d800000
-DATA constants<>+3092(SB)/4, $0x0d800000
-DATA constants<>+3096(SB)/4, $0x0d800000
-DATA constants<>+3100(SB)/4, $0x0d800000
-DATA constants<>+3104(SB)/4, $0x0d800000
-DATA constants<>+3108(SB)/4, $0x0d800000
-DATA constants<>+3112(SB)/4, $0x0d800000
-DATA constants<>+3116(SB)/4, $0x0d800000
-DATA constants<>+3120(SB)/4, $0x0d800000
-DATA constants<>+3124(SB)/4, $0x0d800000
-DATA constants<>+3128(SB)/4, $0x0d800000
-DATA constants<>+3132(SB)/4, $0x0d800000
-DATA constants<>+3136(SB)/4, $0x00400000
-DATA constants<>+3140(SB)/4, $0x00400000
-DATA constants<>+3144(SB)/4, $0x00400000
-DATA constants<>+3148(SB)/4, $0x00400000
-DATA constants<>+3152(SB)/4, $0x00400000
-DATA constants<>+3156(SB)/4, $0x00400000
-DATA constants<>+3160(SB)/4, $0x00400000
-DATA constants<>+3164(SB)/4, $0x00400000
-DATA constants<>+3168(SB)/4, $0x00400000
-DATA constants<>+3172(SB)/4, $0x00400000
-DATA constants<>+3176(SB)/4, $0x00400000
-DATA constants<>+3180(SB)/4, $0x00400000
-DATA constants<>+3184(SB)/4, $0x00400000
-DATA constants<>+3188(SB)/4, $0x00400000
-DATA constants<>+3192(SB)/4, $0x00400000
-DATA constants<>+3196(SB)/4, $0x00400000
-GLOBL constants<>(SB), RODATA|NOPTR, $3200
+DATA constants<>+32(SB)/4, $0x42b20000
+DATA constants<>+36(SB)/4, $0x42b20000
+DATA constants<>+40(SB)/4, $0x42b20000
+DATA constants<>+44(SB)/4, $0x42b20000
+DATA constants<>+48(SB)/4, $0x42b20000
+DATA constants<>+52(SB)/4, $0x42b20000
+DATA constants<>+56(SB)/4, $0x42b20000
+DATA constants<>+60(SB)/4, $0x42b20000
+DATA constants<>+64(SB)/4, $0x3fb8aa3b
+DATA constants<>+68(SB)/4, $0x3fb8aa3b
+DATA constants<>+72(SB)/4, $0x3fb8aa3b
+DATA constants<>+76(SB)/4, $0x3fb8aa3b
+DATA constants<>+80(SB)/4, $0x3fb8aa3b
+DATA constants<>+84(SB)/4, $0x3fb8aa3b
+DATA constants<>+88(SB)/4, $0x3fb8aa3b
+DATA constants<>+92(SB)/4, $0x3fb8aa3b
+DATA constants<>+96(SB)/4, $0x3f318000
+DATA constants<>+100(SB)/4, $0x3f318000
+DATA constants<>+104(SB)/4, $0x3f318000
+DATA constants<>+108(SB)/4, $0x3f318000
+DATA constants<>+112(SB)/4, $0x3f318000
+DATA constants<>+116(SB)/4, $0x3f318000
+DATA constants<>+120(SB)/4, $0x3f318000
+DATA constants<>+124(SB)/4, $0x3f318000
+DATA constants<>+128(SB)/4, $0xb95e8083
+DATA constants<>+132(SB)/4, $0xb95e8083
+DATA constants<>+136(SB)/4, $0xb95e8083
+DATA constants<>+140(SB)/4, $0xb95e8083
+DATA constants<>+144(SB)/4, $0xb95e8083
+DATA constants<>+148(SB)/4, $0xb95e8083
+DATA constants<>+152(SB)/4, $0xb95e8083
+DATA constants<>+156(SB)/4, $0xb95e8083
+DATA constants<>+160(SB)/4, $0x3ab5121a
+DATA constants<>+164(SB)/4, $0x3ab5121a
+DATA constants<>+168(SB)/4, $0x3ab5121a
+DATA constants<>+172(SB)/4, $0x3ab5121a
+DATA constants<>+176(SB)/4, $0x3ab5121a
+DATA constants<>+180(SB)/4, $0x3ab5121a
+DATA constants<>+184(SB)/4, $0x3ab5121a
+DATA constants<>+188(SB)/4, $0x3ab5121a
+DATA constants<>+192(SB)/4, $0x3c091cf1
+DATA constants<>+196(SB)/4, $0x3c091cf1
+DATA constants<>+200(SB)/4, $0x3c091cf1
+DATA constants<>+204(SB)/4, $0x3c091cf1
+DATA constants<>+208(SB)/4, $0x3c091cf1
+DATA constants<>+212(SB)/4, $0x3c091cf1
+DATA constants<>+216(SB)/4, $0x3c091cf1
+DATA constants<>+220(SB)/4, $0x3c091cf1
+DATA constants<>+224(SB)/4, $0x3d2aac79
+DATA constants<>+228(SB)/4, $0x3d2aac79
+DATA constants<>+232(SB)/4, $0x3d2aac79
+DATA constants<>+236(SB)/4, $0x3d2aac79
+DATA constants<>+240(SB)/4, $0x3d2aac79
+DATA constants<>+244(SB)/4, $0x3d2aac79
+DATA constants<>+248(SB)/4, $0x3d2aac79
+DATA constants<>+252(SB)/4, $0x3d2aac79
+DATA constants<>+256(SB)/4, $0x3e2aaa49
+DATA constants<>+260(SB)/4, $0x3e2aaa49
+DATA constants<>+264(SB)/4, $0x3e2aaa49
+DATA constants<>+268(SB)/4, $0x3e2aaa49
+DATA constants<>+272(SB)/4, $0x3e2aaa49
+DATA constants<>+276(SB)/4, $0x3e2aaa49
+DATA constants<>+280(SB)/4, $0x3e2aaa49
+DATA constants<>+284(SB)/4, $0x3e2aaa49
+DATA constants<>+288(SB)/4, $0x3efffffe
+DATA constants<>+292(SB)/4, $0x3efffffe
+DATA constants<>+296(SB)/4, $0x3efffffe
+DATA constants<>+300(SB)/4, $0x3efffffe
+DATA constants<>+304(SB)/4, $0x3efffffe
+DATA constants<>+308(SB)/4, $0x3efffffe
+DATA constants<>+312(SB)/4, $0x3efffffe
+DATA constants<>+316(SB)/4, $0x3efffffe
+DATA constants<>+320(SB)/4, $0x3f800000
+DATA constants<>+324(SB)/4, $0x3f800000
+DATA constants<>+328(SB)/4, $0x3f800000
+DATA constants<>+332(SB)/4, $0x3f800000
+DATA constants<>+336(SB)/4, $0x3f800000
+DATA constants<>+340(SB)/4, $0x3f800000
+DATA constants<>+344(SB)/4, $0x3f800000
+DATA constants<>+348(SB)/4, $0x3f800000
+DATA constants<>+352(SB)/4, $0xc1a00000
+DATA constants<>+356(SB)/4, $0xc1a00000
+DATA constants<>+360(SB)/4, $0xc1a00000
+DATA constants<>+364(SB)/4, $0xc1a00000
+DATA constants<>+368(SB)/4, $0xc1a00000
+DATA constants<>+372(SB)/4, $0xc1a00000
+DATA constants<>+376(SB)/4, $0xc1a00000
+DATA constants<>+380(SB)/4, $0xc1a00000
+DATA constants<>+384(SB)/4, $0x41a00000
+DATA constants<>+388(SB)/4, $0x41a00000
+DATA constants<>+392(SB)/4, $0x41a00000
+DATA constants<>+396(SB)/4, $0x41a00000
+DATA constants<>+400(SB)/4, $0x41a00000
+DATA constants<>+404(SB)/4, $0x41a00000
+DATA constants<>+408(SB)/4, $0x41a00000
+DATA constants<>+412(SB)/4, $0x41a00000
+DATA constants<>+416(SB)/4, $0x0000007f
+DATA constants<>+420(SB)/4, $0x0000007f
+DATA constants<>+424(SB)/4, $0x0000007f
+DATA constants<>+428(SB)/4, $0x0000007f
+DATA constants<>+432(SB)/4, $0x0000007f
+DATA constants<>+436(SB)/4, $0x0000007f
+DATA constants<>+440(SB)/4, $0x0000007f
+DATA constants<>+444(SB)/4, $0x0000007f
+DATA constants<>+448(SB)/4, $0x40000000
+DATA constants<>+452(SB)/4, $0x40000000
+DATA constants<>+456(SB)/4, $0x40000000
+DATA constants<>+460(SB)/4, $0x40000000
+DATA constants<>+464(SB)/4, $0x40000000
+DATA constants<>+468(SB)/4, $0x40000000
+DATA constants<>+472(SB)/4, $0x40000000
+DATA constants<>+476(SB)/4, $0x40000000
+DATA constants<>+480(SB)/4, $0x7fffffff
+DATA constants<>+484(SB)/4, $0x7fffffff
+DATA constants<>+488(SB)/4, $0x7fffffff
+DATA constants<>+492(SB)/4, $0x7fffffff
+DATA constants<>+496(SB)/4, $0x7fffffff
+DATA constants<>+500(SB)/4, $0x7fffffff
+DATA constants<>+504(SB)/4, $0x7fffffff
+DATA constants<>+508(SB)/4, $0x7fffffff
+DATA constants<>+512(SB)/4, $0xbf000000
+DATA constants<>+516(SB)/4, $0xbf000000
+DATA constants<>+520(SB)/4, $0xbf000000
+DATA constants<>+524(SB)/4, $0xbf000000
+DATA constants<>+528(SB)/4, $0xbf000000
+DATA constants<>+532(SB)/4, $0xbf000000
+DATA constants<>+536(SB)/4, $0xbf000000
+DATA constants<>+540(SB)/4, $0xbf000000
+DATA constants<>+544(SB)/4, $0x3eb33333
+DATA constants<>+548(SB)/4, $0x3eb33333
+DATA constants<>+552(SB)/4, $0x3eb33333
+DATA constants<>+556(SB)/4, $0x3eb33333
+DATA constants<>+560(SB)/4, $0x3eb33333
+DATA constants<>+564(SB)/4, $0x3eb33333
+DATA constants<>+568(SB)/4, $0x3eb33333
+DATA constants<>+572(SB)/4, $0x3eb33333
+DATA constants<>+576(SB)/4, $0xbceec36d
+DATA constants<>+580(SB)/4, $0xbceec36d
+DATA constants<>+584(SB)/4, $0xbceec36d
+DATA constants<>+588(SB)/4, $0xbceec36d
+DATA constants<>+592(SB)/4, $0xbceec36d
+DATA constants<>+596(SB)/4, $0xbceec36d
+DATA constants<>+600(SB)/4, $0xbceec36d
+DATA constants<>+604(SB)/4, $0xbceec36d
+DATA constants<>+608(SB)/4, $0x3e136d4e
+DATA constants<>+612(SB)/4, $0x3e136d4e
+DATA constants<>+616(SB)/4, $0x3e136d4e
+DATA constants<>+620(SB)/4, $0x3e136d4e
+DATA constants<>+624(SB)/4, $0x3e136d4e
+DATA constants<>+628(SB)/4, $0x3e136d4e
+DATA constants<>+632(SB)/4, $0x3e136d4e
+DATA constants<>+636(SB)/4, $0x3e136d4e
+DATA constants<>+640(SB)/4, $0xbe82ecf7
+DATA constants<>+644(SB)/4, $0xbe82ecf7
+DATA constants<>+648(SB)/4, $0xbe82ecf7
+DATA constants<>+652(SB)/4, $0xbe82ecf7
+DATA constants<>+656(SB)/4, $0xbe82ecf7
+DATA constants<>+660(SB)/4, $0xbe82ecf7
+DATA constants<>+664(SB)/4, $0xbe82ecf7
+DATA constants<>+668(SB)/4, $0xbe82ecf7
+DATA constants<>+672(SB)/4, $0x3e22fe86
+DATA constants<>+676(SB)/4, $0x3e22fe86
+DATA constants<>+680(SB)/4, $0x3e22fe86
+DATA constants<>+684(SB)/4, $0x3e22fe86
+DATA constants<>+688(SB)/4, $0x3e22fe86
+DATA constants<>+692(SB)/4, $0x3e22fe86
+DATA constants<>+696(SB)/4, $0x3e22fe86
+DATA constants<>+700(SB)/4, $0x3e22fe86
+DATA constants<>+704(SB)/4, $0xbcbd50ad
+DATA constants<>+708(SB)/4, $0xbcbd50ad
+DATA constants<>+712(SB)/4, $0xbcbd50ad
+DATA constants<>+716(SB)/4, $0xbcbd50ad
+DATA constants<>+720(SB)/4, $0xbcbd50ad
+DATA constants<>+724(SB)/4, $0xbcbd50ad
+DATA constants<>+728(SB)/4, $0xbcbd50ad
+DATA constants<>+732(SB)/4, $0xbcbd50ad
+DATA constants<>+736(SB)/4, $0x3dd81490
+DATA constants<>+740(SB)/4, $0x3dd81490
+DATA constants<>+744(SB)/4, $0x3dd81490
+DATA constants<>+748(SB)/4, $0x3dd81490
+DATA constants<>+752(SB)/4, $0x3dd81490
+DATA constants<>+756(SB)/4, $0x3dd81490
+DATA constants<>+760(SB)/4, $0x3dd81490
+DATA constants<>+764(SB)/4, $0x3dd81490
+DATA constants<>+768(SB)/4, $0x3df56af0
+DATA constants<>+772(SB)/4, $0x3df56af0
+DATA constants<>+776(SB)/4, $0x3df56af0
+DATA constants<>+780(SB)/4, $0x3df56af0
+DATA constants<>+784(SB)/4, $0x3df56af0
+DATA constants<>+788(SB)/4, $0x3df56af0
+DATA constants<>+792(SB)/4, $0x3df56af0
+DATA constants<>+796(SB)/4, $0x3df56af0
+DATA constants<>+800(SB)/4, $0x3e0f37f3
+DATA constants<>+804(SB)/4, $0x3e0f37f3
+DATA constants<>+808(SB)/4, $0x3e0f37f3
+DATA constants<>+812(SB)/4, $0x3e0f37f3
+DATA constants<>+816(SB)/4, $0x3e0f37f3
+DATA constants<>+820(SB)/4, $0x3e0f37f3
+DATA constants<>+824(SB)/4, $0x3e0f37f3
+DATA constants<>+828(SB)/4, $0x3e0f37f3
+DATA constants<>+832(SB)/4, $0x3e0ef8ea
+DATA constants<>+836(SB)/4, $0x3e0ef8ea
+DATA constants<>+840(SB)/4, $0x3e0ef8ea
+DATA constants<>+844(SB)/4, $0x3e0ef8ea
+DATA constants<>+848(SB)/4, $0x3e0ef8ea
+DATA constants<>+852(SB)/4, $0x3e0ef8ea
+DATA constants<>+856(SB)/4, $0x3e0ef8ea
+DATA constants<>+860(SB)/4, $0x3e0ef8ea
+DATA constants<>+864(SB)/4, $0x3f000000
+DATA constants<>+868(SB)/4, $0x3f000000
+DATA constants<>+872(SB)/4, $0x3f000000
+DATA constants<>+876(SB)/4, $0x3f000000
+DATA constants<>+880(SB)/4, $0x3f000000
+DATA constants<>+884(SB)/4, $0x3f000000
+DATA constants<>+888(SB)/4, $0x3f000000
+DATA constants<>+892(SB)/4, $0x3f000000
+DATA constants<>+896(SB)/4, $0x80000000
+DATA constants<>+900(SB)/4, $0x80000000
+DATA constants<>+904(SB)/4, $0x80000000
+DATA constants<>+908(SB)/4, $0x80000000
+DATA constants<>+912(SB)/4, $0x80000000
+DATA constants<>+916(SB)/4, $0x80000000
+DATA constants<>+920(SB)/4, $0x80000000
+DATA constants<>+924(SB)/4, $0x80000000
+DATA constants<>+928(SB)/4, $0x3ecc422a
+DATA constants<>+932(SB)/4, $0x3ecc422a
+DATA constants<>+936(SB)/4, $0x3ecc422a
+DATA constants<>+940(SB)/4, $0x3ecc422a
+DATA constants<>+944(SB)/4, $0x3ecc422a
+DATA constants<>+948(SB)/4, $0x3ecc422a
+DATA constants<>+952(SB)/4, $0x3ecc422a
+DATA constants<>+956(SB)/4, $0x3ecc422a
+DATA constants<>+960(SB)/4, $0x3fcc422a
+DATA constants<>+964(SB)/4, $0x3fcc422a
+DATA constants<>+968(SB)/4, $0x3fcc422a
+DATA constants<>+972(SB)/4, $0x3fcc422a
+DATA constants<>+976(SB)/4, $0x3fcc422a
+DATA constants<>+980(SB)/4, $0x3fcc422a
+DATA constants<>+984(SB)/4, $0x3fcc422a
+DATA constants<>+988(SB)/4, $0x3fcc422a
+DATA constants<>+992(SB)/4, $0x3d922279
+DATA constants<>+996(SB)/4, $0x3d922279
+DATA constants<>+1000(SB)/4, $0x3d922279
+DATA constants<>+1004(SB)/4, $0x3d922279
+DATA constants<>+1008(SB)/4, $0x3d922279
+DATA constants<>+1012(SB)/4, $0x3d922279
+DATA constants<>+1016(SB)/4, $0x3d922279
+DATA constants<>+1020(SB)/4, $0x3d922279
+DATA constants<>+1024(SB)/4, $0x3e5b33b6
+DATA constants<>+1028(SB)/4, $0x3e5b33b6
+DATA constants<>+1032(SB)/4, $0x3e5b33b6
+DATA constants<>+1036(SB)/4, $0x3e5b33b6
+DATA constants<>+1040(SB)/4, $0x3e5b33b6
+DATA constants<>+1044(SB)/4, $0x3e5b33b6
+DATA constants<>+1048(SB)/4, $0x3e5b33b6
+DATA constants<>+1052(SB)/4, $0x3e5b33b6
+DATA constants<>+1056(SB)/4, $0x42b00000
+DATA constants<>+1060(SB)/4, $0x42b00000
+DATA constants<>+1064(SB)/4, $0x42b00000
+DATA constants<>+1068(SB)/4, $0x42b00000
+DATA constants<>+1072(SB)/4, $0x42b00000
+DATA constants<>+1076(SB)/4, $0x42b00000
+DATA constants<>+1080(SB)/4, $0x42b00000
+DATA constants<>+1084(SB)/4, $0x42b00000
+DATA constants<>+1088(SB)/4, $0xd2511f53
+DATA constants<>+1092(SB)/4, $0xd2511f53
+DATA constants<>+1096(SB)/4, $0xd2511f53
+DATA constants<>+1100(SB)/4, $0xd2511f53
+DATA constants<>+1104(SB)/4, $0xd2511f53
+DATA constants<>+1108(SB)/4, $0xd2511f53
+DATA constants<>+1112(SB)/4, $0xd2511f53
+DATA constants<>+1116(SB)/4, $0xd2511f53
+DATA constants<>+1120(SB)/4, $0xcd9e8d57
+DATA constants<>+1124(SB)/4, $0xcd9e8d57
+DATA constants<>+1128(SB)/4, $0xcd9e8d57
+DATA constants<>+1132(SB)/4, $0xcd9e8d57
+DATA constants<>+1136(SB)/4, $0xcd9e8d57
+DATA constants<>+1140(SB)/4, $0xcd9e8d57
+DATA constants<>+1144(SB)/4, $0xcd9e8d57
+DATA constants<>+1148(SB)/4, $0xcd9e8d57
+DATA constants<>+1152(SB)/4, $0x9e3779b9
+DATA constants<>+1156(SB)/4, $0x9e3779b9
+DATA constants<>+1160(SB)/4, $0x9e3779b9
+DATA constants<>+1164(SB)/4, $0x9e3779b9
+DATA constants<>+1168(SB)/4, $0x9e3779b9
+DATA constants<>+1172(SB)/4, $0x9e3779b9
+DATA constants<>+1176(SB)/4, $0x9e3779b9
+DATA constants<>+1180(SB)/4, $0x9e3779b9
+DATA constants<>+1184(SB)/4, $0xbb67ae85
+DATA constants<>+1188(SB)/4, $0xbb67ae85
+DATA constants<>+1192(SB)/4, $0xbb67ae85
+DATA constants<>+1196(SB)/4, $0xbb67ae85
+DATA constants<>+1200(SB)/4, $0xbb67ae85
+DATA constants<>+1204(SB)/4, $0xbb67ae85
+DATA constants<>+1208(SB)/4, $0xbb67ae85
+DATA constants<>+1212(SB)/4, $0xbb67ae85
+DATA constants<>+1216(SB)/4, $0x00000008
+DATA constants<>+1220(SB)/4, $0x00000008
+DATA constants<>+1224(SB)/4, $0x00000008
+DATA constants<>+1228(SB)/4, $0x00000008
+DATA constants<>+1232(SB)/4, $0x00000008
+DATA constants<>+1236(SB)/4, $0x00000008
+DATA constants<>+1240(SB)/4, $0x00000008
+DATA constants<>+1244(SB)/4, $0x00000008
+DATA constants<>+1248(SB)/4, $0x00000001
+DATA constants<>+1252(SB)/4, $0x00000001
+DATA constants<>+1256(SB)/4, $0x00000001
+DATA constants<>+1260(SB)/4, $0x00000001
+DATA constants<>+1264(SB)/4, $0x00000001
+DATA constants<>+1268(SB)/4, $0x00000001
+DATA constants<>+1272(SB)/4, $0x00000001
+DATA constants<>+1276(SB)/4, $0x00000001
+DATA constants<>+1280(SB)/4, $0x00007fff
+DATA constants<>+1284(SB)/4, $0x00007fff
+DATA constants<>+1288(SB)/4, $0x00007fff
+DATA constants<>+1292(SB)/4, $0x00007fff
+DATA constants<>+1296(SB)/4, $0x00007fff
+DATA constants<>+1300(SB)/4, $0x00007fff
+DATA constants<>+1304(SB)/4, $0x00007fff
+DATA constants<>+1308(SB)/4, $0x00007fff
+DATA constants<>+1312(SB)/4, $0xffff0000
+DATA constants<>+1316(SB)/4, $0xffff0000
+DATA constants<>+1320(SB)/4, $0xffff0000
+DATA constants<>+1324(SB)/4, $0xffff0000
+DATA constants<>+1328(SB)/4, $0xffff0000
+DATA constants<>+1332(SB)/4, $0xffff0000
+DATA constants<>+1336(SB)/4, $0xffff0000
+DATA constants<>+1340(SB)/4, $0xffff0000
+DATA constants<>+1344(SB)/4, $0x00800000
+DATA constants<>+1348(SB)/4, $0x00800000
+DATA constants<>+1352(SB)/4, $0x00800000
+DATA constants<>+1356(SB)/4, $0x00800000
+DATA constants<>+1360(SB)/4, $0x00800000
+DATA constants<>+1364(SB)/4, $0x00800000
+DATA constants<>+1368(SB)/4, $0x00800000
+DATA constants<>+1372(SB)/4, $0x00800000
+DATA constants<>+1376(SB)/4, $0x00000004
+DATA constants<>+1380(SB)/4, $0x00000004
+DATA constants<>+1384(SB)/4, $0x00000004
+DATA constants<>+1388(SB)/4, $0x00000004
+DATA constants<>+1392(SB)/4, $0x00000004
+DATA constants<>+1396(SB)/4, $0x00000004
+DATA constants<>+1400(SB)/4, $0x00000004
+DATA constants<>+1404(SB)/4, $0x00000004
+DATA constants<>+1408(SB)/4, $0x0f0f0f0f
+DATA constants<>+1412(SB)/4, $0x0f0f0f0f
+DATA constants<>+1416(SB)/4, $0x0f0f0f0f
+DATA constants<>+1420(SB)/4, $0x0f0f0f0f
+DATA constants<>+1424(SB)/4, $0x0f0f0f0f
+DATA constants<>+1428(SB)/4, $0x0f0f0f0f
+DATA constants<>+1432(SB)/4, $0x0f0f0f0f
+DATA constants<>+1436(SB)/4, $0x0f0f0f0f
+DATA constants<>+1440(SB)/4, $0x00010001
+DATA constants<>+1444(SB)/4, $0x00010001
+DATA constants<>+1448(SB)/4, $0x00010001
+DATA constants<>+1452(SB)/4, $0x00010001
+DATA constants<>+1456(SB)/4, $0x00010001
+DATA constants<>+1460(SB)/4, $0x00010001
+DATA constants<>+1464(SB)/4, $0x00010001
+DATA constants<>+1468(SB)/4, $0x00010001
+DATA constants<>+1472(SB)/4, $0x80808080
+DATA constants<>+1476(SB)/4, $0x80808080
+DATA constants<>+1480(SB)/4, $0x80808080
+DATA constants<>+1484(SB)/4, $0x80808080
+DATA constants<>+1488(SB)/4, $0x80808080
+DATA constants<>+1492(SB)/4, $0x80808080
+DATA constants<>+1496(SB)/4, $0x80808080
+DATA constants<>+1500(SB)/4, $0x80808080
+DATA constants<>+1504(SB)/4, $0x42fe0000
+DATA constants<>+1508(SB)/4, $0x42fe0000
+DATA constants<>+1512(SB)/4, $0x42fe0000
+DATA constants<>+1516(SB)/4, $0x42fe0000
+DATA constants<>+1520(SB)/4, $0x42fe0000
+DATA constants<>+1524(SB)/4, $0x42fe0000
+DATA constants<>+1528(SB)/4, $0x42fe0000
+DATA constants<>+1532(SB)/4, $0x42fe0000
+DATA constants<>+1536(SB)/4, $0x0d800000
+DATA constants<>+1540(SB)/4, $0x0d800000
+DATA constants<>+1544(SB)/4, $0x0d800000
+DATA constants<>+1548(SB)/4, $0x0d800000
+DATA constants<>+1552(SB)/4, $0x0d800000
+DATA constants<>+1556(SB)/4, $0x0d800000
+DATA constants<>+1560(SB)/4, $0x0d800000
+DATA constants<>+1564(SB)/4, $0x0d800000
+DATA constants<>+1568(SB)/4, $0x00400000
+DATA constants<>+1572(SB)/4, $0x00400000
+DATA constants<>+1576(SB)/4, $0x00400000
+DATA constants<>+1580(SB)/4, $0x00400000
+DATA constants<>+1584(SB)/4, $0x00400000
+DATA constants<>+1588(SB)/4, $0x00400000
+DATA constants<>+1592(SB)/4, $0x00400000
+DATA constants<>+1596(SB)/4, $0x00400000
+GLOBL constants<>(SB), RODATA|NOPTR, $1600
 
 DATA constants64<>+0(SB)/8, $0x4330000000000000
 DATA constants64<>+8(SB)/8, $0x4330000000000000
 DATA constants64<>+16(SB)/8, $0x4330000000000000
 DATA constants64<>+24(SB)/8, $0x4330000000000000
-DATA constants64<>+32(SB)/8, $0x4330000000000000
-DATA constants64<>+40(SB)/8, $0x4330000000000000
-DATA constants64<>+48(SB)/8, $0x4330000000000000
-DATA constants64<>+56(SB)/8, $0x4330000000000000
-DATA constants64<>+64(SB)/8, $0x3e70000000000000
-DATA constants64<>+72(SB)/8, $0x3e70000000000000
-DATA constants64<>+80(SB)/8, $0x3e70000000000000
-DATA constants64<>+88(SB)/8, $0x3e70000000000000
-DATA constants64<>+96(SB)/8, $0x3e70000000000000
-DATA constants64<>+104(SB)/8, $0x3e70000000000000
-DATA constants64<>+112(SB)/8, $0x3e70000000000000
-DATA constants64<>+120(SB)/8, $0x3e70000000000000
-DATA constants64<>+128(SB)/8, $0x3ff0000000000000
-DATA constants64<>+136(SB)/8, $0x3ff0000000000000
-DATA constants64<>+144(SB)/8, $0x3ff0000000000000
-DATA constants64<>+152(SB)/8, $0x3ff0000000000000
-DATA constants64<>+160(SB)/8, $0x3ff0000000000000
-DATA constants64<>+168(SB)/8, $0x3ff0000000000000
-DATA constants64<>+176(SB)/8, $0x3ff0000000000000
-DATA constants64<>+184(SB)/8, $0x3ff0000000000000
-DATA constants64<>+192(SB)/8, $0x00095f619980c433
-DATA constants64<>+200(SB)/8, $0x00095f619980c433
-DATA constants64<>+208(SB)/8, $0x00095f619980c433
-DATA constants64<>+216(SB)/8, $0x00095f619980c433
-DATA constants64<>+224(SB)/8, $0x00095f619980c433
-DATA constants64<>+232(SB)/8, $0x00095f619980c433
-DATA constants64<>+240(SB)/8, $0x00095f619980c433
-DATA constants64<>+248(SB)/8, $0x00095f619980c433
-DATA constants64<>+256(SB)/8, $0x43300000000003ff
-DATA constants64<>+264(SB)/8, $0x43300000000003ff
-DATA constants64<>+272(SB)/8, $0x43300000000003ff
-DATA constants64<>+280(SB)/8, $0x43300000000003ff
-DATA constants64<>+288(SB)/8, $0x43300000000003ff
-DATA constants64<>+296(SB)/8, $0x43300000000003ff
-DATA constants64<>+304(SB)/8, $0x43300000000003ff
-DATA constants64<>+312(SB)/8, $0x43300000000003ff
-DATA constants64<>+320(SB)/8, $0x3fa8618618618618
-DATA constants64<>+328(SB)/8, $0x3fa8618618618618
-DATA constants64<>+336(SB)/8, $0x3fa8618618618618
-DATA constants64<>+344(SB)/8, $0x3fa8618618618618
-DATA constants64<>+352(SB)/8, $0x3fa8618618618618
-DATA constants64<>+360(SB)/8, $0x3fa8618618618618
-DATA constants64<>+368(SB)/8, $0x3fa8618618618618
-DATA constants64<>+376(SB)/8, $0x3fa8618618618618
-DATA constants64<>+384(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+392(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+400(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+408(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+416(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+424(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+432(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+440(SB)/8, $0x3faaf286bca1af28
-DATA constants64<>+448(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+456(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+464(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+472(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+480(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+488(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+496(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+504(SB)/8, $0x3fae1e1e1e1e1e1e
-DATA constants64<>+512(SB)/8, $0x3fb1111111111111
-DATA constants64<>+520(SB)/8, $0x3fb1111111111111
-DATA constants64<>+528(SB)/8, $0x3fb1111111111111
-DATA constants64<>+536(SB)/8, $0x3fb1111111111111
-DATA constants64<>+544(SB)/8, $0x3fb1111111111111
-DATA constants64<>+552(SB)/8, $0x3fb1111111111111
-DATA constants64<>+560(SB)/8, $0x3fb1111111111111
-DATA constants64<>+568(SB)/8, $0x3fb1111111111111
-DATA constants64<>+576(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+584(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+592(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+600(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+608(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+616(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+624(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+632(SB)/8, $0x3fb3b13b13b13b14
-DATA constants64<>+640(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+648(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+656(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+664(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+672(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+680(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+688(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+696(SB)/8, $0x3fb745d1745d1746
-DATA constants64<>+704(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+712(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+720(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+728(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+736(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+744(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+752(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+760(SB)/8, $0x3fbc71c71c71c71c
-DATA constants64<>+768(SB)/8, $0x3fc2492492492492
-DATA constants64<>+776(SB)/8, $0x3fc2492492492492
-DATA constants64<>+784(SB)/8, $0x3fc2492492492492
-DATA constants64<>+792(SB)/8, $0x3fc2492492492492
-DATA constants64<>+800(SB)/8, $0x3fc2492492492492
-DATA constants64<>+808(SB)/8, $0x3fc2492492492492
-DATA constants64<>+816(SB)/8, $0x3fc2492492492492
-DATA constants64<>+824(SB)/8, $0x3fc2492492492492
-DATA constants64<>+832(SB)/8, $0x3fc999999999999a
-DATA constants64<>+840(SB)/8, $0x3fc999999999999a
-DATA constants64<>+848(SB)/8, $0x3fc999999999999a
-DATA constants64<>+856(SB)/8, $0x3fc999999999999a
-DATA constants64<>+864(SB)/8, $0x3fc999999999999a
-DATA constants64<>+872(SB)/8, $0x3fc999999999999a
-DATA constants64<>+880(SB)/8, $0x3fc999999999999a
-DATA constants64<>+888(SB)/8, $0x3fc999999999999a
-DATA constants64<>+896(SB)/8, $0x3fd5555555555555
-DATA constants64<>+904(SB)/8, $0x3fd5555555555555
-DATA constants64<>+912(SB)/8, $0x3fd5555555555555
-DATA constants64<>+920(SB)/8, $0x3fd5555555555555
-DATA constants64<>+928(SB)/8, $0x3fd5555555555555
-DATA constants64<>+936(SB)/8, $0x3fd5555555555555
-DATA constants64<>+944(SB)/8, $0x3fd5555555555555
-DATA constants64<>+952(SB)/8, $0x3fd5555555555555
-DATA constants64<>+960(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+968(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+976(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+984(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+992(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+1000(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+1008(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+1016(SB)/8, $0x3fe62e42fefa39ef
-DATA constants64<>+1024(SB)/8, $0xc000000000000000
-DATA constants64<>+1032(SB)/8, $0xc000000000000000
-DATA constants64<>+1040(SB)/8, $0xc000000000000000
-DATA constants64<>+1048(SB)/8, $0xc000000000000000
-DATA constants64<>+1056(SB)/8, $0xc000000000000000
-DATA constants64<>+1064(SB)/8, $0xc000000000000000
-DATA constants64<>+1072(SB)/8, $0xc000000000000000
-DATA constants64<>+1080(SB)/8, $0xc000000000000000
-DATA constants64<>+1088(SB)/8, $0x00000000003fffff
-DATA constants64<>+1096(SB)/8, $0x00000000003fffff
-DATA constants64<>+1104(SB)/8, $0x00000000003fffff
-DATA constants64<>+1112(SB)/8, $0x00000000003fffff
-DATA constants64<>+1120(SB)/8, $0x00000000003fffff
-DATA constants64<>+1128(SB)/8, $0x00000000003fffff
-DATA constants64<>+1136(SB)/8, $0x00000000003fffff
-DATA constants64<>+1144(SB)/8, $0x00000000003fffff
-DATA constants64<>+1152(SB)/8, $0x3e90000000000000
-DATA constants64<>+1160(SB)/8, $0x3e90000000000000
-DATA constants64<>+1168(SB)/8, $0x3e90000000000000
-DATA constants64<>+1176(SB)/8, $0x3e90000000000000
-DATA constants64<>+1184(SB)/8, $0x3e90000000000000
-DATA constants64<>+1192(SB)/8, $0x3e90000000000000
-DATA constants64<>+1200(SB)/8, $0x3e90000000000000
-DATA constants64<>+1208(SB)/8, $0x3e90000000000000
-DATA constants64<>+1216(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1224(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1232(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1240(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1248(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1256(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1264(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1272(SB)/8, $0x3ff921fb54442d18
-DATA constants64<>+1280(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1288(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1296(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1304(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1312(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1320(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1328(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1336(SB)/8, $0x3bd71b8ef6dcf572
-DATA constants64<>+1344(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1352(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1360(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1368(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1376(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1384(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1392(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1400(SB)/8, $0xbc62f49b46814157
-DATA constants64<>+1408(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1416(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1424(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1432(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1440(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1448(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1456(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1464(SB)/8, $0x3ce952c77030ad4a
-DATA constants64<>+1472(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1480(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1488(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1496(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1504(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1512(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1520(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1528(SB)/8, $0xbd6ae7f3e733b81f
-DATA constants64<>+1536(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1544(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1552(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1560(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1568(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1576(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1584(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1592(SB)/8, $0x3de6124613a86d09
-DATA constants64<>+1600(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1608(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1616(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1624(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1632(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1640(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1648(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1656(SB)/8, $0xbe5ae64567f544e4
-DATA constants64<>+1664(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1672(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1680(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1688(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1696(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1704(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1712(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1720(SB)/8, $0x3ec71de3a556c734
-DATA constants64<>+1728(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1736(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1744(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1752(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1760(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1768(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1776(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1784(SB)/8, $0xbf2a01a01a01a01a
-DATA constants64<>+1792(SB)/8, $0x3f81111111111111
-DATA constants64<>+1800(SB)/8, $0x3f81111111111111
-DATA constants64<>+1808(SB)/8, $0x3f81111111111111
-DATA constants64<>+1816(SB)/8, $0x3f81111111111111
-DATA constants64<>+1824(SB)/8, $0x3f81111111111111
-DATA constants64<>+1832(SB)/8, $0x3f81111111111111
-DATA constants64<>+1840(SB)/8, $0x3f81111111111111
-DATA constants64<>+1848(SB)/8, $0x3f81111111111111
-DATA constants64<>+1856(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1864(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1872(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1880(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1888(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1896(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1904(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1912(SB)/8, $0xbfc5555555555555
-DATA constants64<>+1920(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1928(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1936(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1944(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1952(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1960(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1968(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1976(SB)/8, $0x3c1e542ba4020225
-DATA constants64<>+1984(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+1992(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2000(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2008(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2016(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2024(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2032(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2040(SB)/8, $0xbca6827863b97d97
-DATA constants64<>+2048(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2056(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2064(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2072(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2080(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2088(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2096(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2104(SB)/8, $0x3d2ae7f3e733b81f
-DATA constants64<>+2112(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2120(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2128(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2136(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2144(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2152(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2160(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2168(SB)/8, $0xbda93974a8c07c9d
-DATA constants64<>+2176(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2184(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2192(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2200(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2208(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2216(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2224(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2232(SB)/8, $0x3e21eed8eff8d898
-DATA constants64<>+2240(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2248(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2256(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2264(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2272(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2280(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2288(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2296(SB)/8, $0xbe927e4fb7789f5c
-DATA constants64<>+2304(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2312(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2320(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2328(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2336(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2344(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2352(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2360(SB)/8, $0x3efa01a01a01a01a
-DATA constants64<>+2368(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2376(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2384(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2392(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2400(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2408(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2416(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2424(SB)/8, $0xbf56c16c16c16c17
-DATA constants64<>+2432(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2440(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2448(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2456(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2464(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2472(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2480(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2488(SB)/8, $0x3fa5555555555555
-DATA constants64<>+2496(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2504(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2512(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2520(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2528(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2536(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2544(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2552(SB)/8, $0xbfe0000000000000
-DATA constants64<>+2560(SB)/8, $0x8000000000000000
-DATA constants64<>+2568(SB)/8, $0x8000000000000000
-DATA constants64<>+2576(SB)/8, $0x8000000000000000
-DATA constants64<>+2584(SB)/8, $0x8000000000000000
-DATA constants64<>+2592(SB)/8, $0x8000000000000000
-DATA constants64<>+2600(SB)/8, $0x8000000000000000
-DATA constants64<>+2608(SB)/8, $0x8000000000000000
-DATA constants64<>+2616(SB)/8, $0x8000000000000000
-DATA constants64<>+2624(SB)/8, $0x0000000000400000
-DATA constants64<>+2632(SB)/8, $0x0000000000400000
-DATA constants64<>+2640(SB)/8, $0x0000000000400000
-DATA constants64<>+2648(SB)/8, $0x0000000000400000
-DATA constants64<>+2656(SB)/8, $0x0000000000400000
-DATA constants64<>+2664(SB)/8, $0x0000000000400000
-DATA constants64<>+2672(SB)/8, $0x0000000000400000
-DATA constants64<>+2680(SB)/8, $0x0000000000400000
-DATA constants64<>+2688(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2696(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2704(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2712(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2720(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2728(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2736(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2744(SB)/8, $0xc0861da04cbafe44
-DATA constants64<>+2752(SB)/8, $0x4338000000000000
-DATA constants64<>+2760(SB)/8, $0x4338000000000000
-DATA constants64<>+2768(SB)/8, $0x4338000000000000
-DATA constants64<>+2776(SB)/8, $0x4338000000000000
-DATA constants64<>+2784(SB)/8, $0x4338000000000000
-DATA constants64<>+2792(SB)/8, $0x4338000000000000
-DATA constants64<>+2800(SB)/8, $0x4338000000000000
-DATA constants64<>+2808(SB)/8, $0x4338000000000000
-DATA constants64<>+2816(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2824(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2832(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2840(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2848(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2856(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2864(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2872(SB)/8, $0x3ff71547652b82fe
-DATA constants64<>+2880(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2888(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2896(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2904(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2912(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2920(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2928(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2936(SB)/8, $0x3fe62e42fee00000
-DATA constants64<>+2944(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2952(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2960(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2968(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2976(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2984(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+2992(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+3000(SB)/8, $0x3dea39ef35793c76
-DATA constants64<>+3008(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3016(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3024(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3032(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3040(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3048(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3056(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3064(SB)/8, $0x3de6124613a86d0a
-DATA constants64<>+3072(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3080(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3088(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3096(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3104(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3112(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3120(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3128(SB)/8, $0x3e5ae64567f544e4
-DATA constants64<>+3136(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3144(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3152(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3160(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3168(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3176(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3184(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3192(SB)/8, $0x3e927e4fb7789f5d
-DATA constants64<>+3200(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3208(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3216(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3224(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3232(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3240(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3248(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3256(SB)/8, $0x3f2a01a01a01a01a
-DATA constants64<>+3264(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3272(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3280(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3288(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3296(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3304(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3312(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3320(SB)/8, $0x3f56c16c16c16c17
-DATA constants64<>+3328(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3336(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3344(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3352(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3360(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3368(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3376(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3384(SB)/8, $0x3fc5555555555555
-DATA constants64<>+3392(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3400(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3408(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3416(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3424(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3432(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3440(SB)/8, $0x3fe0000000000000
-DATA constants64<>+3448(SB)/8, $0x3fe0000000000000
-GLOBL constants64<>(SB), RODATA|NOPTR, $3456
+DATA constants64<>+32(SB)/8, $0x3e70000000000000
+DATA constants64<>+40(SB)/8, $0x3e70000000000000
+DATA constants64<>+48(SB)/8, $0x3e70000000000000
+DATA constants64<>+56(SB)/8, $0x3e70000000000000
+DATA constants64<>+64(SB)/8, $0x3ff0000000000000
+DATA constants64<>+72(SB)/8, $0x3ff0000000000000
+DATA constants64<>+80(SB)/8, $0x3ff0000000000000
+DATA constants64<>+88(SB)/8, $0x3ff0000000000000
+DATA constants64<>+96(SB)/8, $0x00095f619980c433
+DATA constants64<>+104(SB)/8, $0x00095f619980c433
+DATA constants64<>+112(SB)/8, $0x00095f619980c433
+DATA constants64<>+120(SB)/8, $0x00095f619980c433
+DATA constants64<>+128(SB)/8, $0x43300000000003ff
+DATA constants64<>+136(SB)/8, $0x43300000000003ff
+DATA constants64<>+144(SB)/8, $0x43300000000003ff
+DATA constants64<>+152(SB)/8, $0x43300000000003ff
+DATA constants64<>+160(SB)/8, $0x3fa8618618618618
+DATA constants64<>+168(SB)/8, $0x3fa8618618618618
+DATA constants64<>+176(SB)/8, $0x3fa8618618618618
+DATA constants64<>+184(SB)/8, $0x3fa8618618618618
+DATA constants64<>+192(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+200(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+208(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+216(SB)/8, $0x3faaf286bca1af28
+DATA constants64<>+224(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+232(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+240(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+248(SB)/8, $0x3fae1e1e1e1e1e1e
+DATA constants64<>+256(SB)/8, $0x3fb1111111111111
+DATA constants64<>+264(SB)/8, $0x3fb1111111111111
+DATA constants64<>+272(SB)/8, $0x3fb1111111111111
+DATA constants64<>+280(SB)/8, $0x3fb1111111111111
+DATA constants64<>+288(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+296(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+304(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+312(SB)/8, $0x3fb3b13b13b13b14
+DATA constants64<>+320(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+328(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+336(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+344(SB)/8, $0x3fb745d1745d1746
+DATA constants64<>+352(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+360(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+368(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+376(SB)/8, $0x3fbc71c71c71c71c
+DATA constants64<>+384(SB)/8, $0x3fc2492492492492
+DATA constants64<>+392(SB)/8, $0x3fc2492492492492
+DATA constants64<>+400(SB)/8, $0x3fc2492492492492
+DATA constants64<>+408(SB)/8, $0x3fc2492492492492
+DATA constants64<>+416(SB)/8, $0x3fc999999999999a
+DATA constants64<>+424(SB)/8, $0x3fc999999999999a
+DATA constants64<>+432(SB)/8, $0x3fc999999999999a
+DATA constants64<>+440(SB)/8, $0x3fc999999999999a
+DATA constants64<>+448(SB)/8, $0x3fd5555555555555
+DATA constants64<>+456(SB)/8, $0x3fd5555555555555
+DATA constants64<>+464(SB)/8, $0x3fd5555555555555
+DATA constants64<>+472(SB)/8, $0x3fd5555555555555
+DATA constants64<>+480(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+488(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+496(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+504(SB)/8, $0x3fe62e42fefa39ef
+DATA constants64<>+512(SB)/8, $0xc000000000000000
+DATA constants64<>+520(SB)/8, $0xc000000000000000
+DATA constants64<>+528(SB)/8, $0xc000000000000000
+DATA constants64<>+536(SB)/8, $0xc000000000000000
+DATA constants64<>+544(SB)/8, $0x00000000003fffff
+DATA constants64<>+552(SB)/8, $0x00000000003fffff
+DATA constants64<>+560(SB)/8, $0x00000000003fffff
+DATA constants64<>+568(SB)/8, $0x00000000003fffff
+DATA constants64<>+576(SB)/8, $0x3e90000000000000
+DATA constants64<>+584(SB)/8, $0x3e90000000000000
+DATA constants64<>+592(SB)/8, $0x3e90000000000000
+DATA constants64<>+600(SB)/8, $0x3e90000000000000
+DATA constants64<>+608(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+616(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+624(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+632(SB)/8, $0x3ff921fb54442d18
+DATA constants64<>+640(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+648(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+656(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+664(SB)/8, $0x3bd71b8ef6dcf572
+DATA constants64<>+672(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+680(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+688(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+696(SB)/8, $0xbc62f49b46814157
+DATA constants64<>+704(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+712(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+720(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+728(SB)/8, $0x3ce952c77030ad4a
+DATA constants64<>+736(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+744(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+752(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+760(SB)/8, $0xbd6ae7f3e733b81f
+DATA constants64<>+768(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+776(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+784(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+792(SB)/8, $0x3de6124613a86d09
+DATA constants64<>+800(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+808(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+816(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+824(SB)/8, $0xbe5ae64567f544e4
+DATA constants64<>+832(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+840(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+848(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+856(SB)/8, $0x3ec71de3a556c734
+DATA constants64<>+864(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+872(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+880(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+888(SB)/8, $0xbf2a01a01a01a01a
+DATA constants64<>+896(SB)/8, $0x3f81111111111111
+DATA constants64<>+904(SB)/8, $0x3f81111111111111
+DATA constants64<>+912(SB)/8, $0x3f81111111111111
+DATA constants64<>+920(SB)/8, $0x3f81111111111111
+DATA constants64<>+928(SB)/8, $0xbfc5555555555555
+DATA constants64<>+936(SB)/8, $0xbfc5555555555555
+DATA constants64<>+944(SB)/8, $0xbfc5555555555555
+DATA constants64<>+952(SB)/8, $0xbfc5555555555555
+DATA constants64<>+960(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+968(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+976(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+984(SB)/8, $0x3c1e542ba4020225
+DATA constants64<>+992(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+1000(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+1008(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+1016(SB)/8, $0xbca6827863b97d97
+DATA constants64<>+1024(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+1032(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+1040(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+1048(SB)/8, $0x3d2ae7f3e733b81f
+DATA constants64<>+1056(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+1064(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+1072(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+1080(SB)/8, $0xbda93974a8c07c9d
+DATA constants64<>+1088(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+1096(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+1104(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+1112(SB)/8, $0x3e21eed8eff8d898
+DATA constants64<>+1120(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+1128(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+1136(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+1144(SB)/8, $0xbe927e4fb7789f5c
+DATA constants64<>+1152(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+1160(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+1168(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+1176(SB)/8, $0x3efa01a01a01a01a
+DATA constants64<>+1184(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+1192(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+1200(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+1208(SB)/8, $0xbf56c16c16c16c17
+DATA constants64<>+1216(SB)/8, $0x3fa5555555555555
+DATA constants64<>+1224(SB)/8, $0x3fa5555555555555
+DATA constants64<>+1232(SB)/8, $0x3fa5555555555555
+DATA constants64<>+1240(SB)/8, $0x3fa5555555555555
+DATA constants64<>+1248(SB)/8, $0xbfe0000000000000
+DATA constants64<>+1256(SB)/8, $0xbfe0000000000000
+DATA constants64<>+1264(SB)/8, $0xbfe0000000000000
+DATA constants64<>+1272(SB)/8, $0xbfe0000000000000
+DATA constants64<>+1280(SB)/8, $0x8000000000000000
+DATA constants64<>+1288(SB)/8, $0x8000000000000000
+DATA constants64<>+1296(SB)/8, $0x8000000000000000
+DATA constants64<>+1304(SB)/8, $0x8000000000000000
+DATA constants64<>+1312(SB)/8, $0x0000000000400000
+DATA constants64<>+1320(SB)/8, $0x0000000000400000
+DATA constants64<>+1328(SB)/8, $0x0000000000400000
+DATA constants64<>+1336(SB)/8, $0x0000000000400000
+DATA constants64<>+1344(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+1352(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+1360(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+1368(SB)/8, $0xc0861da04cbafe44
+DATA constants64<>+1376(SB)/8, $0x4338000000000000
+DATA constants64<>+1384(SB)/8, $0x4338000000000000
+DATA constants64<>+1392(SB)/8, $0x4338000000000000
+DATA constants64<>+1400(SB)/8, $0x4338000000000000
+DATA constants64<>+1408(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+1416(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+1424(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+1432(SB)/8, $0x3ff71547652b82fe
+DATA constants64<>+1440(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+1448(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+1456(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+1464(SB)/8, $0x3fe62e42fee00000
+DATA constants64<>+1472(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+1480(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+1488(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+1496(SB)/8, $0x3dea39ef35793c76
+DATA constants64<>+1504(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+1512(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+1520(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+1528(SB)/8, $0x3de6124613a86d0a
+DATA constants64<>+1536(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+1544(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+1552(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+1560(SB)/8, $0x3e5ae64567f544e4
+DATA constants64<>+1568(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+1576(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+1584(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+1592(SB)/8, $0x3e927e4fb7789f5d
+DATA constants64<>+1600(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+1608(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+1616(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+1624(SB)/8, $0x3f2a01a01a01a01a
+DATA constants64<>+1632(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+1640(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+1648(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+1656(SB)/8, $0x3f56c16c16c16c17
+DATA constants64<>+1664(SB)/8, $0x3fc5555555555555
+DATA constants64<>+1672(SB)/8, $0x3fc5555555555555
+DATA constants64<>+1680(SB)/8, $0x3fc5555555555555
+DATA constants64<>+1688(SB)/8, $0x3fc5555555555555
+DATA constants64<>+1696(SB)/8, $0x3fe0000000000000
+DATA constants64<>+1704(SB)/8, $0x3fe0000000000000
+DATA constants64<>+1712(SB)/8, $0x3fe0000000000000
+DATA constants64<>+1720(SB)/8, $0x3fe0000000000000
+GLOBL constants64<>(SB), RODATA|NOPTR, $1728

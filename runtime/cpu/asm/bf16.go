@@ -211,7 +211,7 @@ func (v isa) roundBF16() {
 		const notLess, unordered = 5, 3
 		if v.lanes == 16 {
 			normal, nan := K(), K()
-			VCMPPS(Imm(notLess), bitsOf(0x00800000), size, normal)
+			VCMPPS_BCST(Imm(notLess), bitsOf(0x00800000), size, normal)
 			VCMPPS(Imm(unordered), y, y, nan)
 			VMOVUPS_Z(rounded, normal, rounded)
 			VMOVUPS(y, nan, rounded)
@@ -231,11 +231,10 @@ func (v isa) roundBF16() {
 
 // and is the bitwise and.
 func (v isa) and(y vector, x Op) vector {
-	r := v.vec()
 	if v.lanes == 16 {
-		VPANDD(x, y, r)
-	} else {
-		VPAND(x, y, r)
+		return v.binary(VPANDD, x, y)
 	}
+	r := v.vec()
+	VPAND(x, y, r)
 	return r
 }

@@ -35,8 +35,8 @@ func (v isa) keep() {
 		k0, k1 := v.load(key0), v.load(key1)
 		for round := range 10 {
 			if round > 0 {
-				VPADDD(bitsOf(0x9E3779B9), k0, k0)
-				VPADDD(bitsOf(0xBB67AE85), k1, k1)
+				v.do(VPADDD, bitsOf(0x9E3779B9), k0, k0)
+				v.do(VPADDD, bitsOf(0xBB67AE85), k1, k1)
 			}
 			p0, p1 := v.binary(VPMULUDQ, bitsOf(0xD2511F53), x[0]), v.binary(VPMULUDQ, bitsOf(0xCD9E8D57), x[2])
 			x = [4]vector{v.xor(v.xor(v.high(p1), x[1]), k0), p1, v.xor(v.xor(v.high(p0), x[3]), k1), p0}
@@ -49,7 +49,7 @@ func (v isa) keep() {
 			VPSRAD(Imm(31), r, r)
 			VMOVUPS(v.binary(VANDPS, factor, r), Mem{Base: dst, Disp: i * v.lanes * 4})
 		}
-		VPADDD(bitsOf(uint32(blocks)), block, block)
+		v.do(VPADDD, bitsOf(uint32(blocks)), block, block)
 		ADDQ(Imm(uint64(2*v.lanes*4)), dst)
 	})
 	VZEROUPPER()

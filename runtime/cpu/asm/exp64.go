@@ -36,12 +36,12 @@ func (v isa) exp64() {
 			low := v.load(double(-1021 * math.Ln2))
 			inside := v.binary(VMAXPD, d, low)
 			t := v.load(double(3 << 51))
-			VFMADD231PD(double(math.Log2E), inside, t)
+			v.do(VFMADD231PD, double(math.Log2E), inside, t)
 			k := v.vec()
-			VSUBPD(double(3<<51), t, k)
+			v.do(VSUBPD, double(3<<51), t, k)
 			r := v.load(inside)
-			VFNMADD231PD(double(6.93147180369123816490e-01), k, r)
-			VFNMADD231PD(double(1.90821492927058770002e-10), k, r)
+			v.do(VFNMADD231PD, double(6.93147180369123816490e-01), k, r)
+			v.do(VFNMADD231PD, double(1.90821492927058770002e-10), k, r)
 			c := 1.0 // 1/13!, Taylor's series: the rest is below 2^-57
 			for f := 2; f <= 13; f++ {
 				c /= float64(f)
@@ -49,7 +49,7 @@ func (v isa) exp64() {
 			p := v.load(double(c))
 			for f := 13; f > 0; f-- {
 				c *= float64(f)
-				VFMADD213PD(double(c), r, p)
+				v.do(VFMADD213PD, double(c), r, p)
 			}
 			VPSLLQ(Imm(52), t, t)
 			VPADDQ(t, p, p)

@@ -81,8 +81,7 @@ func main() {
 	}
 	avx512.exp64()
 	avx2.exp64()
-	constantTable()
-	constantTable64()
+	constantTables()
 	Generate()
 }
 

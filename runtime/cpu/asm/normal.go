@@ -9,34 +9,6 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// The constants of the 64-bit lanes of normal, each repeated over a widest register.
-var (
-	constants64 = map[uint64]int{}
-	bits64      []uint64
-)
-
-func bitsOf64(b uint64) Mem {
-	i, ok := constants64[b]
-	if !ok {
-		i = len(bits64)
-		constants64[b] = i
-		bits64 = append(bits64, b)
-	}
-	return NewDataAddr(NewStaticSymbol("constants64"), i*64)
-}
-
-func double(x float64) Mem { return bitsOf64(math.Float64bits(x)) }
-
-// constantTable64 writes out the constants placed so far.
-func constantTable64() {
-	GLOBL("constants64", RODATA|NOPTR)
-	for i, b := range bits64 {
-		for lane := range 8 {
-			DATA(i*64+lane*8, U64(b))
-		}
-	}
-}
-
 // rounding is 2^52: a whole number below it, put into its last bits, is added to it.
 const rounding = 1 << 52
 
@@ -80,8 +52,8 @@ func (v isa) normal() {
 		k0, k1 := word(4), word(5)
 		for round := range 10 {
 			if round > 0 {
-				VPADDD(bitsOf(0x9E3779B9), k0, k0)
-				VPADDD(bitsOf(0xBB67AE85), k1, k1)
+				v.do(VPADDD, bitsOf(0x9E3779B9), k0, k0)
+				v.do(VPADDD, bitsOf(0xBB67AE85), k1, k1)
 			}
 			p0, p1 := v.binary(VPMULUDQ, bitsOf(0xD2511F53), x[0]), v.binary(VPMULUDQ, bitsOf(0xCD9E8D57), x[2])
 			x = [4]vector{v.xor(v.xor(v.high(p1), x[1]), k0), p1, v.xor(v.xor(v.high(p0), x[3]), k1), p0}
@@ -89,7 +61,7 @@ func (v isa) normal() {
 		a, b := v.normalPair(x[0], x[1], scale)
 		c, d := v.normalPair(x[2], x[3], scale)
 		v.interleave(dst, a, b, c, d)
-		VPADDD(bitsOf(uint32(blocks)), block, block)
+		v.do(VPADDD, bitsOf(uint32(blocks)), block, block)
 		ADDQ(Imm(uint64(4*blocks*4)), dst)
 	})
 	VZEROUPPER()
@@ -105,7 +77,7 @@ func (v isa) shiftRight(x vector, n uint64) vector { r := v.vec(); VPSRLQ(Imm(n)
 
 // whole returns small whole numbers as doubles.
 func (v isa) whole(x vector) vector {
-	return v.subPD(v.binary(VORPS, bitsOf64(math.Float64bits(rounding)), x), double(rounding))
+	return v.subPD(v.binary(VORPD, bitsOf64(math.Float64bits(rounding)), x), double(rounding))
 }
 
 // series evaluates a polynomial of 11 coefficients, lowest first, at x.
@@ -113,7 +85,7 @@ func (v isa) series(c [11]float64, x vector) vector {
 	q := v.load(double(c[10]))
 	for i := 9; i >= 0; i-- {
 		VMULPD(x, q, q)
-		VADDPD(double(c[i]), q, q)
+		v.do(VADDPD, double(c[i]), q, q)
 	}
 	return q
 }
@@ -135,7 +107,7 @@ func (v isa) normalPair(first, second, scale vector) (a, b reg.VecVirtual) {
 	x := v.subPD(v.load(double(1)), u)
 	e := v.shiftRight(v.binary(VPADDQ, bitsOf64(1023<<52-rootHalf), x), 52) // and 1023
 	m := v.binary(VPADDQ, bitsOf64(1023<<52), v.binary(VPSUBQ, v.shiftLeft(e, 52), x))
-	e = v.subPD(v.binary(VORPS, bitsOf64(math.Float64bits(rounding)), e), double(rounding+1023))
+	e = v.subPD(v.binary(VORPD, bitsOf64(math.Float64bits(rounding)), e), double(rounding+1023))
 	s := v.binary(VDIVPD, v.addPD(m, double(1)), v.subPD(m, double(1)))
 	atanh := v.mulPD(v.series(atanhSeries, v.mulPD(s, s)), v.addPD(s, s))
 	radius := v.mulPD(v.addPD(v.mulPD(e, double(math.Ln2)), atanh), double(-2))
@@ -143,7 +115,7 @@ func (v isa) normalPair(first, second, scale vector) (a, b reg.VecVirtual) {
 
 	// sin and cos of second/2^32 turns, from those of the angle within a quarter turn
 	turn := v.shiftRight(v.shiftLeft(second, 32), 40)
-	angle := v.whole(v.binary(VANDPS, bitsOf64(1<<22-1), turn))
+	angle := v.whole(v.binary(VANDPD, bitsOf64(1<<22-1), turn))
 	angle = v.mulPD(v.mulPD(angle, double(1.0/(1<<22))), double(math.Pi/2))
 	square := v.mulPD(angle, angle)
 	sin, cos := v.mulPD(v.series(sinSeries, square), angle), v.series(cosSeries, square)
@@ -152,9 +124,9 @@ func (v isa) normalPair(first, second, scale vector) (a, b reg.VecVirtual) {
 	clear(zero)
 	swap := v.binary(VANDPS, v.binary(VPSUBQ, odd, zero), v.xor(sin, cos)) // in the second and fourth quarter
 	sin, cos = v.xor(sin, swap), v.xor(cos, swap)
-	sin = v.xor(sin, v.binary(VANDPS, bitsOf64(1<<63), v.shiftLeft(turn, 40)))
+	sin = v.xor(sin, v.binary(VANDPD, bitsOf64(1<<63), v.shiftLeft(turn, 40)))
 	turn = v.binary(VPADDQ, bitsOf64(1<<22), turn)
-	cos = v.xor(cos, v.binary(VANDPS, bitsOf64(1<<63), v.shiftLeft(turn, 40)))
+	cos = v.xor(cos, v.binary(VANDPD, bitsOf64(1<<63), v.shiftLeft(turn, 40)))
 	return v.floats(v.mulPD(v.mulPD(cos, radius), scale)), v.floats(v.mulPD(v.mulPD(sin, radius), scale))
 }
 

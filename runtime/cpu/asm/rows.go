@@ -9,37 +9,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// The constants of the row kernels, each repeated over a widest register so that it can be a memory operand. The
-// polynomials are those of math32.go in package cpu, whose tests hold the kernels to them.
-var (
-	constants = map[string]int{}
-	bits      []uint32
-)
-
-// bitsOf places a constant with the given bits and returns the operand that reads it.
-func bitsOf(b uint32) Mem {
-	name := fmt.Sprintf("%#x", b)
-	i, ok := constants[name]
-	if !ok {
-		i = len(bits)
-		constants[name] = i
-		bits = append(bits, b)
-	}
-	return NewDataAddr(NewStaticSymbol("constants"), i*64)
-}
-
-func number(x float64) Mem { return bitsOf(math.Float32bits(float32(x))) }
-
-// constantTable writes out the constants placed so far.
-func constantTable() {
-	GLOBL("constants", RODATA|NOPTR)
-	for i, b := range bits {
-		for lane := range 16 {
-			DATA(i*64+lane*4, U32(b))
-		}
-	}
-}
-
+// The polynomials are those of math32.go in package cpu, whose tests hold the kernels to them.
 var (
 	expPoly  = []float64{0.4999999344776645, 0.16666520631651466, 0.04166838804987951, 0.008368716885160393, 0.0013814598480509836}
 	tailPoly = []float64{0.13962140435866838, 0.13986186859016397, 0.11983287563089823, 0.10550797208969113, -0.023109758851864348,
@@ -57,9 +27,7 @@ const (
 // A vector is a register of the loop body under construction.
 type vector = reg.VecVirtual
 
-func (v isa) load(m Op) vector { r := v.vec(); VMOVUPS(m, r); return r }
-
-func (v isa) binary(op func(...Op), x Op, y vector) vector { r := v.vec(); op(x, y, r); return r }
+func (v isa) binary(op func(...Op), x Op, y vector) vector { r := v.vec(); v.do(op, x, y, r); return r }
 
 func (v isa) add(y vector, x Op) vector { return v.binary(VADDPS, x, y) } // y+x
 func (v isa) sub(y vector, x Op) vector { return v.binary(VSUBPS, x, y) } // y-x
@@ -74,7 +42,7 @@ func (v isa) atMost(x vector, high float64) vector { return v.binary(VMINPS, x, 
 func (v isa) horner(c []float64, x vector) vector {
 	q := v.load(number(c[len(c)-1]))
 	for i := len(c) - 2; i >= 0; i-- {
-		VFMADD213PS(number(c[i]), x, q)
+		v.do(VFMADD213PS, number(c[i]), x, q)
 	}
 	return q
 }
@@ -86,8 +54,8 @@ func (v isa) expSplit(x vector) (em1, n vector) {
 	f := v.vec()
 	VCVTDQ2PS(n, f)
 	r := v.load(x)
-	VFNMADD231PS(number(0.693359375), f, r)
-	VFNMADD231PS(number(-2.12194440054690583e-4), f, r)
+	v.do(VFNMADD231PS, number(0.693359375), f, r)
+	v.do(VFNMADD231PS, number(-2.12194440054690583e-4), f, r)
 	q := v.horner(expPoly, r)
 	em1 = v.mul(r, r)
 	VFMADD213PS(r, q, em1)
@@ -107,12 +75,12 @@ func (v isa) expOf(x vector) vector {
 	const notLess = 5
 	if v.lanes == 16 { // which has instructions to round, and to multiply by 2^n whatever n is
 		some := K()
-		VCMPPS(Imm(notLess), number(-104), x, some)
+		VCMPPS_BCST(Imm(notLess), number(-104), x, some)
 		x = v.atMost(v.atLeast(x, -104), 89)
 		n, r := v.vec(), v.load(x)
 		VRNDSCALEPS(Imm(8), v.mul(x, number(math.Log2E)), n)
-		VFNMADD231PS(number(0.693359375), n, r)
-		VFNMADD231PS(number(-2.12194440054690583e-4), n, r)
+		v.do(VFNMADD231PS, number(0.693359375), n, r)
+		v.do(VFNMADD231PS, number(-2.12194440054690583e-4), n, r)
 		e := v.mul(r, r)
 		VFMADD213PS(r, v.horner(expPoly, r), e)
 		e = v.add(e, number(1))
@@ -148,7 +116,7 @@ func (v isa) normalTail(x vector) (ax, q, e vector) {
 // geluInner returns geluA + c*x².
 func (v isa) geluInner(x vector, c float64) vector {
 	r := v.mul(x, x)
-	VFMADD213PS(number(geluA), v.load(number(c)), r)
+	v.do(VFMADD213PS, number(geluA), v.load(number(c)), r)
 	return r
 }
 
