@@ -69,10 +69,28 @@ func TestBenchCPU(t *testing.T) {
 		"bench cpu --device cuda":                          "bench cpu works on the CPU",
 		"bench cpu --steps 0":                              "--steps is 0",
 		"bench cpu train":                                  `fake bench cpu takes no argument "train"`,
-		"bench cpu --steps 1 --trace " + os.DevNull + "/x": "the trace cannot be written",
+		"bench cpu --steps 1 --trace " + os.DevNull + "/x": "is not a folder; name another file",
 	} {
 		if code, _, errs := runCommand(t.Context(), cfg, strings.Fields(args)...); code == 0 || !strings.Contains(errs, want) {
 			t.Errorf("%s: exit code %d\n%s", args, code, errs)
+		}
+	}
+}
+
+func TestTraceIsRefusedBeforeMeasuring(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(folder, "missing", "step.json"): "there is no folder " + filepath.Join(folder, "missing") + "; make it",
+		filepath.Join(file, "step.json"):              file + " is not a folder",
+		folder:                                        "is a folder; name a file in it",
+	} {
+		code, out, errs := runCommand(t.Context(), fakeConfig(nil), "bench", "train", "--trace", path)
+		if code != exitUsage || out != "" || !strings.Contains(errs, want) {
+			t.Errorf("--trace %s: exit %d, %q, %q", path, code, out, errs)
 		}
 	}
 }

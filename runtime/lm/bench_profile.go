@@ -89,6 +89,11 @@ func (c *call) benchDecode() error {
 
 // profiled measures the device, then what measure does with a fresh model on it, prints the report, and goes on to the peers.
 func (c *call) profiled(trace string, peers *peers, shape decodeShape, measure func(m *Model, r *report) error) error {
+	if trace != "" {
+		if err := checkTrace(trace); err != nil {
+			return err
+		}
+	}
 	if err := peers.find(); err != nil {
 		return err
 	}

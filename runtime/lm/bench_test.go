@@ -321,7 +321,7 @@ func TestBenchErrors(t *testing.T) {
 		{gpu, nil, []int64{1}, "bench train --steps 1", 1, "nobody knows"},
 		{gpu, errors.New("an event failed"), []int64{1, 1}, "bench train --steps 1", 1, "an event failed"},
 		{gpu, errors.New("an event failed"), []int64{1, 1}, "bench decode --steps 1", 1, "an event failed"},
-		{gpu, nil, []int64{1, 1}, "bench train --steps 1 --trace " + os.DevNull + "/x", 1, "the trace cannot be written"},
+		{gpu, nil, nil, "bench train --steps 1 --trace " + os.DevNull + "/x", 2, "is not a folder; name another file"},
 	} {
 		device.fails, device.rooms = c.fails, c.rooms
 		code, out, errs := runCommand(t.Context(), c.cfg, strings.Fields(c.args)...)

@@ -2,8 +2,12 @@ package lm
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/tfc-dev/tfc/runtime/internal/disk"
 )
@@ -53,6 +57,23 @@ func (r *report) trace() []traceEvent {
 		})
 	}
 	return events
+}
+
+// checkTrace refuses a file for a trace that cannot be written, before anything is measured.
+func checkTrace(path string) error {
+	folder := filepath.Dir(path)
+	switch info, err := os.Stat(folder); {
+	case errors.Is(err, fs.ErrNotExist):
+		return inputError("--trace %s: there is no folder %s; make it, or name another file", path, folder)
+	case err != nil:
+		return inputError("--trace %s: %v", path, err)
+	case !info.IsDir():
+		return inputError("--trace %s: %s is not a folder; name another file", path, folder)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return inputError("--trace %s is a folder; name a file in it", path)
+	}
+	return nil
 }
 
 // writeTrace writes the trace to a file, whole or not at all.
