@@ -159,8 +159,20 @@ func (s *Stream) MultiplyScaled(p *Prepared, d, a, b, c, bias, scaleA, scaleB Pt
 	s.multiply(p, operands{d: d, a: a, b: b, c: c, bias: bias, scaleA: scaleA, scaleB: scaleB}, 1)
 }
 
+// Quantized is what a product has that quantises beside the operands of others: D with rows as columns, its scale, two floats of its history, and the largest magnitudes, as
+// bits, that give the scale where the history does not, or that are raised in the history's place. The last two may be 0.
+type Quantized struct{ Transposed, Scale, History, Amax, Top Ptr }
+
+// MultiplyQuantized is MultiplyScaled of a product whose D has 8 bits.
+func (s *Stream) MultiplyQuantized(p *Prepared, d, a, b, bias, aux, scaleA, scaleB, sums Ptr, q Quantized) {
+	s.multiply(p, operands{d: d, a: a, b: b, bias: bias, aux: aux, sums: sums, scaleA: scaleA, scaleB: scaleB, quantized: q}, 1)
+}
+
 // operands are the addresses of what a product reads and writes; 0 is what it has not.
-type operands struct{ d, a, b, c, bias, aux, sums, scaleA, scaleB Ptr }
+type operands struct {
+	d, a, b, c, bias, aux, sums, scaleA, scaleB Ptr
+	quantized                                   Quantized
+}
 
 func (s *Stream) multiply(p *Prepared, o operands, alpha float32) {
 	if s.err != nil {
@@ -174,7 +186,11 @@ func (s *Stream) multiply(p *Prepared, o operands, alpha float32) {
 		return
 	}
 	if r, _ := p.rival(&p.algorithm); r != nil && alpha == 1 {
-		s.multiplyBy(r, p, o)
+		if p.product.quantizes() {
+			s.quantizeBy(r, p, o)
+		} else {
+			s.multiplyBy(r, p, o)
+		}
 		return
 	} else if r != nil {
 		s.err = fmt.Errorf("%s: alpha is %g, a kernel of the program's own takes 1", &p.info, alpha)

@@ -315,13 +315,15 @@ func (p *Prepared) check(c *Context, o operands) error {
 		return fmt.Errorf("%s: bias at %#x, aux at %#x", &p.info, uint64(o.bias), uint64(o.aux))
 	case p.product.Sums != (o.sums != 0):
 		return fmt.Errorf("%s: sums at %#x", &p.info, uint64(o.sums))
+	case p.product.quantizes() != (o.quantized.Transposed != 0) || p.product.quantizes() != (o.quantized.Scale != 0) || p.product.quantizes() != (o.quantized.History != 0):
+		return fmt.Errorf("%s: transpose at %#x, scale at %#x, history at %#x", &p.info, uint64(o.quantized.Transposed), uint64(o.quantized.Scale), uint64(o.quantized.History))
 	case p.product.scaled() != (o.scaleA != 0) || p.product.scaled() != (o.scaleB != 0):
 		return fmt.Errorf("%s: factors of A at %#x, of B at %#x", &p.info, uint64(o.scaleA), uint64(o.scaleB))
 	case (o.scaleA|o.scaleB)%eightBitSide != 0: // for which cuBLASLt says that the product is not supported
 		return fmt.Errorf("%s: factors of A at %#x, of B at %#x: not all multiples of %d bytes", &p.info, uint64(o.scaleA), uint64(o.scaleB), eightBitSide)
 	case o.c == o.d && p.layoutC != p.layoutD:
 		return fmt.Errorf("%s: C is D, but LDC is not LDD", &p.info)
-	case (o.d|o.a|o.b|o.c|o.bias|o.aux)&Ptr(p.product.Align-1) != 0:
+	case (o.d|o.a|o.b|o.c|o.bias|o.aux|o.quantized.Transposed)&Ptr(p.product.Align-1) != 0:
 		return fmt.Errorf("%s: D at %#x, A at %#x, B at %#x, C at %#x, bias at %#x, aux at %#x: not all multiples of %d bytes",
 			&p.info, uint64(o.d), uint64(o.a), uint64(o.b), uint64(o.c), uint64(o.bias), uint64(o.aux), p.product.Align)
 	}

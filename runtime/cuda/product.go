@@ -173,12 +173,16 @@ func (p Product) Bytes() float64 {
 	m, n, k := float64(p.M), float64(p.N), float64(p.K)
 	dCols, auxCols := p.columns()
 	d := float64(p.D.Size()) * m * float64(dCols)
+	aux := float64(p.D.Size()) * m * float64(auxCols)
+	if p.quantizes() { // D twice, and aux in 16 bits
+		d, aux = 2*d, 2*aux
+	}
 	bytes := float64(p.A.Size())*m*k + float64(p.B.Size())*k*n + d
 	if p.Beta != 0 {
 		bytes += d
 	}
 	if p.aux() {
-		bytes += float64(p.D.Size()) * m * float64(auxCols)
+		bytes += aux
 	}
 	if p.Epilogue.info().bias {
 		bias := p.Bias
@@ -252,6 +256,9 @@ func (p Product) complete() (Product, error) {
 	}
 	if p.Bias == 0 {
 		p.Bias = p.D
+		if p.quantizes() {
+			p.Bias = BF16
+		}
 	}
 	switch {
 	case p.A.eightBits() || p.B.eightBits():
@@ -298,6 +305,9 @@ func (p Product) complete() (Product, error) {
 				*r.ld = p.LDD
 			}
 		}
+		if p.quantizes() && (r.name == "LDD" || r.name == "LDAux") && *r.ld != r.row {
+			return p, fmt.Errorf("%s is %d, of a product that quantises rows of %d elements follow one another", r.name, *r.ld, r.row)
+		}
 		if *r.ld < r.row {
 			return p, fmt.Errorf("%s is %d, a row has %d elements", r.name, *r.ld, r.row)
 		}
@@ -329,6 +339,9 @@ const eightBitSide = 16
 // eightBitEpilogues are those that cuBLASLt has beside operands in 8 bits and results in 16 or 32.
 var eightBitEpilogues = map[Epilogue]bool{EpilogueNone: true, EpilogueBias: true}
 
+// quantizes says whether D comes in 8 bits, also with rows as columns.
+func (p Product) quantizes() bool { return p.D.eightBits() }
+
 // scaled says whether the operands come with factors.
 func (p Product) scaled() bool { return p.A.eightBits() }
 
@@ -337,8 +350,14 @@ func (p Product) checkEightBits() error {
 	switch {
 	case !p.A.eightBits() || !p.B.eightBits() || p.A == E5M2 && p.B == E5M2:
 		return fmt.Errorf("types of A and B are %v and %v: both have 8 bits, and one is e4m3", p.A, p.B)
-	case p.D != BF16 && p.D != F32:
+	case p.Own == OwnNone && p.D != BF16 && p.D != F32:
 		return fmt.Errorf("type of D is %v, of operands in 8 bits it can be bf16 or f32", p.D)
+	case p.quantizes() && (p.A != E4M3 || p.B != E4M3 || p.D != E4M3 || p.Beta != 0):
+		return fmt.Errorf("types of A, B and D are %v, %v and %v, beta=%g: an end that quantises is for e4m3, and has no C", p.A, p.B, p.D, p.Beta)
+	case !p.quantizes() && (p.Own != OwnNone || p.Sums):
+		return errors.New("of operands in 8 bits an end of the program's own gives 8 bits")
+	case p.quantizes() && p.Gated && p.Own != OwnTimes && p.N%(2*eightBitSide) != 0:
+		return fmt.Errorf("n=%d, a gated product that quantises wants a multiple of %d", p.N, 2*eightBitSide)
 	case p.TransA || !p.TransB:
 		return errors.New("operands in 8 bits have the summed index as columns: B is transposed, A is not")
 	case p.M%eightBitSide != 0 || p.N%eightBitSide != 0 || p.K%eightBitSide != 0:

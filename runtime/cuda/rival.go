@@ -9,7 +9,8 @@ import (
 
 // Rival is a kernel of the program's own that makes a product as cuBLASLt does (product_wgmma.cuh), for matrices of 16 bits
 // whose rows start at multiples of 16 bytes. Which of them makes it is measured. Its parameters are descriptions of A, B, D
-// and of C or aux, the addresses of the bias and of the sums, and M.
+// and of C or aux, the addresses of the bias and of the sums, and M. That of a product that quantises (product_quantize.cuh) takes descriptions of A, B, D and its
+// transpose, the addresses of the other operands, and M.
 type Rival struct {
 	Kernel     Kernel
 	Rows, Cols int // of the tiles of D
@@ -96,19 +97,20 @@ type tensorMap [16]uint64
 
 // rivalArgs are the arguments of a rival, in pinned memory.
 type rivalArgs struct {
-	room        [5]tensorMap // of which maps are at multiples of 64 bytes
-	params      [7]unsafe.Pointer
-	bias, sums  Ptr
-	rows        int32
-	sizes       [3]uint64
-	strides     [2]uint64
-	tile, steps [3]uint32
+	room      [5]tensorMap // of which maps are at multiples of 64 bytes
+	params    [14]unsafe.Pointer
+	addresses [9]Ptr
+	rows      int32
+	shape     mapShape
+	steps     [5]uint32
 }
 
 // Numbers of the driver (CUtensorMapDataType, CUtensorMapSwizzle, CUtensorMapL2promotion).
 const (
+	mapBytes     = 0
 	mapFloat16   = 6
 	mapBFloat16  = 9
+	mapSwizzle64 = 2 // of 64 bytes
 	mapSwizzle   = 3 // of 128 bytes
 	mapPromotion = 3 // to 256 bytes
 )
@@ -119,6 +121,15 @@ func (x *rivalArgs) maps() *[4]tensorMap {
 	return (*[4]tensorMap)(unsafe.Add(unsafe.Pointer(&x.room), -at&63))
 }
 
+// mapShape is what a map describes: elements by their indices, the first of which are neighbours, bytes from one index of the others to the next, and how many of each a tile
+// has.
+type mapShape struct {
+	rank    int
+	sizes   [5]uint64
+	strides [4]uint64
+	tile    [5]uint32
+}
+
 // tiled is a matrix of 16 bits whose tiles have so many rows and 64 columns. In halves it is two of half as many columns, side by side, each with
 // an edge of its own.
 type tiled struct {
@@ -127,27 +138,38 @@ type tiled struct {
 	halves               bool
 }
 
-// describe writes a map of a matrix.
-func (s *Stream) describe(m *tensorMap, t DType, of tiled) error {
-	x, rank := &s.scratch.rival, 2
-	if of.halves {
-		rank = 3
-		x.sizes = [3]uint64{uint64(of.cols / 2), 2, uint64(of.rows)}
-		x.strides = [2]uint64{uint64(of.cols / 2 * t.Size()), uint64(of.ld * t.Size())}
-		x.tile = [3]uint32{64, 1, uint32(of.tile)}
-	} else {
-		x.sizes = [3]uint64{uint64(of.cols), uint64(of.rows)}
-		x.strides = [2]uint64{uint64(of.ld * t.Size())}
-		x.tile = [3]uint32{64, uint32(of.tile)}
+// shape is that of a matrix whose elements have so many bytes.
+func (m tiled) shape(size int) mapShape {
+	if m.halves {
+		return halved(m.rows, m.cols/2, 2, m.ld, m.tile, size)
 	}
-	x.steps = [3]uint32{1, 1, 1}
-	kind := uintptr(mapFloat16)
-	if t == BF16 {
-		kind = mapBFloat16
-	}
+	return mapShape{2, [5]uint64{uint64(m.cols), uint64(m.rows)}, [4]uint64{uint64(m.ld * size)}, [5]uint32{64, uint32(m.tile)}}
+}
+
+// halved is a matrix of parts of so many columns side by side, in tiles of 64 columns of one of them.
+func halved(rows, cols, parts, ld, tile, size int) mapShape {
+	return mapShape{3, [5]uint64{uint64(cols), uint64(parts), uint64(rows)}, [4]uint64{uint64(cols * size), uint64(ld * size)}, [5]uint32{64, 1, uint32(tile)}}
+}
+
+// Operands of product_quantize come in tiles of 128 bytes of a row, and of each 16 rows those first that an accumulator of a lane does not have beside
+// another: interleavedRows, of A, by rows that are even, then odd, and interleavedColumns, of B, by two of each four.
+func interleavedRows(rows, cols, ld, tile int) mapShape {
+	n, k := uint64(ld), uint64(cols)
+	return mapShape{4, [5]uint64{k, 8, 2, uint64(rows / 16)}, [4]uint64{2 * n, n, 16 * n}, [5]uint32{128, 8, 2, uint32(tile / 16)}}
+}
+
+func interleavedColumns(rows, cols, ld, tile int) mapShape {
+	n, k := uint64(ld), uint64(cols)
+	return mapShape{5, [5]uint64{k, 2, 4, 2, uint64(rows / 16)}, [4]uint64{n, 4 * n, 2 * n, 16 * n}, [5]uint32{128, 2, 4, 2, uint32(tile / 16)}}
+}
+
+// describe writes a map of what lies at an address.
+func (s *Stream) describe(m *tensorMap, kind, swizzle uintptr, at Ptr, shape mapShape) error {
+	x := &s.scratch.rival
+	x.shape, x.steps = shape, [5]uint32{1, 1, 1, 1, 1}
 	s.scratch.args = [16]uintptr{
-		uintptr(unsafe.Pointer(m)), kind, uintptr(rank), uintptr(of.at), uintptr(unsafe.Pointer(&x.sizes)), uintptr(unsafe.Pointer(&x.strides)),
-		uintptr(unsafe.Pointer(&x.tile)), uintptr(unsafe.Pointer(&x.steps)), 0, mapSwizzle, mapPromotion, 0,
+		uintptr(unsafe.Pointer(m)), kind, uintptr(shape.rank), uintptr(at), uintptr(unsafe.Pointer(&x.shape.sizes)), uintptr(unsafe.Pointer(&x.shape.strides)),
+		uintptr(unsafe.Pointer(&x.shape.tile)), uintptr(unsafe.Pointer(&x.steps)), 0, swizzle, mapPromotion, 0,
 	}
 	return s.call(&s.ctx.drv.tensorMapEncodeTiled, 12)
 }
@@ -174,20 +196,71 @@ func (s *Stream) multiplyBy(r *Rival, p *Prepared, o operands) {
 	case q.Beta != 0:
 		other.at, other.ld, other.tile = o.c, q.LDC, rivalRead
 	}
+	kind := uintptr(mapFloat16)
+	if q.A == BF16 {
+		kind = mapBFloat16
+	}
 	for i, m := range [...]tiled{{at: o.a, rows: q.M, cols: q.K, ld: q.LDA, tile: r.Rows}, b, d, other} {
-		if err := s.describe(&maps[i], q.A, m); err != nil { // all have the type of A
+		if err := s.describe(&maps[i], kind, mapSwizzle, m.at, m.shape(q.A.Size())); err != nil { // all have the type of A
 			s.err = s.blame(err, p.info.String())
 			return
 		}
 	}
-	x.bias, x.sums, x.rows = o.bias, o.sums, int32(q.M)
+	x.addresses = [9]Ptr{o.bias, o.sums}
+	s.launchRival(r, q, 2)
+}
+
+// quantizeBy puts a product on the stream that a rival makes and that quantises. It allocates nothing.
+func (s *Stream) quantizeBy(r *Rival, p *Prepared, o operands) {
+	q, x := &p.product, &s.scratch.rival
+	maps := x.maps()
+	columns, _ := q.columns()
+	parts, tile := 1, r.Cols // of D side by side, and of B's rows
+	if q.Gated && q.Own == OwnTimes {
+		parts = 2
+	} else if q.Gated { // the gates' rows are one tile, those of up another
+		tile /= 2
+	}
+	half := columns / parts
+	rows := uint64(q.M)
+	turned := mapShape{3, [5]uint64{rows, uint64(half), uint64(parts)}, [4]uint64{rows, rows * uint64(half)}, [5]uint32{128, rivalStored, 1}}
+	for i, m := range [...]struct {
+		at      Ptr
+		swizzle uintptr
+		shape   mapShape
+	}{
+		{o.a, mapSwizzle, interleavedRows(q.M, q.K, q.LDA, r.Rows)},
+		{o.b, mapSwizzle, interleavedColumns(q.N, q.K, q.LDB, tile)},
+		{o.d, mapSwizzle64, halved(q.M, half, parts, q.LDD, rivalStored, 1)},
+		{o.quantized.Transposed, mapSwizzle, turned},
+	} {
+		if err := s.describe(&maps[i], mapBytes, m.swizzle, m.at, m.shape); err != nil {
+			s.err = s.blame(err, p.info.String())
+			return
+		}
+	}
+	n := o.quantized
+	x.addresses = [9]Ptr{o.bias, o.aux, o.scaleA, o.scaleB, n.Scale, o.sums, n.History, n.Amax, n.Top}
+	s.launchRival(r, q, 9)
+}
+
+// launchRival launches a rival whose maps and addresses are there, so many of these.
+func (s *Stream) launchRival(r *Rival, q *Product, addresses int) {
+	x := &s.scratch.rival
+	maps := x.maps()
 	for i := range maps {
 		x.params[i] = unsafe.Pointer(&maps[i])
 	}
-	x.params[4], x.params[5], x.params[6] = unsafe.Pointer(&x.bias), unsafe.Pointer(&x.sums), unsafe.Pointer(&x.rows)
+	n := len(maps)
+	for i := range addresses {
+		x.params[n+i] = unsafe.Pointer(&x.addresses[i])
+	}
+	n += addresses
+	x.rows = int32(q.M)
+	x.params[n] = unsafe.Pointer(&x.rows)
 	tiles := (q.M + r.Rows - 1) / r.Rows * ((q.N + r.Cols - 1) / r.Cols)
 	blocks := min(tiles, s.ctx.device.SMs)
-	if err := s.checkLaunch(r.Kernel, blocks, 1, 1, len(x.params)); err != nil {
+	if err := s.checkLaunch(r.Kernel, blocks, 1, 1, n+1); err != nil {
 		s.err = err
 		return
 	}

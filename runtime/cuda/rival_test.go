@@ -14,8 +14,8 @@ const rivalKernel = `#include "sim.h"
 extern "C" __global__ void rival(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap d,
                                  const __grid_constant__ TensorMap other, const bf16 *bias, float *sums, int rows) {
     if (blockIdx.x > 0 || sums == nullptr) return;
-    sums[0] = float(a.rows), sums[1] = float(a.columns), sums[2] = float(b.rows), sums[3] = float(b.columns), sums[4] = float(b.tile_rows);
-    sums[5] = float(d.stride), sums[6] = float(other.base - d.base), sums[7] = float(rows), sums[8] = float(gridDim.x), sums[9] = float(a.tile_rows);
+    sums[0] = float(a.sizes[1]), sums[1] = float(a.sizes[0]), sums[2] = float(b.sizes[1]), sums[3] = float(b.sizes[0]), sums[4] = float(b.tile[1]);
+    sums[5] = float(d.strides[0]), sums[6] = float(other.base - d.base), sums[7] = float(rows), sums[8] = float(gridDim.x), sums[9] = float(a.tile[1]);
 }
 `
 
@@ -140,5 +140,53 @@ func TestRivalsArguments(t *testing.T) {
 		if _, err := b.Prepare(q, ours...); err == nil {
 			t.Errorf("%s: a kernel takes what it cannot", name)
 		}
+	}
+}
+
+// TestQuantizingRival: a product that quantises hands its kernel tiles of bytes in the order that it wants, and what there is beside its matrices; what the
+// kernel does not take is no such product.
+func TestQuantizingRival(t *testing.T) {
+	newFake(t)
+	c := open(t)
+	const kernel = `#include "sim.h"
+extern "C" __global__ void quantizing(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap q,
+                                      const __grid_constant__ TensorMap t, const bf16 *bias, void *kept, const float *a_scale, const float *b_scale, float *scale,
+                                      float *sums, unsigned *history, const unsigned *amax, unsigned *top, int rows) {
+    if (blockIdx.x > 0) return;
+    const long of[] = {long(a.rank), long(a.sizes[3]), long(b.rank), long(b.tile[4]), long(q.swizzle), long(q.sizes[1]), long(t.strides[1]), kept == nullptr, amax == nullptr,
+                       top == nullptr, rows, long(gridDim.x), long(bias != nullptr), long(history - reinterpret_cast<unsigned *>(scale))};
+    for (long v : of) *sums++ = float(v);
+}
+`
+	m := must(c.Load(cudatest.Kernels(t, map[string][]byte{"quantizing.cu": []byte(kernel)})))(t)
+	ours := cuda.Rival{Kernel: must(m.Kernel(cuda.KernelInfo{Entry: "quantizing", Threads: 32, About: "linear up, a.yaml:7"}))(t), Rows: 128, Cols: 128}
+	b := newBLAS(t, c, nil)
+	product := cuda.Product{M: 208, N: 64, K: 32, TransB: true, A: cuda.E4M3, B: cuda.E4M3, D: cuda.E4M3, Own: cuda.OwnSlope, Act: "silu", Gated: true, Sums: true, Epilogue: cuda.EpilogueBias,
+		Align: 16, About: "linear up, a.yaml:7"}
+	s := must(c.NewStream())(t)
+	x, sums := must(c.Alloc(1<<20))(t), must(c.Alloc(1<<12))(t)
+	beside := cuda.Quantized{Transposed: x + 65536, Scale: x + 131072, History: x + 131072 + 8}
+	run := func(p *cuda.Prepared, q cuda.Quantized) error {
+		s.MultiplyQuantized(p, x, x, x, x, x, x, x, sums, q)
+		return s.Sync()
+	}
+	check(t, run(must(b.Prepare(product, ours))(t), beside))
+	got := make([]byte, 4*14)
+	check(t, c.Download(got, sums))
+	if text, want := fmt.Sprint(decode(got, cuda.F32)), "[4 13 5 4 64 1 6656 0 1 1 208 2 1 2]"; text != want {
+		t.Errorf("the kernel got %s, not %s", text, want)
+	}
+	wants(t, run(must(b.Prepare(product, ours))(t), cuda.Quantized{Transposed: x, Scale: x}), "history at 0x0")
+	for want, change := range map[string]func(p *cuda.Product){
+		"it can be bf16 or f32":                  func(p *cuda.Product) { p.Own, p.Gated, p.Sums = cuda.OwnNone, false, false },
+		"is for e4m3":                            func(p *cuda.Product) { p.A = cuda.E5M2 },
+		"gives 8 bits":                           func(p *cuda.Product) { p.D, p.Gated = cuda.BF16, false },
+		"rows of 32 elements follow one another": func(p *cuda.Product) { p.LDD = 48 },
+		"wants a multiple of 32":                 func(p *cuda.Product) { p.N = 80 },
+	} {
+		bad := product
+		change(&bad)
+		_, err := b.Prepare(bad, ours)
+		wants(t, err, want)
 	}
 }

@@ -123,6 +123,8 @@ type trial struct {
 	aux    int
 	sums   int
 	scale  int // of A and of B
+	turned int // D with rows as columns
+	noted  int // D's scale, and behind it a history
 	events [3]*Event
 	field  []*contender  // that ran
 	spent  time.Duration // by the device
@@ -140,7 +142,8 @@ func (p *Prepared) newTrial() (*trial, error) {
 		t.set = (t.set + 255) &^ 255
 		return at
 	}
-	place(q.M, q.N, q.LDD, q.D.Size())
+	dCols, auxCols := q.columns()
+	place(q.M, dCols, q.LDD, q.D.Size())
 	if p.layoutC != p.layoutD {
 		t.c = place(q.M, q.N, q.LDC, q.C.Size())
 	}
@@ -155,13 +158,20 @@ func (p *Prepared) newTrial() (*trial, error) {
 	t.b = place(rowsB, colsB, q.LDB, q.B.Size())
 	t.bias = place(1, q.N, q.N, q.Bias.Size())
 	if q.aux() {
-		t.aux = place(q.M, q.N, q.LDAux, q.D.Size())
+		size := q.D.Size()
+		if q.quantizes() {
+			size = BF16.Size()
+		}
+		t.aux = place(q.M, auxCols, q.LDAux, size)
 	}
 	if q.Sums {
-		t.sums = place(4*((q.M+127)/128), q.N, q.N, 4)
+		t.sums = place(4*((q.M+127)/128), dCols, dCols, 4)
 	}
 	if q.scaled() {
 		t.scale = place(1, 1, 1, 4)
+	}
+	if q.quantizes() {
+		t.turned, t.noted = place(dCols, q.M, q.M, q.D.Size()), place(1, 3, 3, 4)
 	}
 	free, total, err := c.MemInfo()
 	if err != nil {
@@ -256,8 +266,12 @@ func (t *trial) multiply(by *contender, i int) {
 	if t.scale != 0 {
 		scale = at + Ptr(t.scale)
 	}
+	var quantized Quantized
+	if t.turned != 0 {
+		quantized = Quantized{Transposed: at + Ptr(t.turned), Scale: at + Ptr(t.noted), History: at + Ptr(t.noted+4)}
+	}
 	t.p.algorithm = by.algorithm
-	by.stream.multiply(t.p, operands{d: at, a: at + Ptr(t.a), b: at + Ptr(t.b), c: c, bias: bias, aux: aux, sums: sums, scaleA: scale, scaleB: scale}, 1)
+	by.stream.multiply(t.p, operands{d: at, a: at + Ptr(t.a), b: at + Ptr(t.b), c: c, bias: bias, aux: aux, sums: sums, scaleA: scale, scaleB: scale, quantized: quantized}, 1)
 }
 
 // try runs a product twice: the first time loads what is loaded once, the second is timed. Both are put on the stream

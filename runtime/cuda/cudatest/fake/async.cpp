@@ -10,7 +10,7 @@ namespace tfc_sim {
 struct Tile { // a copy between shared memory and a matrix, or plain bytes
     TensorMap map;
     unsigned char *shared;
-    int column, row;
+    TileAt at;
     const void *global = nullptr; // of plain bytes, which are fetched
     int bytes = 0;
 };
@@ -45,7 +45,6 @@ namespace {
 using namespace tfc_sim;
 
 constexpr unsigned long long mark = 0x7fc0a441ull << 32; // of the number of an arrival
-constexpr int panel = 128;                              // bytes of a tile's row
 
 Async &of(Worker &w) {
     if (w.async == nullptr) w.async = new Async; // a worker's for good
@@ -81,40 +80,49 @@ void settle(Worker &w, Async::Phase &p) {
     wake(w, p.waiting);
 }
 
+long bytes_of(const TensorMap &m) {
+    long n = m.bytes;
+    for (uint32_t d = 0; d < m.rank; d++) n *= m.tile[d];
+    return n;
+}
+
 // move copies one way or the other. What is outside of a matrix is zero, or stays.
 void move(const Tile &t, bool store) {
     if (t.global != nullptr) {
         memcpy(t.shared, t.global, t.bytes);
         return;
     }
-    for (uint64_t r = 0; r < t.map.tile_rows; r++) {
-        for (int c = 0; c < 64; c++) {
-            const int64_t row = int64_t(t.row) + int64_t(r), column = int64_t(t.column) + c;
-            const bool inside = row >= 0 && row < int64_t(t.map.rows) && column >= 0 && column < int64_t(t.map.columns);
-            unsigned char *const here = t.shared + r * panel + ((c / 8) ^ int(r & 7)) * 16 + c % 8 * 2;
-            unsigned char *const there = t.map.base + row * int64_t(t.map.stride) + column * 2;
-            if (!inside)
-                store ? void() : void(memset(here, 0, 2));
-            else
-                store ? memcpy(there, here, 2) : memcpy(here, there, 2);
+    const TensorMap &m = t.map;
+    const long elements = bytes_of(m) / m.bytes;
+    for (long e = 0; e < elements; e++) {
+        long left = e;
+        unsigned char *there = m.base;
+        bool inside = true;
+        for (uint32_t d = 0; d < m.rank; d++) {
+            const int64_t i = t.at.index[d] + left % m.tile[d];
+            left /= m.tile[d];
+            inside = inside && i >= 0 && i < int64_t(m.sizes[d]);
+            there += i * int64_t(d == 0 ? m.bytes : m.strides[d - 1]);
         }
+        const uintptr_t offset = uintptr_t(e) * m.bytes; // bits from 4 on change with those from 7 on, as many as the swizzle has chunks
+        unsigned char *const here = t.shared + (offset ^ (offset >> 7 & (m.swizzle / 16 - 1)) << 4);
+        if (!inside)
+            store ? void() : void(memset(here, 0, m.bytes));
+        else
+            store ? memcpy(there, here, m.bytes) : memcpy(here, there, m.bytes);
     }
 }
 
-// part is the map of one half of m's columns, or m where it has no halves.
-TensorMap part(const TensorMap &m, const void *shared, int half) {
+void check(const TensorMap &m, const void *shared, const TileAt &at) {
     if (m.magic != mark) fail("a copy by a map that cuTensorMapEncodeTiled has not made");
-    if ((half < 0) != (m.halves == 1) || half > 1) fail("a copy of half %d, by a map that has others", {nullptr, 0}, half);
-    if (reinterpret_cast<uintptr_t>(shared) % 1024 != 0) fail("a tile in shared memory that does not start at a multiple of 1024 bytes");
-    TensorMap p = m;
-    if (half > 0) p.base += m.apart;
-    return p;
+    if (uint32_t(at.rank) != m.rank) fail("a copy by %d indices, by a map that has others", {nullptr, 0}, at.rank);
+    if (reinterpret_cast<uintptr_t>(shared) % (8 * m.swizzle) != 0) fail("a tile in shared memory that does not start where its swizzle does: at a multiple of %d bytes", {nullptr, 0}, 8 * m.swizzle);
 }
 
 void land(Worker &w, Async::Phase &p) {
     for (const Tile &t : p.fetches) {
         move(t, false);
-        p.bytes -= t.global != nullptr ? t.bytes : long(t.map.tile_rows) * panel;
+        p.bytes -= t.global != nullptr ? t.bytes : bytes_of(t.map);
     }
     const bool any = !p.fetches.empty();
     p.fetches.clear();
@@ -145,16 +153,17 @@ void await(Worker &w, Fiber &f, unsigned long long *a, int phase) {
     }
 }
 
-void fetch(Worker &w, void *shared, const TensorMap &m, unsigned long long *a, int column, int half, int row) {
-    const TensorMap one = part(m, shared, half);
+void fetch(Worker &w, void *shared, const TensorMap &m, unsigned long long *a, TileAt at) {
+    check(m, shared, at);
     Async::Phase &p = find(w, a);
-    memset(shared, 0xff, m.tile_rows * panel);
-    p.fetches.push_back({one, static_cast<unsigned char *>(shared), column, row});
+    memset(shared, 0xff, size_t(bytes_of(m)));
+    p.fetches.push_back({m, static_cast<unsigned char *>(shared), at});
     if (!p.waiting.empty()) land(w, p);
 }
 
-void store(Worker &w, Fiber &f, const void *shared, const TensorMap &m, int column, int half, int row) {
-    of(w).stores[&f].open.push_back({part(m, shared, half), static_cast<unsigned char *>(const_cast<void *>(shared)), column, row});
+void store(Worker &w, Fiber &f, const void *shared, const TensorMap &m, TileAt at) {
+    check(m, shared, at);
+    of(w).stores[&f].open.push_back({m, static_cast<unsigned char *>(const_cast<void *>(shared)), at});
 }
 
 void commit(Worker &w, Fiber &f) {
@@ -186,7 +195,7 @@ void bulk_fetch(Worker &w, void *shared, const void *global, int bytes, unsigned
     if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | uintptr_t(bytes)) % 16 != 0) fail("a bulk copy that is not aligned to 16 bytes");
     Async::Phase &p = find(w, a);
     memset(shared, 0xff, size_t(bytes));
-    p.fetches.push_back({{}, static_cast<unsigned char *>(shared), 0, 0, global, bytes});
+    p.fetches.push_back({{}, static_cast<unsigned char *>(shared), {}, global, bytes});
     if (!p.waiting.empty()) land(w, p);
 }
 

@@ -8,8 +8,8 @@ namespace async {
 void init(tfc_sim::Worker &, unsigned long long *arrival, int count);
 void arrive(tfc_sim::Worker &, unsigned long long *arrival, int bytes);
 void await(tfc_sim::Worker &, tfc_sim::Fiber &, unsigned long long *arrival, int phase);
-void fetch(tfc_sim::Worker &, void *shared, const TensorMap &, unsigned long long *arrival, int column, int half, int row);
-void store(tfc_sim::Worker &, tfc_sim::Fiber &, const void *shared, const TensorMap &, int column, int half, int row);
+void fetch(tfc_sim::Worker &, void *shared, const TensorMap &, unsigned long long *arrival, tfc_sim::TileAt);
+void store(tfc_sim::Worker &, tfc_sim::Fiber &, const void *shared, const TensorMap &, tfc_sim::TileAt);
 void commit(tfc_sim::Worker &, tfc_sim::Fiber &);
 void leave(tfc_sim::Worker &, tfc_sim::Fiber &, int youngest);
 void barrier(tfc_sim::Worker &, tfc_sim::Fiber &, int id, int threads);

@@ -159,19 +159,21 @@ API cuLaunchKernelEx(const LaunchConfig *c, Function *f, void **arguments, void 
     return call(launch(f, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, c->stream, arguments, extra));
 }
 
-// cuTensorMapEncodeTiled describes matrices of 16 bits in tiles of 64 swizzled columns, which is what kernels here use; of rank 3 those of two
-// halves, as columns, halves and rows.
+// cuTensorMapEncodeTiled describes what kernels here use: bytes, or elements of 16 bits, in tiles whose rows are as long as what their swizzle moves chunks in.
 API cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, void *base, const uint64_t *sizes, const uint64_t *strides, const unsigned *box,
                            const unsigned *steps, int interleave, int swizzle, int, int fill) {
     READY("rank=%u base=%p", rank, base);
     if (map == nullptr || reinterpret_cast<uintptr_t>(map) % 64 != 0 || reinterpret_cast<uintptr_t>(base) % 16 != 0) return call(invalid_value);
-    if ((type != 6 && type != 9) || (rank != 2 && rank != 3) || interleave != 0 || swizzle != 3 || fill != 0 || steps[0] != 1 || steps[1] != 1) return call(not_supported);
-    const bool halves = rank == 3;
-    if (halves && (sizes[1] != 2 || box[1] != 1 || steps[2] != 1)) return call(not_supported);
-    const uint64_t rows = sizes[rank - 1], stride = strides[rank - 2], apart = halves ? strides[0] : 0;
-    const unsigned high = box[rank - 1];
-    if (sizes[0] == 0 || rows == 0 || sizes[0] > 1ull << 32 || rows > 1ull << 32 || stride % 16 != 0 || apart % 16 != 0) return call(invalid_value);
-    if (box[0] != 64 || high == 0 || high > 256 || (halves ? apart : stride) < 2 * sizes[0] || stride < apart) return call(invalid_value);
-    *map = {0x7fc0a441ull << 32, static_cast<unsigned char *>(base), sizes[0], rows, stride, high, halves ? 2u : 1u, apart, {}};
+    if ((type != 0 && type != 6 && type != 9) || rank < 2 || rank > 5 || interleave != 0 || (swizzle != 2 && swizzle != 3) || fill != 0) return call(not_supported);
+    TensorMap m = {0x7fc0a441ull << 32, static_cast<unsigned char *>(base), rank, type == 0 ? 1u : 2u, swizzle == 2 ? 64u : 128u};
+    for (unsigned d = 0; d < rank; d++) {
+        const uint64_t stride = d == 0 ? m.bytes : strides[d - 1];
+        if (steps[d] != 1) return call(not_supported);
+        if (sizes[d] == 0 || sizes[d] > 1ull << 32 || box[d] == 0 || box[d] > 256 || (d > 0 && stride % 16 != 0)) return call(invalid_value);
+        m.sizes[d] = sizes[d], m.tile[d] = uint16_t(box[d]);
+        if (d > 0) m.strides[d - 1] = stride;
+    }
+    if (m.tile[0] * m.bytes != m.swizzle || strides[rank - 2] < sizes[0] * m.bytes) return call(invalid_value);
+    *map = m;
     return call(success);
 }

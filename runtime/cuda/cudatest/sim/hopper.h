@@ -1,15 +1,15 @@
 // Hopper's copies of tiles, arrivals and group barriers, and wide products, as hopper.cuh describes them.
 #pragma once
 
-// TensorMap is what the fake driver's cuTensorMapEncodeTiled writes: a matrix, or one of two halves of columns, and the rows of a tile of 64
-// columns.
+// TensorMap is what the fake driver's cuTensorMapEncodeTiled writes: elements by their indices, the first of which are neighbours, and how many of each a tile has. The
+// first of a tile are a row of its own, whose 16-byte chunks are swizzled.
 struct TensorMap {
     uint64_t magic;
     unsigned char *base;
-    uint64_t columns, rows, stride; // in elements, rows, bytes
-    uint64_t tile_rows;
-    uint64_t halves, apart; // 1 or 2, so many bytes apart
-    unsigned char rest[64];
+    uint32_t rank, bytes, swizzle, unused; // bytes of an element, and of what the swizzle moves chunks in
+    uint64_t sizes[5], strides[4];         // strides in bytes, from one of the second index to the next, and so on
+    uint16_t tile[5];
+    unsigned char rest[14];
 };
 static_assert(sizeof(TensorMap) == 128);
 
@@ -25,16 +25,22 @@ inline void arrival_wait(Arrival *a, int phase) { tfc_sim::worker().services->aw
 // A tile that is fetched lands as late as it may, when somebody waits for it, and is NaNs until then; one that is stored leaves when a
 // wait asks for it.
 inline void tile_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
-    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, -1, row);
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, {2, {column, row}});
 }
 inline void half_fetch(void *shared, const TensorMap &map, Arrival *a, int column, int half, int row) {
-    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, column, half, row);
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, {3, {column, half, row}});
+}
+inline void interleaved_fetch4(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, {4, {column, 0, 0, row / 16}});
+}
+inline void interleaved_fetch5(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
+    tfc_sim::worker().services->tile_fetch(tfc_sim::worker(), shared, map, a, {5, {column, 0, 0, 0, row / 16}});
 }
 inline void tile_store(const TensorMap &map, const void *shared, int column, int row) {
-    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, -1, row);
+    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, {2, {column, row}});
 }
 inline void half_store(const TensorMap &map, const void *shared, int column, int half, int row) {
-    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, column, half, row);
+    tfc_sim::worker().services->tile_store(tfc_sim::worker(), tfc_sim::fiber(), shared, map, {3, {column, half, row}});
 }
 inline void tile_store_commit() { tfc_sim::worker().services->tile_commit(tfc_sim::worker(), tfc_sim::fiber()); }
 template <int N> inline void tile_store_read() { tfc_sim::worker().services->tile_leave(tfc_sim::worker(), tfc_sim::fiber(), N); }
@@ -81,6 +87,26 @@ template <class T, bool Across, int Panels> inline void wgmma_columns(float (&d)
             if (!add) to[0] = to[1] = to[2] = to[3] = 0;
             const int c = p * 64 + n * 8 + row;
             mma<T>(to, x, term(c, col) | term(c, col + 1) << 16, term(c, col + 8) | term(c, col + 9) << 16);
+        }
+    }
+}
+
+inline void wgmma_bytes(float (&d)[2][8][4], Matrix a, Matrix b, bool add) {
+    const int lane = threadIdx.x % 32, row = lane / 4, col = lane % 4 * 2, first = threadIdx.x / 32 % 4 * 16;
+    float x[2][32];
+    for (int r = 0; r < 2; r++)
+        for (int k = 0; k < 32; k++) x[r][k] = tfc_sim::e4m3(tfc_sim::byte(a, first + row + 8 * r, k));
+    for (int n = 0; n < 16; n++) {
+        for (int i = 0; i < 2; i++) {
+            float sums[2] = {};
+            for (int k = 0; k < 32; k++) {
+                const float y = tfc_sim::e4m3(tfc_sim::byte(b, 8 * n + col + i, k));
+                sums[0] += x[0][k] * y, sums[1] += x[1][k] * y;
+            }
+            for (int r = 0; r < 2; r++) {
+                float &to = d[n / 8][n % 8][2 * r + i];
+                to = (add ? to : 0) + sums[r];
+            }
         }
     }
 }

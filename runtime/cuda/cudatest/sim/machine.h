@@ -56,6 +56,11 @@ struct Async; // what the runner keeps of copies of tiles, and of who waits for 
 struct TensorMap;
 namespace tfc_sim {
 
+// TileAt is the first element of a tile, by so many indices.
+struct TileAt {
+    int rank, index[5];
+};
+
 // Services is what the runner does for kernels.
 struct Services {
     void (*suspend)(Worker &, Fiber &);                          // runs others until this fiber may go on
@@ -67,8 +72,8 @@ struct Services {
     void (*arrival_init)(Worker &, unsigned long long *, int count);
     void (*arrive)(Worker &, unsigned long long *, int bytes);
     void (*await)(Worker &, Fiber &, unsigned long long *, int phase);
-    void (*tile_fetch)(Worker &, void *shared, const TensorMap &, unsigned long long *, int column, int half, int row); // half is -1 for matrices of one
-    void (*tile_store)(Worker &, Fiber &, const void *shared, const TensorMap &, int column, int half, int row);
+    void (*tile_fetch)(Worker &, void *shared, const TensorMap &, unsigned long long *, TileAt);
+    void (*tile_store)(Worker &, Fiber &, const void *shared, const TensorMap &, TileAt);
     void (*tile_commit)(Worker &, Fiber &);
     void (*tile_leave)(Worker &, Fiber &, int youngest);
     void (*group_barrier)(Worker &, Fiber &, int id, int threads);

@@ -44,23 +44,26 @@ template <bool transposed> inline void finish_matrices(Warp &w, int parity) {
     }
 }
 
-// StoredMatrices is what a lane hands to stmatrix: where row lane%8 of matrix lane/8 goes, and two elements of each matrix.
+// StoredMatrices is what a lane hands to stmatrix: where row lane%8 of matrix lane/8 goes, or column where they are transposed, and two elements of each matrix.
 struct StoredMatrices {
     void *row;
     uint32_t r[4];
 };
 
 // finish_stores is finish_matrices the other way.
-inline void finish_stores(Warp &w, int parity) {
+template <bool transposed> inline void finish_stores(Warp &w, int parity) {
     if (w.arrived != 0xffffffffu) fail("stmatrix by a part of a warp");
-    uint32_t x[4][8][4];
+    uint16_t x[4][8][8];
     void *rows[32];
     for (int lane = 0; lane < 32; lane++) {
         StoredMatrices in;
         memcpy(&in, w.exchange[parity][lane], sizeof in);
         if (reinterpret_cast<uintptr_t>(in.row) % 16 != 0) fail("stmatrix: the row of lane %d is not aligned to 16 bytes", {nullptr, 0}, lane);
         rows[lane] = in.row;
-        for (int i = 0; i < 4; i++) x[i][lane / 4][lane % 4] = in.r[i];
+        for (int i = 0; i < 8; i++) {
+            const int r = lane / 4, c = lane % 4 * 2 + i % 2;
+            (transposed ? x[i / 2][c][r] : x[i / 2][r][c]) = uint16_t(in.r[i / 2] >> i % 2 * 16);
+        }
     }
     for (int lane = 0; lane < 32; lane++) memcpy(rows[lane], x[lane / 8][lane % 8], 16);
 }
@@ -85,7 +88,10 @@ inline void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
     memcpy(r, m.warp.exchange[m.parity][m.lane], sizeof r);
 }
 inline void stmatrix(void *row, const uint32_t (&r)[4]) {
-    tfc_sim::meet("stmatrix", tfc_sim::StoredMatrices{row, {r[0], r[1], r[2], r[3]}}, tfc_sim::finish_stores);
+    tfc_sim::meet("stmatrix", tfc_sim::StoredMatrices{row, {r[0], r[1], r[2], r[3]}}, tfc_sim::finish_stores<false>);
+}
+inline void stmatrix_transposed(void *row, const uint32_t (&r)[4]) {
+    tfc_sim::meet("stmatrix_transposed", tfc_sim::StoredMatrices{row, {r[0], r[1], r[2], r[3]}}, tfc_sim::finish_stores<true>);
 }
 
 // copy_async lands as late as it may: when a wait asks for it. Until then its 16 bytes are NaNs.
@@ -122,6 +128,21 @@ inline uint32_t element(Matrix m, int row, int col) {
     uint16_t bits;
     memcpy(&bits, reinterpret_cast<const void *>(at ^ (at >> 7 & 7) << 4), sizeof bits);
     return bits;
+}
+
+// byte is one of such a row.
+inline uint8_t byte(Matrix m, int row, int col) {
+    const uintptr_t at = m + row * 128 + col;
+    return *reinterpret_cast<const uint8_t *>(at ^ (at >> 7 & 7) << 4);
+}
+
+// e4m3 is a number of 8 bits: with 3 behind the first, no infinity, and NaN where all bits but the sign are set.
+inline float e4m3(uint8_t bits) {
+    const uint32_t wide = uint32_t(bits & 127) << 20; // as a float, but for the bias of the exponent
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    x = (bits & 127) == 127 ? __builtin_nanf("") : x * 0x1p120f;
+    return bits & 128 ? -x : x;
 }
 
 } // namespace tfc_sim
