@@ -3,6 +3,7 @@ package ir
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tfc-dev/tfc/runtime/quant"
@@ -140,6 +141,14 @@ func fp8Ops() []*OpDef {
 			FLOPs: product, Eval: evalLinearFP8, NoGrad: true,
 		},
 		{
+			Kind: "linear_quantize", Doc: "a product in 8 bits whose end quantises: with P = (x·wᵀ) * x_scale * w_scale + bias, the source (see Source) of P, or for the gradient of an activation of P and what was kept, " +
+				"quantised as quantize does with a history. Of an activation kept is P, which is gate and up side by side where that is gated",
+			Args: []string{"x", "w", "x_scale", "w_scale", "bias?", "kept?"}, Into: []string{"b?..."}, Results: []string{"q", "transposed", "scale!", "kept..."},
+			Attrs: attrs(need("string", "of"), need("string", "fn"), need("int", "history"), need("string", "to")),
+			Shape: linearQuantizeTypes,
+			FLOPs: product, Eval: evalLinearQuantize, NoGrad: true,
+		},
+		{
 			Kind: "linear_dw_fp8", Doc: "adds linear's weight gradient, of operands in 8 bits with rows as columns: d_w += (d_yᵀ·x) * d_y_scale * x_scale",
 			Args: []string{"d_y", "x", "d_y_scale", "x_scale"}, Into: []string{"w"},
 			Shape: func(op *Op) ([]Type, error) {
@@ -151,6 +160,51 @@ func fp8Ops() []*OpDef {
 		},
 	}
 }
+
+// linearQuantizeTypes are the types of linear_quantize's results.
+func linearQuantizeTypes(op *Op) ([]Type, error) {
+	x, w, kept, of := op.Args[0], op.Args[1], op.Args[5], op.Str("of")
+	if err := firstError(wantMatrix(w, 0, x.Type.Cols()), wantEightBits(x, w), wantSingles(op.Args[2:4]...), wantVector(op.Args[4], w.Type.Rows()), wantActivation(op.Str("fn"))); err != nil {
+		return nil, err
+	}
+	to, p := DType(op.Str("to")), x.Type.WithLast(w.Type.Dims[0])
+	if EightBits[to] == 0 || op.Int("history") < 1 {
+		return nil, fmt.Errorf("it gives 8 bits, not %q, and has a history", to)
+	}
+	p.DType = BF16
+	d := p
+	switch of {
+	case "act", "act_grad":
+	case "glu":
+		half, err := halfOf(w.Type.Dims[0])
+		if err != nil {
+			return nil, err
+		}
+		d = p.WithLast(half)
+	case "glu_grad":
+		d = p.WithLast(SumDims([]Dim{w.Type.Dims[0], w.Type.Dims[0]}))
+	default:
+		return nil, fmt.Errorf("there is no end %q of a product", of)
+	}
+	q := Type{to, d.Dims}
+	types := []Type{q, Transposed(q), single}
+	if keeps(of) {
+		if kept != nil {
+			return nil, fmt.Errorf("%q takes nothing that was kept", of)
+		}
+		types = append(types, p)
+	} else if kept == nil || !kept.Type.SameShape(d) {
+		return nil, fmt.Errorf("what was kept is no %v", d)
+	}
+	var err error
+	for _, b := range op.Into {
+		err = firstError(err, wantVector(b, d.Cols()))
+	}
+	return types, err
+}
+
+// keeps says whether linear_quantize gives what a backward product takes.
+func keeps(of string) bool { return of == "act" || of == "glu" }
 
 // wantEightBits checks the operands of a product: of types in 8 bits, and not both with 2 bits behind the first, for which there
 // are no matrix units.
@@ -280,18 +334,33 @@ func evalTurnAmax(e *evaluator, op *Op, _ []*Tensor) []*Tensor {
 }
 
 func evalAmax(e *evaluator, op *Op, in []*Tensor) []*Tensor {
+	return one(&Tensor{Shape: []int{1}, Data: []float64{e.amax(op, func() *Tensor { return evalSource(op, in) })}})
+}
+
+// amax is the largest magnitude that op scales x by.
+func (e *evaluator) amax(op *Op, x func() *Tensor) float64 {
 	most := 2 * e.state.Amax[e.slot(op)][0]
-	if !usableAmax(most) {
-		most = 0
-		if op.Int("history") == 0 || e.state.Turns <= MeasuredSteps {
-			most = largest(evalSource(op, in))
-		}
+	if usableAmax(most) {
+		return most
 	}
-	return one(&Tensor{Shape: []int{1}, Data: []float64{most}})
+	if op.Int("history") == 0 || e.state.Turns <= MeasuredSteps {
+		return largest(x())
+	}
+	return 0
 }
 
 func evalQuantize(e *evaluator, op *Op, in []*Tensor) []*Tensor {
-	x, to := evalSource(op, append([]*Tensor{in[0]}, in[2:]...)), DType(op.Str("to"))
+	x := evalSource(op, append([]*Tensor{in[0]}, in[2:]...))
+	out := e.quantize(op, x, in[1].Data[0])
+	if op.Bool("keep") {
+		out = append(out, x)
+	}
+	return out
+}
+
+// quantize gives op's x in 8 bits, as it lies and with rows as columns, and its scale, and notes what there is to note.
+func (e *evaluator) quantize(op *Op, x *Tensor, amax float64) []*Tensor {
+	to := DType(op.Str("to"))
 	if slot := e.slot(op); slot > 0 {
 		if e.state.Amax == nil {
 			e.state.Amax = map[int][2]float64{}
@@ -306,7 +375,7 @@ func evalQuantize(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		}
 		e.addGrad(b, sums)
 	}
-	scale := QuantizeScale(in[1].Data[0], to)
+	scale := QuantizeScale(amax, to)
 	q, t := x.like(), NewTensor(x.cols(), x.rows())
 	for i, v := range x.Data {
 		if math.IsInf(v, 0) { // it must not pass for the largest number
@@ -315,9 +384,34 @@ func evalQuantize(e *evaluator, op *Op, in []*Tensor) []*Tensor {
 		q.Data[i] = Round(v/scale, to)
 		t.Data[i%x.cols()*x.rows()+i/x.cols()] = q.Data[i]
 	}
-	out := []*Tensor{q, t, {Shape: []int{1}, Data: []float64{scale}}}
-	if op.Bool("keep") {
-		out = append(out, x)
+	return []*Tensor{q, t, {Shape: []int{1}, Data: []float64{scale}}}
+}
+
+func evalLinearQuantize(e *evaluator, op *Op, in []*Tensor) []*Tensor {
+	p := evalLinearFP8(e, op, append(slices.Clone(in[:5]), nil))[0]
+	operands, halved := []*Tensor{p}, p
+	if !keeps(op.Str("of")) {
+		halved = in[5]
+	}
+	switch of := op.Str("of"); {
+	case strings.HasPrefix(of, "glu"):
+		n := halved.cols() / 2
+		gate, up := halved.withCols(n), halved.withCols(n)
+		for i := range gate.Data {
+			at := i/n*2*n + i%n
+			gate.Data[i], up.Data[i] = halved.Data[at], halved.Data[at+n]
+		}
+		operands = []*Tensor{gate, up}
+		if of == "glu_grad" {
+			operands = []*Tensor{p, gate, up}
+		}
+	case of == "act_grad":
+		operands = append(operands, halved)
+	}
+	x := evalSource(op, operands)
+	out := e.quantize(op, x, e.amax(op, func() *Tensor { return x }))
+	if keeps(op.Str("of")) {
+		out = append(out, p)
 	}
 	return out
 }

@@ -179,6 +179,8 @@ func f(%x e4m3[N,D], %w e4m3[F,D], %s f32[1], %n f32[], %dy e5m2[F,N], %xt e4m3[
   %y bf16[N,F] = linear_fp8(%x, %w, %s, %s, @b, _)
   linear_dw_fp8(%dy, %xt, %s, %s) into @g
   %q e5m2[N,F], %t e5m2[F,N], %qs f32[1] = quantize(%a, %s, %c, _) into @b {fn: "silu", of: "glu", to: "e5m2"}
+  %p e4m3[N,F], %pt e4m3[F,N], %ps f32[1], %kept bf16[N,F] = linear_quantize(%x, %w, %s, %s, @b, _) {fn: "gelu", history: 1, of: "act", to: "e4m3"}
+  %d e4m3[N,F], %dt e4m3[F,N], %ds f32[1] = linear_quantize(%x, %w, %s, %s, _, %kept) {fn: "gelu", history: 2, of: "act_grad", to: "e4m3"}
   return %y, %q
 }
 `
@@ -199,6 +201,12 @@ func f(%x e4m3[N,D], %w e4m3[F,D], %s f32[1], %n f32[], %dy e5m2[F,N], %xt e4m3[
 		{"quantize(%a, %s, %c, _)", "quantize(%a, %s, %narrow, _)", "want the shape of"},
 		{"quantize(%a, %s, %c, _)", "quantize(%a, %n, %c, _)", "%n is f32[], want f32[1]"},
 		{"_) into @b {", "_) into @g {", "want 48 elements"},
+		{"linear_quantize(%x, %w, %s, %s, @b, _)", "linear_quantize(%a, %w, %s, %s, @b, _)", "%w is e4m3[F,D], want [0, 48]"},
+		{"linear_quantize(%x, %w, %s, %s, @b, _)", "linear_quantize(%x, %w, %s, %s, @b, %a)", `"act" takes nothing that was kept`},
+		{"linear_quantize(%x, %w, %s, %s, _, %kept)", "linear_quantize(%x, %w, %s, %s, _, _)", "what was kept is no bf16[N,F]"},
+		{"linear_quantize(%x, %w, %s, %s, _, %kept)", "linear_quantize(%x, %w, %s, %s, _, %narrow)", "what was kept is no bf16[N,F]"},
+		{"history: 2, of: \"act_grad\"", "history: 2, of: \"sum\"", `there is no end "sum"`},
+		{"history: 2, of", "history: 0, of", "has a history"},
 	} {
 		if strings.Count(sound, c.old) != 1 {
 			t.Errorf("%q is in the function %d times", c.old, strings.Count(sound, c.old))

@@ -80,6 +80,11 @@ type Product struct {
 	About              string
 }
 
+// Quantizes says whether D has 8 bits: Own then ends in D divided by a scale, also with rows as columns. The last matrix is the derivative by P, or both side by side
+// where it is Gated, and the order of its elements is the kernels' own. Behind the factors then come the sums, the transpose of D, its scale, the
+// history, the largest magnitude that gives the scale where the history has none, and that to raise in D's place, which is null but where a step measures.
+func (p Product) Quantizes() bool { return EightBits[p.D] > 0 }
+
 // RotaryTable is the cosines, or the sines, of rotary positions: [Max, len(Freqs)] floats, of position*frequency, times
 // Scale.
 type RotaryTable struct {

@@ -23,7 +23,7 @@ var cpuKernels = map[string]string{
 }
 
 // cudaOnly are ops that passes write for GPUs alone.
-var cudaOnly = []string{"turn_amax", "amax", "quantize", "linear_fp8", "linear_dw_fp8", "linear_glu", "linear_glu_dx"}
+var cudaOnly = []string{"turn_amax", "amax", "quantize", "linear_fp8", "linear_quantize", "linear_dw_fp8", "linear_glu", "linear_glu_dx"}
 
 // lower writes the kernel of every op. An op that the target has no kernel for is an error.
 func lower(f *ir.Func, o Options) (int, error) {
@@ -66,6 +66,8 @@ func lowerCUDA(f *ir.Func) int {
 		switch op.Kind {
 		case "split", "cast": // views
 			return
+		case "linear_quantize": // a product of our own, whose kernel is chosen with it
+			k = "product_quantize"
 		case "linear", "linear_dx", "linear_dw", "linear_fp8", "linear_dw_fp8", "linear_glu", "linear_glu_dx":
 			k = "cublaslt"
 			if x := op.Args[0].Type; f.Name == "decode" && x.Rows() <= fewRows {

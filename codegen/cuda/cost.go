@@ -70,7 +70,7 @@ func (e *emitter) count(op *ir.Op) {
 	of := func(skip func(ir.Group) bool) (list []*ir.Launch, times []int) {
 		for i, gr := range groups {
 			for j := range gr.Launches {
-				if !skip(gr) {
+				if measured := gr.Measures && gr.Launches[j].Product != nil; !skip(gr) && !measured { // which is made again, to be counted
 					list, times = append(list, &groups[i].Launches[j]), append(times, gr.Times)
 				}
 			}

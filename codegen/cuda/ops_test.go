@@ -172,6 +172,9 @@ func TestEveryBodyHasACase(t *testing.T) {
 			for i, c := range productCases() {
 				seen[d].adds(t, newOpTest(t, c, d, "sm_90a", 0, i, "").f, d, "sm_90a")
 			}
+			for _, x := range endTests() {
+				seen[d].adds(t, generationFuncOf(t, parsed(t, x.text(true)), "sm_90a"), d, "sm_90a")
+			}
 		}
 		texts := append(linearCases(d), optimizerText, quantizeText(16, 16, 8, "e4m3"), sourceText("glu", "silu", 16, 16, "e5m2"))
 		for _, c := range cachedCases {

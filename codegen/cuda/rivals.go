@@ -25,6 +25,10 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 		e.g.rivals = map[ir.Product]bool{}
 	}
 	e.g.rivals[key] = true
+	if p.Quantizes() {
+		e.quantizes(op, key)
+		return
+	}
 	for _, pairs := range []bool{true, false} {
 		if p.Sums && !pairs {
 			continue // slower wherever it was measured
@@ -55,6 +59,41 @@ func (e *emitter) rivals(op *ir.Op, p ir.Product) {
 	}
 }
 
+// quantizes makes the kernel for p, which is product_quantize's alone.
+func (e *emitter) quantizes(op *ir.Op, p ir.Product) {
+	k := kernel{file: "product_quantize.cuh", body: "product_quantize", arch: hopper, threads: 384, blocks: 1, shared: quantizeShared(p), waits: true}
+	for _, name := range []string{"a", "b", "q", "t"} {
+		k.params = append(k.params, param{ctype: "const __grid_constant__ TensorMap ", name: name})
+	}
+	for _, x := range [][2]string{
+		{"const bf16 *", "bias"}, {"Pack<uint32_t, 4> *", "kept"}, {"const float *", "a_scale"}, {"const float *", "b_scale"}, {"float *", "scale"}, {"float *", "sums"},
+		{"unsigned *", "history"}, {"const unsigned *", "amax"}, {"unsigned *", "top"},
+	} {
+		k.params = append(k.params, param{ctype: x[0], name: x[1]})
+	}
+	config := []constant{typ("T", ir.BF16), integer("terms", p.K), integer("cols", p.N), boolean("has_bias", p.Epilogue != "")}
+	if p.Act != "" {
+		config = append(config, fn(p.Act))
+	}
+	config = append(config, boolean("keeps", p.Own == "slope"), boolean("times", p.Own == "times"), boolean("sums", p.Sums), boolean("gated", p.Gated))
+	made := e.g.counted(e.g.kernel(op, &k, config, true), op, ir.Cost{})
+	e.g.code.Rivals = append(e.g.code.Rivals, ir.Rival{Product: p, Kernel: made, Rows: 128, Cols: 128})
+}
+
+// quantizeShared is QuantizeTiles::shared.
+func quantizeShared(p ir.Product) int {
+	boxes := 2 * 2                     // of two warpgroups, for q and t
+	if p.Gated != (p.Own == "times") { // two parts of a tile; of a gated backward product two results of one part
+		boxes *= 2
+	}
+	if p.Gated && p.Own == "times" {
+		boxes *= 2
+	}
+	const stage = 2 * 128 * 128
+	fixed := boxes*128*64 + 1024
+	return (227*1024-fixed)/stage*stage + fixed
+}
+
 // rivalShared is ProductTiles::shared.
 func rivalShared(p ir.Product, pairs bool, panels int) int {
 	input, joins := p.Beta != 0 || p.Own == "times", p.Gated && p.Own != "times"
@@ -83,8 +122,12 @@ func rivalShared(p ir.Product, pairs bool, panels int) int {
 	return (227*1024-fixed)/stage*stage + fixed
 }
 
-// rivalable says whether product_wgmma can make p: of 16 bits, with A as it is stored, and rows that start at multiples of 16 bytes.
+// rivalable says whether there are kernels for p: product_wgmma's for 16 bits, with A as it is stored, and rows that start at multiples of 16
+// bytes, or product_quantize.
 func rivalable(p ir.Product) bool {
+	if p.Quantizes() {
+		return true
+	}
 	if p.A == ir.F32 || p.D != p.A || p.TransA || p.Align%16 != 0 {
 		return false
 	}

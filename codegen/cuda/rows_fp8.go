@@ -103,6 +103,7 @@ var fp8Rows = map[string]lowering{
 		}
 		e.product(op, p, args)
 	},
+	"linear_quantize": linearQuantize,
 	"linear_dw_fp8": func(e *emitter, op *ir.Op) {
 		dy, x := op.Args[0], op.Args[1]
 		p := e.over(op, nil)

@@ -162,10 +162,11 @@ func (e *emitter) finished(op *ir.Op, p ir.Product, args operands, to, residual 
 	})
 }
 
-// operands are those of a product; those it has not stay zero. scales are those of a and b, in 8 bits.
+// operands are those of a product; those it has not stay zero. scales are those of a and b, in 8 bits, and quantized what else a
+// product has that quantises.
 type operands struct {
 	d, a, b, c, bias, pre, sums param
-	scales                      []param
+	scales, quantized           []param
 }
 
 // over starts a product of op whose M is the rows of v, or a constant where v is nil.
@@ -187,8 +188,11 @@ func (e *emitter) product(op *ir.Op, p ir.Product, o operands) {
 		p.Scaled = true
 		l.Args = append(l.Args, s.operand)
 	}
-	if p.Sums {
+	if p.Sums || p.Quantizes() {
 		l.Args = append(l.Args, o.sums.operand)
+	}
+	for _, q := range o.quantized {
+		l.Args = append(l.Args, q.operand)
 	}
 	e.rivals(op, p)
 	e.add(op, l)

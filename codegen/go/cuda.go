@@ -558,13 +558,17 @@ func (e *cudaEmitter) copy(b *jen.Group, to, from *ir.Value, into, out string) {
 }
 
 // launch writes one launch: r.Launch(kernel, blocks, arguments), r.Multiply(product, D, A, B, C, bias, pre), r.MultiplySums with
-// the address of sums, or r.MultiplyScaled(product, D, A, B, C, bias, factor of A, factor of B).
+// the address of sums, r.MultiplyScaled(product, D, A, B, C, bias, factor of A, factor of B), or r.MultiplyQuantized of a product that quantises.
 func (e *cudaEmitter) launch(b *jen.Group, op *ir.Op, l ir.Launch) {
 	var args []string
 	for _, a := range l.Args {
 		args = append(args, e.operand(op, a))
 	}
 	switch {
+	case l.Product != nil && l.Product.Quantizes():
+		args = slices.Delete(args, 3, 4) // C
+		b.Add(raw("r.MultiplyQuantized(%s, %s, %s{Transposed: %s, Scale: %s, History: %s, Amax: %s, Top: %s})", e.productName(op, l.Product), strings.Join(args[:8], ", "),
+			e.qualified("Quantized"), args[8], args[9], args[10], args[11], args[12]))
 	case l.Product != nil && l.Product.Sums:
 		b.Add(raw("r.MultiplySums(%s, %s)", e.productName(op, l.Product), strings.Join(args, ", ")))
 	case l.Product != nil:

@@ -49,6 +49,9 @@ type Kernel struct {
 // Product is a matrix product of the program. Of those with Dynamic set, M is the rows of the call.
 type Product = cuda.Product
 
+// Quantized is what a product has beside its operands that quantises.
+type Quantized = cuda.Quantized
+
 // Rival is a kernel of the program that makes a product as cuBLASLt does, by their numbers, with Rows × Cols of D in a tile. Which of
 // them makes it is measured.
 type Rival struct{ Product, Kernel, Rows, Cols int }
@@ -202,6 +205,19 @@ func (r *Run) MultiplyScaled(p int, d, a, b, c, bias, scaleA, scaleB Ptr) {
 		r.stream.Fail(err)
 	case !r.dry:
 		r.stream.MultiplyScaled(prepared, d, a, b, c, bias, scaleA, scaleB)
+	}
+	r.ledger.product(r, r.code.program.Products[p])
+}
+
+// MultiplyQuantized runs product p, which quantises: D, A, B, the bias, what is kept for or by another product, the factors of the elements of A and B,
+// the sums, and what there is beside.
+func (r *Run) MultiplyQuantized(p int, d, a, b, bias, kept, scaleA, scaleB, sums Ptr, q Quantized) {
+	prepared, err := r.code.product(p, r.Rows)
+	switch {
+	case err != nil:
+		r.stream.Fail(err)
+	case !r.dry:
+		r.stream.MultiplyQuantized(prepared, d, a, b, bias, kept, scaleA, scaleB, sums, q)
 	}
 	r.ledger.product(r, r.code.program.Products[p])
 }

@@ -325,6 +325,11 @@ func (c *call) multiply(p *ir.Product, args []cuda.Ptr) {
 		c.fail(err)
 		return
 	}
+	if p.Quantizes() {
+		c.d.stream.MultiplyQuantized(prepared, args[0], args[1], args[2], args[4], args[5], args[6], args[7], args[8],
+			cuda.Quantized{Transposed: args[9], Scale: args[10], History: args[11], Amax: args[12], Top: args[13]})
+		return
+	}
 	if p.Scaled {
 		c.d.stream.MultiplyScaled(prepared, args[0], args[1], args[2], args[3], args[4], args[6], args[7])
 		return

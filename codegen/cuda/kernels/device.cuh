@@ -214,6 +214,12 @@ __device__ inline void stmatrix(void *row, const uint32_t (&r)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(p), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
 }
 
+// stmatrix_transposed is stmatrix of the transposed 8×8 matrices.
+__device__ inline void stmatrix_transposed(void *row, const uint32_t (&r)[4]) {
+    const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(p), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+}
+
 // ldmatrix_transposed is ldmatrix of the transposed 8×8 matrices.
 __device__ inline void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
     const uint32_t p = static_cast<uint32_t>(__cvta_generic_to_shared(row));

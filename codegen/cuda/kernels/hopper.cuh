@@ -44,6 +44,18 @@ __device__ inline void half_fetch(void *shared, const TensorMap &map, Arrival *a
                  "l"(&map), "r"(shared_address(a)), "r"(column), "r"(half), "r"(row)
                  : "memory");
 }
+// interleaved_fetch4 and interleaved_fetch5 are tile_fetch of matrices of bytes, in tiles of 128 columns, whose rows, of each 16, come in another order (runtime/cuda:
+// interleavedRows, interleavedColumns): from a multiple of 16 on.
+__device__ inline void interleaved_fetch4(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %4, %5}], [%2];" ::"r"(shared_address(shared)),
+                 "l"(&map), "r"(shared_address(a)), "r"(column), "r"(0), "r"(row / 16)
+                 : "memory");
+}
+__device__ inline void interleaved_fetch5(void *shared, const TensorMap &map, Arrival *a, int column, int row) {
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %4, %4, %5}], [%2];" ::"r"(shared_address(shared)),
+                 "l"(&map), "r"(shared_address(a)), "r"(column), "r"(0), "r"(row / 16)
+                 : "memory");
+}
 // tile_store copies a tile from shared memory, which other threads wrote before a fence_async and a barrier, on its own time. What
 // a thread stored since its last commit is a group; tile_store_read<N> waits until shared memory of all but the N youngest groups
 // may be written again, tile_store_done until all are in memory.
@@ -119,6 +131,18 @@ template <class T, bool Across> __device__ inline void wgmma_columns(float (&d)[
         asm volatile(TFC_WGMMA_256("bf16") : TFC_PANEL(0), TFC_PANEL(1), TFC_PANEL(2), TFC_PANEL(3) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
     else
         asm volatile(TFC_WGMMA_256("f16") : TFC_PANEL(0), TFC_PANEL(1), TFC_PANEL(2), TFC_PANEL(3) : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(Across ? 1 : 0));
+}
+
+// wgmma_bytes is the same of 128 columns and 32 terms, with A and B in e4m3 and B stored [n, k].
+__device__ inline void wgmma_bytes(float (&d)[2][8][4], Matrix a, Matrix b, bool add) {
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {"
+                 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+                 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+                 "}, %64, %65, p, 1, 1;}"
+                 : TFC_PANEL(0), TFC_PANEL(1)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 
 #undef TFC_WGMMA_128
