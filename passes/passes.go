@@ -12,8 +12,9 @@ import (
 // Options are what passes may need to know beside the function.
 type Options struct {
 	Target        *ir.Target
-	Precision     string // f32, tf32, bf16, fp16 or fp8, where the target has it
-	Weights       string // of generation: f32, bf16, int8 or int4, where the target has it
+	Archs         []string // of GPUs that the program runs on, where these are more than the target
+	Precision     string   // f32, tf32, bf16, fp16 or fp8, where the target has it
+	Weights       string   // of generation: f32, bf16, int8 or int4, where the target has it
 	Optimizer     spec.Optimizer
 	Clip          float64
 	Checkpointing spec.Checkpointing
@@ -23,7 +24,7 @@ type Options struct {
 
 // OptionsFor returns the options that s asks for on a target.
 func OptionsFor(s *spec.Spec, target *ir.Target) Options {
-	return Options{Target: target, Precision: s.Train.Precision, Weights: s.GenerationWeights(), Optimizer: s.Train.Optimizer, Clip: s.Train.Clip, Checkpointing: s.Train.Checkpointing}
+	return Options{Target: target, Archs: s.Target.Arch, Precision: s.Train.Precision, Weights: s.GenerationWeights(), Optimizer: s.Train.Optimizer, Clip: s.Train.Clip, Checkpointing: s.Train.Checkpointing}
 }
 
 // Pass is one rewrite of a function.
@@ -62,8 +63,10 @@ var Pipeline = []Pass{
 	{Name: "checkpoint", Doc: "Compute activations again in the backward pass instead of keeping them, within the memory budget.", Run: checkpoint, After: []string{"grad", "fuse-epilogue", "fuse-quantize"}},
 	// A policy may have an activation computed again from gate and up, which a product with it would not keep.
 	{Name: "fuse-glu", Doc: "Merge a gated activation, and its derivative, into the products before them.", Run: fuseGLU, After: []string{"fuse-gate-up", "precision", "checkpoint"}},
+	// As fuse-glu, for what is quantised where it is computed.
+	{Name: "fuse-fp8", Doc: "Merge what quantises an activation, or its gradient, into the product in 8 bits before it.", Run: fuseFP8, After: []string{"fuse-quantize", "checkpoint"}},
 	// The arena holds what is left to store when every value is known.
-	{Name: "plan-memory", Doc: "Give every value its place in one arena.", Run: planMemory, After: []string{"checkpoint", "fuse-glu"}, Required: true},
+	{Name: "plan-memory", Doc: "Give every value its place in one arena.", Run: planMemory, After: []string{"checkpoint", "fuse-glu", "fuse-fp8"}, Required: true},
 	// Kernels are chosen for operands whose places, and so strides, are known.
 	{Name: "lower", Doc: "Choose the kernel of every op.", Run: lower, After: []string{"plan-memory"}, Required: true},
 }

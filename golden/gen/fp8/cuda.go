@@ -24,9 +24,7 @@ const (
 	kAddRmsnormX2_4
 	kAddRmsnormX2_5
 	kAddScalarsLoss1
-	kAmaxActAmax
 	kAmaxAttnInAmax
-	kAmaxDGateUpAmax
 	kAmaxDQkvAmax
 	kAmaxDownWeightAmax
 	kAmaxGateUpWeightAmax
@@ -56,6 +54,8 @@ const (
 	kKvAppendAttn
 	kLastXLast
 	kPrefillAttentionMmaAttn
+	kProductQuantizeActQ
+	kProductQuantizeDGateUpQ
 	kProductWgmmaAct
 	kProductWgmmaAct_2
 	kProductWgmmaAct_3
@@ -70,9 +70,7 @@ const (
 	kProductWgmmaQkv_2
 	kProductWgmmaX3
 	kProductWgmmaX3_2
-	kQuantizeActQ
 	kQuantizeAttnInQ
-	kQuantizeDGateUpQ
 	kQuantizeDQkvQ
 	kQuantizeDownWeightQ
 	kQuantizeGateUpWeightQ
@@ -113,13 +111,13 @@ const (
 const (
 	pQkv = iota
 	pAttnOut
-	pGateUp
+	pActQ
 	pX3
 	pPart
 	pPart2
 	pPart3
 	pDDownWeight
-	pDAct
+	pDGateUpQ
 	pDGateUpWeight
 	pDMlpIn
 	pDOWeight
@@ -165,9 +163,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "add_rmsnorm_x2_4", Threads: 128, Bytes: 8192, RowBytes: 16384, RowFLOPs: 12288, About: "add_rmsnorm  x2  fp8.yaml:2"},
 		{Entry: "add_rmsnorm_x2_5", Threads: 128, Bytes: 8192, RowBytes: 16384, RowFLOPs: 12288, About: "add_rmsnorm  x2  fp8.yaml:2"},
 		{Entry: "add_scalars_loss1", Threads: 32, Bytes: 12, FLOPs: 1, About: "add  loss1  fp8.yaml:4"},
-		{Entry: "amax_act_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  act_amax  fp8.yaml:2"},
 		{Entry: "amax_attn_in_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  attn_in_amax  fp8.yaml:2"},
-		{Entry: "amax_d_gate_up_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  d_gate_up_amax  fp8.yaml:9"},
 		{Entry: "amax_d_qkv_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  d_qkv_amax  fp8.yaml:7"},
 		{Entry: "amax_down_weight_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  down_weight_amax  fp8.yaml:5"},
 		{Entry: "amax_gate_up_weight_amax", Threads: 256, Bytes: 12, FLOPs: 1, About: "amax  gate_up_weight_amax  fp8.yaml:9"},
@@ -197,6 +193,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "kv_append_attn", Threads: 256, RowBytes: 4104, About: "attention_cached  attn  fp8.yaml:2"},
 		{Entry: "last_x_last", Threads: 256, Bytes: 8192, About: "last  x_last  fp8.yaml:2"},
 		{Entry: "prefill_attention_mma_attn", Threads: 64, Shared: 36864, RowBytes: 8200, KeyBytes: 2048, KeyFLOPs: 8192, Keys: mask.Causal(), About: "attention_cached  attn  fp8.yaml:2"},
+		{Entry: "product_quantize_act_q", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_quantize  act_q  fp8.yaml:9"},
+		{Entry: "product_quantize_d_gate_up_q", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_quantize  d_gate_up_q  fp8.yaml:5"},
 		{Entry: "product_wgmma_act", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
 		{Entry: "product_wgmma_act_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
 		{Entry: "product_wgmma_act_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_glu  act  fp8.yaml:9"},
@@ -211,9 +209,7 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_qkv_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv  fp8.yaml:7"},
 		{Entry: "product_wgmma_x3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x3  fp8.yaml:5"},
 		{Entry: "product_wgmma_x3_2", Threads: 384, Arch: "sm_90a", Shared: 214016, About: "linear  x3  fp8.yaml:5"},
-		{Entry: "quantize_act_q", Threads: 256, Bytes: 603979792, FLOPs: 1308622848, About: "quantize  act_q  fp8.yaml:2"},
 		{Entry: "quantize_attn_in_q", Threads: 256, Bytes: 134217744, FLOPs: 67108864, About: "quantize  attn_in_q  fp8.yaml:2"},
-		{Entry: "quantize_d_gate_up_q", Threads: 256, Bytes: 1006632976, FLOPs: 2113929216, About: "quantize  d_gate_up_q  fp8.yaml:9"},
 		{Entry: "quantize_d_qkv_q", Threads: 256, Bytes: 201326608, FLOPs: 100663296, About: "quantize  d_qkv_q  fp8.yaml:7"},
 		{Entry: "quantize_down_weight_q", Threads: 256, Bytes: 50331664, FLOPs: 25165824, About: "quantize  down_weight_q  fp8.yaml:5"},
 		{Entry: "quantize_gate_up_weight_q", Threads: 256, Bytes: 100663312, FLOPs: 50331648, About: "quantize  gate_up_weight_q  fp8.yaml:9"},
@@ -253,13 +249,13 @@ var cudaProgram = &gpu.Program{
 	Products: []gpu.Product{
 		{M: 16384, N: 3072, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 3072, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  qkv  fp8.yaml:7"},
 		{M: 16384, N: 2048, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  attn_out  fp8.yaml:5"},
-		{M: 16384, N: 12288, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  gate_up  fp8.yaml:9"},
+		{M: 16384, N: 12288, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, LDAux: 12288, A: gpu.E4M3, B: gpu.E4M3, D: gpu.E4M3, Own: gpu.OwnSlope, Act: "silu", Gated: true, Align: 256, About: "linear_quantize  act_q  fp8.yaml:9"},
 		{M: 16384, N: 2048, K: 6144, TransB: true, LDA: 6144, LDB: 6144, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.BF16, D: gpu.BF16, Beta: 1, Align: 256, About: "linear_fp8  x3  fp8.yaml:5"},
 		{M: 4096, N: 32000, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 32000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  fp8.yaml:4"},
 		{M: 32000, N: 2048, K: 4096, TransA: true, LDA: 32000, LDB: 2048, LDC: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  fp8.yaml:4"},
 		{M: 4096, N: 2048, K: 32000, LDA: 32000, LDB: 2048, LDD: 2048, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  fp8.yaml:4"},
 		{M: 2048, N: 6144, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 6144, LDD: 6144, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  down_weight  fp8.yaml:5"},
-		{M: 16384, N: 6144, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 6144, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_act  fp8.yaml:5"},
+		{M: 16384, N: 6144, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 12288, LDAux: 12288, A: gpu.E4M3, B: gpu.E4M3, D: gpu.E4M3, Own: gpu.OwnTimes, Gated: true, Align: 256, About: "linear_quantize  d_gate_up_q  fp8.yaml:5"},
 		{M: 12288, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  gate_up_weight  fp8.yaml:9"},
 		{M: 16384, N: 2048, K: 12288, TransB: true, LDA: 12288, LDB: 12288, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, D: gpu.BF16, Align: 256, About: "linear_fp8  d_mlp_in  fp8.yaml:9"},
 		{M: 2048, N: 2048, K: 16384, TransB: true, LDA: 16384, LDB: 16384, LDC: 2048, LDD: 2048, A: gpu.E4M3, B: gpu.E4M3, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw_fp8  o_weight  fp8.yaml:5"},
@@ -281,10 +277,12 @@ var cudaProgram = &gpu.Program{
 		{M: 1, N: 32000, K: 2048, TransB: true, LDA: 2048, LDB: 2048, LDD: 32000, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "linear  logits  fp8.yaml:4"},
 	},
 	Rivals: []gpu.Rival{
+		{Product: pActQ, Kernel: kProductQuantizeActQ, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
 		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
 		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pDGateUpQ, Kernel: kProductQuantizeDGateUpQ, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv, Rows: 128, Cols: 128},
 		{Product: pQkv2, Kernel: kProductWgmmaQkv_2, Rows: 128, Cols: 256},
 		{Product: pAttnOut2, Kernel: kProductWgmmaAttnOut, Rows: 128, Cols: 128},
@@ -318,7 +316,7 @@ var cudaProgram = &gpu.Program{
 		{Freqs: []float32{1, 0.7498942, 0.56234133, 0.4216965, 0.31622776, 0.23713736, 0.17782794, 0.13335215, 0.1, 0.074989416, 0.05623413, 0.04216965, 0.03162278, 0.023713736, 0.017782794, 0.013335215, 0.01, 0.0074989423, 0.0056234132, 0.004216965, 0.0031622779, 0.0023713738, 0.0017782794, 0.0013335214, 0.001, 0.0007498942, 0.0005623413, 0.0004216965, 0.0003162278, 0.00023713738, 0.00017782794, 0.00013335215}, Scale: 1, Max: MaxPositions, Sine: false},
 		{Freqs: []float32{1, 0.7498942, 0.56234133, 0.4216965, 0.31622776, 0.23713736, 0.17782794, 0.13335215, 0.1, 0.074989416, 0.05623413, 0.04216965, 0.03162278, 0.023713736, 0.017782794, 0.013335215, 0.01, 0.0074989423, 0.0056234132, 0.004216965, 0.0031622779, 0.0023713738, 0.0017782794, 0.0013335214, 0.001, 0.0007498942, 0.0005623413, 0.0004216965, 0.0003162278, 0.00023713738, 0.00017782794, 0.00013335215}, Scale: 1, Max: MaxPositions, Sine: true},
 	},
-	Train:   gpu.Job{Arena: 8775536768, Scratch: 8585216, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Train:   gpu.Job{Arena: 8635027456, Scratch: 8585216, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
 	Eval:    gpu.Job{Arena: 738197504, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 69730304, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 11534336, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},

@@ -47,13 +47,10 @@ type cudaTrainValues struct {
 	mlpInQ            gpu.Ptr    // e4m3[B,T,D] mlp_in_q
 	mlpInQt           [8]gpu.Ptr // e4m3[D,B*T] mlp_in_qt
 	mlpInScale        [8]gpu.Ptr // f32[1] mlp_in_scale
-	gateUp            [8]gpu.Ptr // bf16[B,T,2*F] gate_up
-	gate              [8]gpu.Ptr // bf16[B,T,F] gate
-	up                [8]gpu.Ptr // bf16[B,T,F] up
-	actAmax           gpu.Ptr    // f32[1] act_amax
 	actQ              gpu.Ptr    // e4m3[B,T,F] act_q
 	actQt             [8]gpu.Ptr // e4m3[F,B*T] act_qt
 	actScale          [8]gpu.Ptr // f32[1] act_scale
+	gateUp            [8]gpu.Ptr // bf16[B,T,2*F] gate_up
 	final             gpu.Ptr    // bf16[B,T,D] final
 	finalStats        gpu.Ptr    // f32[B,T,1] final_stats
 	dFinal            gpu.Ptr    // bf16[B,T,D] d_final
@@ -64,8 +61,6 @@ type cudaTrainValues struct {
 	dX3Q              gpu.Ptr    // e4m3[B,T,D] d_x3_q
 	dX3Qt             gpu.Ptr    // e4m3[D,B*T] d_x3_qt
 	dX3Scale          gpu.Ptr    // f32[1] d_x3_scale
-	dAct              gpu.Ptr    // bf16[B,T,F] d_act
-	dGateUpAmax       gpu.Ptr    // f32[1] d_gate_up_amax
 	dGateUpQ          gpu.Ptr    // e4m3[B,T,2*F] d_gate_up_q
 	dGateUpQt         gpu.Ptr    // e4m3[2*F,B*T] d_gate_up_qt
 	dGateUpScale      gpu.Ptr    // f32[1] d_gate_up_scale
@@ -91,148 +86,139 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	var v cudaTrainValues
 	v.qkvWeightAmax = arena.At(0)
 	for i := range v.qkvWeightQ {
-		v.qkvWeightQ[i] = arena.At(671088640 + i*6291456)
+		v.qkvWeightQ[i] = arena.At(8449425408 + i*6291456)
 	}
 	for i := range v.qkvWeightQt {
-		v.qkvWeightQt[i] = arena.At(721420288 + i*6291456)
+		v.qkvWeightQt[i] = arena.At(8499757056 + i*6291456)
 	}
 	for i := range v.qkvWeightScale {
-		v.qkvWeightScale[i] = arena.At(856686592 + i*64)
+		v.qkvWeightScale[i] = arena.At(8635023360 + i*64)
 	}
 	v.oWeightAmax = arena.At(0)
 	for i := range v.oWeightQ {
-		v.oWeightQ[i] = arena.At(771751936 + i*4194304)
+		v.oWeightQ[i] = arena.At(8550088704 + i*4194304)
 	}
 	for i := range v.oWeightQt {
-		v.oWeightQt[i] = arena.At(805306368 + i*4194304)
+		v.oWeightQt[i] = arena.At(8583643136 + i*4194304)
 	}
 	for i := range v.oWeightScale {
-		v.oWeightScale[i] = arena.At(856687104 + i*64)
+		v.oWeightScale[i] = arena.At(8635023872 + i*64)
 	}
 	v.gateUpWeightAmax = arena.At(0)
 	for i := range v.gateUpWeightQ {
-		v.gateUpWeightQ[i] = arena.At(8171556864 + i*25165824)
+		v.gateUpWeightQ[i] = arena.At(7577010176 + i*25165824)
 	}
 	for i := range v.gateUpWeightQt {
-		v.gateUpWeightQt[i] = arena.At(8372883456 + i*25165824)
+		v.gateUpWeightQt[i] = arena.At(7778336768 + i*25165824)
 	}
 	for i := range v.gateUpWeightScale {
-		v.gateUpWeightScale[i] = arena.At(856687616 + i*64)
+		v.gateUpWeightScale[i] = arena.At(8635024384 + i*64)
 	}
 	v.downWeightAmax = arena.At(0)
 	for i := range v.downWeightQ {
-		v.downWeightQ[i] = arena.At(402653184 + i*12582912)
+		v.downWeightQ[i] = arena.At(8180989952 + i*12582912)
 	}
 	for i := range v.downWeightQt {
-		v.downWeightQt[i] = arena.At(503316480 + i*12582912)
+		v.downWeightQt[i] = arena.At(8281653248 + i*12582912)
 	}
 	for i := range v.downWeightScale {
-		v.downWeightScale[i] = arena.At(856688128 + i*64)
+		v.downWeightScale[i] = arena.At(8635024896 + i*64)
 	}
 	for i := range v.x {
-		v.x[i] = arena.At(5688528896 + i*67108864)
+		v.x[i] = arena.At(4831838208 + i*67108864)
 	}
-	v.attnIn = arena.At(0)
+	v.attnIn = arena.At(7314866176)
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena.At(855638016 + i*65536)
+		v.attnInStats[i] = arena.At(8633974784 + i*65536)
 	}
-	v.attnInAmax = arena.At(100663296)
-	v.attnInQ = arena.At(67108864)
+	v.attnInAmax = arena.At(7415529472)
+	v.attnInQ = arena.At(7381975040)
 	for i := range v.attnInQt {
-		v.attnInQt[i] = arena.At(7366250496 + i*33554432)
+		v.attnInQt[i] = arena.At(6509559808 + i*33554432)
 	}
 	for i := range v.attnInScale {
-		v.attnInScale[i] = arena.At(856688640 + i*64)
+		v.attnInScale[i] = arena.At(8635025408 + i*64)
 	}
 	for i := range v.qkv {
-		v.qkv[i] = arena.At(4077916160 + i*100663296)
+		v.qkv[i] = arena.At(3221225472 + i*100663296)
 	}
 	for i := range v.q {
-		v.q[i] = arena.At(4077916160 + i*100663296)
+		v.q[i] = arena.At(3221225472 + i*100663296)
 	}
 	for i := range v.k {
-		v.k[i] = arena.At(4077920256 + i*100663296)
+		v.k[i] = arena.At(3221229568 + i*100663296)
 	}
 	for i := range v.v {
-		v.v[i] = arena.At(4077921280 + i*100663296)
+		v.v[i] = arena.At(3221230592 + i*100663296)
 	}
 	for i := range v.attn {
-		v.attn[i] = arena.At(6292508672 + i*67108864)
+		v.attn[i] = arena.At(5435817984 + i*67108864)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena.At(838860800 + i*2097152)
+		v.lse[i] = arena.At(8617197568 + i*2097152)
 	}
-	v.attnAmax = arena.At(0)
-	v.attnQ = arena.At(67108864)
+	v.attnAmax = arena.At(7314866176)
+	v.attnQ = arena.At(7381975040)
 	for i := range v.attnQt {
-		v.attnQt[i] = arena.At(7634685952 + i*33554432)
+		v.attnQt[i] = arena.At(6777995264 + i*33554432)
 	}
 	for i := range v.attnScale {
-		v.attnScale[i] = arena.At(856689152 + i*64)
+		v.attnScale[i] = arena.At(8635025920 + i*64)
 	}
-	v.attnOut = arena.At(0)
+	v.attnOut = arena.At(7314866176)
 	for i := range v.x2 {
-		v.x2[i] = arena.At(6829379584 + i*67108864)
+		v.x2[i] = arena.At(5972688896 + i*67108864)
 	}
-	v.mlpIn = arena.At(67108864)
+	v.mlpIn = arena.At(7381975040)
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena.At(856162304 + i*65536)
+		v.mlpInStats[i] = arena.At(8634499072 + i*65536)
 	}
-	v.mlpInAmax = arena.At(33554432)
-	v.mlpInQ = arena.At(0)
+	v.mlpInAmax = arena.At(7314866176)
+	v.mlpInQ = arena.At(7449083904)
 	for i := range v.mlpInQt {
-		v.mlpInQt[i] = arena.At(7903121408 + i*33554432)
+		v.mlpInQt[i] = arena.At(7046430720 + i*33554432)
 	}
 	for i := range v.mlpInScale {
-		v.mlpInScale[i] = arena.At(856689664 + i*64)
+		v.mlpInScale[i] = arena.At(8635026432 + i*64)
 	}
-	for i := range v.gateUp {
-		v.gateUp[i] = arena.At(856690688 + i*402653184)
-	}
-	for i := range v.gate {
-		v.gate[i] = arena.At(856690688 + i*402653184)
-	}
-	for i := range v.up {
-		v.up[i] = arena.At(856702976 + i*402653184)
-	}
-	v.actAmax = arena.At(100663296)
-	v.actQ = arena.At(0)
+	v.actQ = arena.At(7314866176)
 	for i := range v.actQt {
-		v.actQt[i] = arena.At(4883222528 + i*100663296)
+		v.actQt[i] = arena.At(4026531840 + i*100663296)
 	}
 	for i := range v.actScale {
-		v.actScale[i] = arena.At(856690176 + i*64)
+		v.actScale[i] = arena.At(8635026944 + i*64)
 	}
-	v.final = arena.At(262144000)
-	v.finalStats = arena.At(396361728)
-	v.dFinal = arena.At(329252864)
-	v.rowLosses = arena.At(396427264)
-	v.logits = arena.At(0)
-	v.dStream = arena.At(603979776)
-	v.dX3Amax = arena.At(67108864)
-	v.dX3Q = arena.At(0)
-	v.dX3Qt = arena.At(33554432)
-	v.dX3Scale = arena.At(67108928)
-	v.dAct = arena.At(8574210048)
-	v.dGateUpAmax = arena.At(8775536640)
-	v.dGateUpQ = arena.At(0)
-	v.dGateUpQt = arena.At(201326592)
-	v.dGateUpScale = arena.At(8775536704)
-	v.dMlpIn = arena.At(201326592)
-	v.dX2Amax = arena.At(67108864)
-	v.dX2Q = arena.At(0)
-	v.dX2Qt = arena.At(33554432)
-	v.dX2Scale = arena.At(67108928)
-	v.dAttn = arena.At(100663296)
-	v.dQRot = arena.At(0)
-	v.dKRot = arena.At(4096)
-	v.dV = arena.At(5120)
-	v.dQkv = arena.At(0)
-	v.dQkvAmax = arena.At(201326592)
-	v.dQkvQ = arena.At(100663296)
-	v.dQkvQt = arena.At(150994944)
-	v.dQkvScale = arena.At(201326656)
-	v.dAttnIn = arena.At(0)
+	for i := range v.gateUp {
+		v.gateUp[i] = arena.At(0 + i*402653184)
+	}
+	v.final = arena.At(7979663360)
+	v.finalStats = arena.At(8113881088)
+	v.dFinal = arena.At(8046772224)
+	v.rowLosses = arena.At(8113946624)
+	v.logits = arena.At(7314866176)
+	v.dStream = arena.At(8382316544)
+	v.dX3Amax = arena.At(7348420608)
+	v.dX3Q = arena.At(7516192768)
+	v.dX3Qt = arena.At(7314866176)
+	v.dX3Scale = arena.At(7549747200)
+	v.dGateUpQ = arena.At(7314866176)
+	v.dGateUpQt = arena.At(7979663360)
+	v.dGateUpScale = arena.At(7549747264)
+	v.dMlpIn = arena.At(7979663360)
+	v.dX2Amax = arena.At(7381975040)
+	v.dX2Q = arena.At(7314866176)
+	v.dX2Qt = arena.At(7348420608)
+	v.dX2Scale = arena.At(7381975104)
+	v.dAttn = arena.At(7415529472)
+	v.dQRot = arena.At(7314866176)
+	v.dKRot = arena.At(7314870272)
+	v.dV = arena.At(7314871296)
+	v.dQkv = arena.At(7314866176)
+	v.dQkvAmax = arena.At(7516192768)
+	v.dQkvQ = arena.At(7415529472)
+	v.dQkvQt = arena.At(7465861120)
+	v.dQkvScale = arena.At(7516192832)
+	v.dAttnIn = arena.At(7314866176)
 	return v
 }
 
@@ -329,15 +315,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			}
 			// mlp_in_q, mlp_in_qt, mlp_in_scale = quantize(mlp_in, mlp_in_amax)  [fp8.yaml:2, fp8]
 			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.mlpInQ, v.mlpInQt[l], v.mlpInScale[l], 0, 0, v.mlpIn, 0, 0, r.Found(v.mlpInAmax), r.History.At(8*(33+l)))
-			// gate_up = linear_fp8(mlp_in_q, gate_up_weight_q[l], mlp_in_scale, gate_up_weight_scale[l])  [fp8.yaml:9, fp8]
-			r.MultiplyScaled(pGateUp, v.gateUp[l], v.mlpInQ, v.gateUpWeightQ[l], 0, 0, v.mlpInScale[l], v.gateUpWeightScale[l])
-			// act_amax = amax(gate, up)  [fp8.yaml:2, fuse-quantize]
+			// act_q, act_qt, act_scale, gate_up = linear_quantize(mlp_in_q, gate_up_weight_q[l], mlp_in_scale, gate_up_weight_scale[l])  [fp8.yaml:9, fuse-fp8]
 			if r.Measures() {
-				r.Clear(v.actAmax, 4)
-				r.Launch(kAmaxActAmax, gpu.Grid{264, 1, 1}, v.actAmax, v.gate[l], v.up[l], 0, r.History.At(8*(49+l)))
+				r.Clear(r.Scratch, 4)
+				r.MultiplyQuantized(pActQ, v.actQ, v.mlpInQ, v.gateUpWeightQ[l], 0, v.gateUp[l], v.mlpInScale[l], v.gateUpWeightScale[l], 0, gpu.Quantized{Transposed: v.actQt[l], Scale: v.actScale[l], History: r.History.At(8 * (49 + l)), Amax: 0, Top: r.Scratch})
 			}
-			// act_q, act_qt, act_scale = quantize(gate, act_amax, up)  [fp8.yaml:2, fuse-quantize]
-			r.Launch(kQuantizeActQ, gpu.Grid{6144, 1, 1}, v.actQ, v.actQt[l], v.actScale[l], 0, 0, v.gate[l], v.up[l], 0, r.Found(v.actAmax), r.History.At(8*(49+l)))
+			r.MultiplyQuantized(pActQ, v.actQ, v.mlpInQ, v.gateUpWeightQ[l], 0, v.gateUp[l], v.mlpInScale[l], v.gateUpWeightScale[l], 0, gpu.Quantized{Transposed: v.actQt[l], Scale: v.actScale[l], History: r.History.At(8 * (49 + l)), Amax: r.Found(r.Scratch), Top: 0})
 			// x3 = linear_fp8(act_q, down_weight_q[l], act_scale, down_weight_scale[l], x2)  [fp8.yaml:5, fuse-epilogue]
 			r.MultiplyScaled(pX3, v.x[l+1], v.actQ, v.downWeightQ[l], v.x2[l], 0, v.actScale[l], v.downWeightScale[l])
 		}
@@ -369,15 +352,12 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Launch(kQuantizeAttnInQ, gpu.Grid{2048, 1, 1}, v.dX3Q, v.dX3Qt, v.dX3Scale, 0, 0, v.dStream, 0, 0, r.Found(v.dX3Amax), r.History.At(8*(65+l)))
 			// linear_dw_fp8(d_x3_qt, act_qt[l], d_x3_scale, act_scale[l]) into layers.down.weight[l]  [fp8.yaml:5, fp8]
 			r.MultiplyScaled(pDDownWeight, d.down[l], v.dX3Qt, v.actQt[l], d.down[l], 0, v.dX3Scale, v.actScale[l])
-			// d_act = linear_fp8(d_x3_q, down_weight_qt[l], d_x3_scale, down_weight_scale[l])  [fp8.yaml:5, fp8]
-			r.MultiplyScaled(pDAct, v.dAct, v.dX3Q, v.downWeightQt[l], 0, 0, v.dX3Scale, v.downWeightScale[l])
-			// d_gate_up_amax = amax(d_act, gate[l], up[l])  [fp8.yaml:9, fuse-quantize]
+			// d_gate_up_q, d_gate_up_qt, d_gate_up_scale = linear_quantize(d_x3_q, down_weight_qt[l], d_x3_scale, down_weight_scale[l], gate_up[l])  [fp8.yaml:5, fuse-fp8]
 			if r.Measures() {
-				r.Clear(v.dGateUpAmax, 4)
-				r.Launch(kAmaxDGateUpAmax, gpu.Grid{264, 1, 1}, v.dGateUpAmax, v.dAct, v.gate[l], v.up[l], r.History.At(8*(73+l)))
+				r.Clear(r.Scratch, 4)
+				r.MultiplyQuantized(pDGateUpQ, v.dGateUpQ, v.dX3Q, v.downWeightQt[l], 0, v.gateUp[l], v.dX3Scale, v.downWeightScale[l], 0, gpu.Quantized{Transposed: v.dGateUpQt, Scale: v.dGateUpScale, History: r.History.At(8 * (73 + l)), Amax: 0, Top: r.Scratch})
 			}
-			// d_gate_up_q, d_gate_up_qt, d_gate_up_scale = quantize(d_act, d_gate_up_amax, gate[l], up[l])  [fp8.yaml:9, fuse-quantize]
-			r.Launch(kQuantizeDGateUpQ, gpu.Grid{12288, 1, 1}, v.dGateUpQ, v.dGateUpQt, v.dGateUpScale, 0, 0, v.dAct, v.gate[l], v.up[l], r.Found(v.dGateUpAmax), r.History.At(8*(73+l)))
+			r.MultiplyQuantized(pDGateUpQ, v.dGateUpQ, v.dX3Q, v.downWeightQt[l], 0, v.gateUp[l], v.dX3Scale, v.downWeightScale[l], 0, gpu.Quantized{Transposed: v.dGateUpQt, Scale: v.dGateUpScale, History: r.History.At(8 * (73 + l)), Amax: r.Found(r.Scratch), Top: 0})
 			// linear_dw_fp8(d_gate_up_qt, mlp_in_qt[l], d_gate_up_scale, mlp_in_scale[l]) into layers.gate_up.weight[l]  [fp8.yaml:9, fp8]
 			r.MultiplyScaled(pDGateUpWeight, d.gateUp[l], v.dGateUpQt, v.mlpInQt[l], d.gateUp[l], 0, v.dGateUpScale, v.mlpInScale[l])
 			// d_mlp_in = linear_fp8(d_gate_up_q, gate_up_weight_qt[l], d_gate_up_scale, gate_up_weight_scale[l])  [fp8.yaml:9, fp8]
