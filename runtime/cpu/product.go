@@ -6,7 +6,7 @@ type product struct {
 	c, a, b        Mat
 	transA, transB bool
 	weights        *Narrow // of bf16, in the place of b; nil: none
-	add            bool // C holds a summand
+	add            bool    // C holds a summand
 	epilogue       Epilogue
 	y              Mat // where the epilogue writes; C itself unless the epilogue needs both
 	t              *tiling
