@@ -21,11 +21,11 @@ build() {
 
 	# One command for all models: MODEL COMMAND [flag...]. Precisions of one spec are models of their own.
 	cp bench/specs/*.yaml scripts/gpucheck/small.yaml "$made"
-	for precision in f32 bf16 fp16 fp8; do
+	for precision in bf16 fp16 fp8; do
 		sed "s/^  precision: .*/  precision: $precision/" examples/specs/stories.yaml >"$made/curve_$precision.yaml"
 		grep -q "^  precision: $precision\$" "$made/curve_$precision.yaml"
 	done
-	for precision in bf16 fp8; do
+	for precision in f32 bf16 fp8; do
 		sed "s/precision: bf16/precision: $precision/" scripts/gpucheck/text.yaml >"$made/text_$precision.yaml"
 		grep -q "precision: $precision" "$made/text_$precision.yaml"
 	done

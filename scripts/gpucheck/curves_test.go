@@ -77,8 +77,7 @@ func TestCurves(t *testing.T) {
 	b := newBench(t, "curves")
 	buildModels(t, b)
 	large, small := trainer{b, "curve_", 20, t.TempDir()}, trainer{b, "small", 20, t.TempDir()}
-	near, same := large.precisions()
-	for _, r := range []result{near, same, large.stopped("fp16"), large.stopped("fp8"), small.moved()} {
+	for _, r := range []result{large.repeated(), large.stopped("fp16"), large.stopped("fp8"), small.moved()} {
 		t.Logf("%s: %d cases, %s", r.what, r.cases, r.note)
 		if r.failed > 0 || r.cases < 2 {
 			t.Errorf("%s: %d of %d failed: %s", r.what, r.failed, r.cases, strings.Join(r.failures, "\n"))
@@ -86,36 +85,36 @@ func TestCurves(t *testing.T) {
 	}
 
 	// What the simulator trains for 20 steps is no proof, but all of it must have run.
-	if r := large.pairs("stories", 2); r.cases != 2 || !strings.Contains(r.note, "standard error") {
+	if r := large.pairs(comparison{"bf16", "f32", 2, 1, 1}, "stories"); r.cases != 2 || !strings.Contains(r.note, "standard error") {
 		t.Errorf("%+v", r)
 	}
 
 	// What differs is found: bf16 is not f32, and a run of other weights is not the same.
-	want, err := large.log("f32", 20)
+	want, err := large.log("f32-1", 20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := large.log("bf16", 20)
+	got, err := large.log("bf16-1", 20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var r result
-	if r.compare(got, want, within(1e-9)); r.failed == 0 {
+	if r.compare(got, want, 1e-9); r.failed == 0 {
 		t.Errorf("bf16 is as good as f32: %+v", r)
 	}
 	r = result{}
-	if r.compare(got[:1], want, within(1)); r.failed != len(want)-1 {
+	if r.compare(got[:1], want, 1); r.failed != len(want)-1 {
 		t.Errorf("a log of one line passes for %d: %+v", len(want), r)
 	}
 	r = result{}
-	if large.equal(&r, "f32", "bf16"); r.failed == 0 {
+	if large.equal(&r, "f32-1", "bf16-1"); r.failed == 0 {
 		t.Errorf("files of f32 and bf16 are the same: %+v", r)
 	}
 	r = result{}
 	if large.equal(&r, "nothing", "bf16"); r.failed == 0 {
 		t.Errorf("a run without files passes: %+v", r)
 	}
-	if off, err := distance(filepath.Join(large.checkpoint("bf16"), "model.safetensors"), filepath.Join(large.checkpoint("f32"), "model.safetensors")); err != nil || !(off > 1e-6 && off < 0.1) {
+	if off, err := distance(filepath.Join(large.checkpoint("bf16-1"), "model.safetensors"), filepath.Join(large.checkpoint("f32-1"), "model.safetensors")); err != nil || !(off > 1e-6 && off < 0.1) {
 		t.Errorf("weights of bf16 and f32 are %g apart: %v", off, err)
 	}
 }

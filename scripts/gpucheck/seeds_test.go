@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Means of runs pass where fp8 is as good as bf16, or better, and fail where it is worse or where the runs do not decide.
+// Means of runs pass where a precision is as good as the one beside it, or better, and fail where it is worse or where the runs do not decide.
 func TestPairs(t *testing.T) {
 	bf16 := []float64{1.99, 2.01, 2.02, 1.98} // as seeds differ
 	for _, c := range []struct {
@@ -27,7 +27,7 @@ func TestPairs(t *testing.T) {
 			ends[i] = [2]losses{{x, x + 1}, {y, (x + 1) * (1 + c.worse[i]/100)}}
 		}
 		var r result
-		if r.pairs(ends); r.cases != 2 || r.failed != c.failed || !strings.Contains(r.note+strings.Join(r.failures, "\n"), c.say) {
+		if r.pairs(eightBits, ends); r.cases != 2 || r.failed != c.failed || !strings.Contains(r.note+strings.Join(r.failures, "\n"), c.say) {
 			t.Errorf("%s: %+v", c.name, r)
 		}
 	}
