@@ -7,14 +7,21 @@ import (
 	"testing"
 )
 
+// eachInBF16 is eachTiling for the tilings that weights in bf16 meet.
+func eachInBF16(t *testing.T, f func(t *testing.T, v *tiling, p *Pool)) {
+	t.Helper()
+	eachTiling(t, func(t *testing.T, v *tiling, bf16 bool) {
+		if bf16 {
+			p := NewPool(2).InBF16()
+			defer p.Close()
+			f(t, v, p)
+		}
+	})
+}
+
 // TestPackWeights holds panels made of weights in bf16 to those made of the same numbers as floats, bit for bit.
 func TestPackWeights(t *testing.T) {
-	eachTiling(t, func(t *testing.T, v *tiling, bf16 bool) {
-		if !bf16 {
-			t.Skip("weights in bf16 are multiplied in bf16")
-		}
-		p := NewPool(1)
-		defer p.Close()
+	eachInBF16(t, func(t *testing.T, v *tiling, p *Pool) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, d := range [][5]int{{64, 64, 0, 0, 64}, {50, 70, 0, 0, 70}, {50, 71, 32, 64, 7}, {33, 97, 0, 32, 65}, {17, 33, 0, 0, 33}, {96, 33, 64, 32, 1}} {
 			rows, cols, j, l, k := d[0], d[1], d[2], d[3], d[4]
@@ -40,13 +47,7 @@ func TestPackWeights(t *testing.T) {
 
 // TestNarrowProduct holds products with weights in bf16 to those of training in bf16 with the same numbers, bit for bit.
 func TestNarrowProduct(t *testing.T) {
-	eachTiling(t, func(t *testing.T, _ *tiling, bf16 bool) {
-		if !bf16 {
-			t.Skip("weights in bf16 are multiplied in bf16")
-		}
-		p := NewPool(2)
-		defer p.Close()
-		p.InBF16()
+	eachInBF16(t, func(t *testing.T, _ *tiling, p *Pool) {
 		r := rand.New(rand.NewPCG(3, 4))
 		for _, d := range [][3]int{{24, 512, 64}, {31, 333, 129}, {150, 129, 31}, {75, 129, 1100}, {25, 2100, 40}, {300, 70, 90}} {
 			rows, out, in := d[0], d[1], d[2]

@@ -15,55 +15,49 @@ import (
 
 const constantBytes = 32
 
-var (
-	constants = map[uint32]int{}
-	bits      []uint32
+// A table holds the constants placed so far, each once.
+type table[B uint32 | uint64] struct {
+	name string
+	at   map[B]int
+	bits []B
+}
 
-	constants64 = map[uint64]int{}
-	bits64      []uint64
+var (
+	constants   = &table[uint32]{name: "constants", at: map[uint32]int{}}
+	constants64 = &table[uint64]{name: "constants64", at: map[uint64]int{}}
 )
 
-// bitsOf places a constant with the given bits and returns the operand that reads it.
-func bitsOf(b uint32) Mem {
-	i, ok := constants[b]
+// place returns the operand that reads a constant with the given bits.
+func (t *table[B]) place(b B) Mem {
+	i, ok := t.at[b]
 	if !ok {
-		i = len(bits)
-		constants[b] = i
-		bits = append(bits, b)
+		i = len(t.bits)
+		t.at[b] = i
+		t.bits = append(t.bits, b)
 	}
-	return NewDataAddr(NewStaticSymbol("constants"), i*constantBytes)
+	return NewDataAddr(NewStaticSymbol(t.name), i*constantBytes)
 }
 
-func number(x float64) Mem { return bitsOf(math.Float32bits(float32(x))) }
-
-// bitsOf64 is bitsOf for 64-bit lanes.
-func bitsOf64(b uint64) Mem {
-	i, ok := constants64[b]
-	if !ok {
-		i = len(bits64)
-		constants64[b] = i
-		bits64 = append(bits64, b)
+// write writes the table out, its constants by data.
+func (t *table[B]) write(size int, data func(B) Constant) {
+	GLOBL(t.name, RODATA|NOPTR)
+	for i, b := range t.bits {
+		for at := 0; at < constantBytes; at += size {
+			DATA(i*constantBytes+at, data(b))
+		}
 	}
-	return NewDataAddr(NewStaticSymbol("constants64"), i*constantBytes)
 }
 
-func double(x float64) Mem { return bitsOf64(math.Float64bits(x)) }
-
-// constantTables writes out the constants placed so far.
+// constantTables writes out both.
 func constantTables() {
-	GLOBL("constants", RODATA|NOPTR)
-	for i, b := range bits {
-		for at := 0; at < constantBytes; at += 4 {
-			DATA(i*constantBytes+at, U32(b))
-		}
-	}
-	GLOBL("constants64", RODATA|NOPTR)
-	for i, b := range bits64 {
-		for at := 0; at < constantBytes; at += 8 {
-			DATA(i*constantBytes+at, U64(b))
-		}
-	}
+	constants.write(4, func(b uint32) Constant { return U32(b) })
+	constants64.write(8, func(b uint64) Constant { return U64(b) })
 }
+
+func bitsOf(b uint32) Mem   { return constants.place(b) }
+func bitsOf64(b uint64) Mem { return constants64.place(b) }
+func number(x float64) Mem  { return bitsOf(math.Float32bits(float32(x))) }
+func double(x float64) Mem  { return bitsOf64(math.Float64bits(x)) }
 
 // spreads has the form of an instruction that reads a number of so many bytes and spreads it.
 var spreads = func() map[uintptr]spread {
@@ -93,9 +87,9 @@ type spread struct {
 func constantSize(x Op) int {
 	m, _ := x.(Mem)
 	switch m.Symbol.Name {
-	case "constants":
+	case constants.name:
 		return 4
-	case "constants64":
+	case constants64.name:
 		return 8
 	}
 	return 0
