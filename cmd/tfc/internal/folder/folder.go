@@ -133,12 +133,12 @@ func open(dir string, create bool) (*os.Root, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && create:
 		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return nil, unusable("make the folder of the package: %v", err)
+			return nil, unusable("make the folder of the package: %v; give another folder", err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	case err != nil:
-		return nil, unusable("the folder of the package: %v", err)
+		return nil, unusable("the folder of the package: %v; give another folder", err)
 	case info.Mode()&fs.ModeSymlink != 0:
 		return nil, unusable("%s is a symbolic link; give the folder itself", dir)
 	case !info.IsDir():
