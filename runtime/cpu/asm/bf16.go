@@ -74,11 +74,12 @@ func tileBF16(rows int) {
 	for i := range rows * cols {
 		VPXORD(zmm[i], zmm[i], zmm[i])
 	}
-	prefetchTile(c, ldc, rows, v.nr)
+	fetch := v.fetching(rows, b, ldb, c, ldc)
 	step := func(offset int) {
 		for j := range cols {
 			VMOVUPS(Mem{Base: b, Disp: j * v.lanes * 4}, zmm[row+j])
 		}
+		fetch.step()
 		for i := range rows {
 			VBROADCASTSS(Mem{Base: a, Disp: (offset*v.mr + i) * 4}, zmm[pair+i%2])
 			for j := range cols {
@@ -92,6 +93,7 @@ func tileBF16(rows int) {
 		PREFETCHT0(Mem{Base: a, Disp: 512 + 64})
 		PREFETCHT0(Mem{Base: a, Disp: 512 + 128})
 		PREFETCHT0(Mem{Base: a, Disp: 512 + 192})
+		fetch.row()
 		for u := range unroll {
 			step(u)
 		}

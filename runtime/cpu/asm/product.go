@@ -25,13 +25,14 @@ func (v isa) tile(rows int) {
 			clear(acc[i][j])
 		}
 	}
-	prefetchTile(c, ldc, rows, v.nr)
+	fetch := v.fetching(rows, b, ldb, c, ldc)
 	step := func(offset int) {
 		var row [cols]reg.VecVirtual
 		for j := range cols {
 			row[j] = v.vec()
 			VMOVUPS(Mem{Base: b, Disp: j * v.lanes * 4}, row[j])
 		}
+		fetch.step()
 		for i := range rows {
 			x := v.vec()
 			VBROADCASTSS(Mem{Base: a, Disp: (offset*v.mr + i) * 4}, x)
@@ -47,6 +48,7 @@ func (v isa) tile(rows int) {
 			PREFETCHT0(Mem{Base: a, Disp: 512 + 64})
 			PREFETCHT0(Mem{Base: a, Disp: 512 + 128})
 			PREFETCHT0(Mem{Base: a, Disp: 512 + 192})
+			fetch.row()
 		}
 		for u := range unroll {
 			step(u)
@@ -79,15 +81,58 @@ func (v isa) tile(rows int) {
 	RET()
 }
 
-// prefetchTile asks for the rows of C, nr floats each, which are written when the sums are done.
-func prefetchTile(c, ldc reg.Register, rows, nr int) {
-	at := GP64()
-	MOVQ(c, at)
-	for range rows {
-		for line := 0; line < nr*4; line += 64 {
-			PREFETCHT0(Mem{Base: at, Disp: line})
+// fetching asks for what a tile is about to need: steps of B ahead of those at hand, which may lie beyond the second cache, and the rows of C,
+// one at a time, for together they would take all buffers of the first cache from A and B. Tiles of 256 bits have fewer rows and take twice as
+// long over a step: they ask for the rows of C at once and for nothing more.
+type fetching struct {
+	ahead, ldb             reg.Register // of B; nil: nothing more
+	next, down, left, zero reg.Register // of C: the next row, how far the one after it is, and how many are left
+	lines                  int          // of a row of either
+}
+
+// stepsAhead of B, a power of two: a few hundred cycles.
+const stepsAhead = 5
+
+func (v isa) fetching(rows int, b, ldb, c, ldc reg.Register) fetching {
+	f := fetching{next: GP64(), lines: v.nr * 4 / 64}
+	MOVQ(c, f.next)
+	if v.lanes < 16 {
+		for range rows {
+			f.line(f.next)
+			ADDQ(ldc, f.next)
 		}
-		ADDQ(ldc, at)
+		return f
+	}
+	f.ahead, f.ldb, f.down, f.left, f.zero = GP64(), ldb, GP64(), GP64(), GP64()
+	MOVQ(ldb, f.ahead)
+	SHLQ(Imm(stepsAhead), f.ahead)
+	ADDQ(b, f.ahead)
+	MOVQ(ldc, f.down)
+	MOVQ(U64(rows), f.left)
+	XORQ(f.zero, f.zero)
+	return f
+}
+
+// step asks for one more step of B.
+func (f fetching) step() {
+	if f.ahead == nil {
+		return
+	}
+	f.line(f.ahead)
+	ADDQ(f.ldb, f.ahead)
+}
+
+// row asks for one more row of C; after the last, for that again.
+func (f fetching) row() {
+	f.line(f.next)
+	DECQ(f.left)
+	CMOVQEQ(f.zero, f.down)
+	ADDQ(f.down, f.next)
+}
+
+func (f fetching) line(at reg.Register) {
+	for i := range f.lines {
+		PREFETCHT0(Mem{Base: at, Disp: i * 64})
 	}
 }
 
