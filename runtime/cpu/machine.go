@@ -41,10 +41,11 @@ const (
 	measureFor = 25 * time.Millisecond
 )
 
-// FLOPS returns the best rate of a type, 0 where there is none.
+// FLOPS returns the best rate at which products of factors of a type can be taken, 0 where there is none. Factors in bf16 are floats, too,
+// whose multiply-adds are the faster ones on some processors that have those of bf16.
 func (m Machine) FLOPS(of string) (best float64) {
 	for _, r := range m.Rates {
-		if r.Type == of {
+		if r.Type == of || of == "bf16" && r.Type == "f32" {
 			best = max(best, r.FLOPS)
 		}
 	}

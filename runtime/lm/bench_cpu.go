@@ -66,10 +66,8 @@ func measureCPU(pool *cpu.Pool) (machine, Roofline) {
 		m.Rates = append(m.Rates, machineRate(x))
 		r.Rates[x.Type] = measured.FLOPS(x.Type)
 	}
-	if r.FLOPS = r.Rates[r.Product]; r.FLOPS == 0 { // bf16 where there are no instructions for it
-		r.FLOPS = r.Rates["f32"]
-		r.Rates[r.Product] = r.FLOPS
-	}
+	r.FLOPS = measured.FLOPS(r.Product)
+	r.Rates[r.Product] = r.FLOPS
 	for _, x := range measured.Reads {
 		m.Reads = append(m.Reads, machineRead(x))
 		r.Caches = append(r.Caches, Cache{float64(x.Bytes), x.Bandwidth})
