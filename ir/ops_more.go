@@ -122,17 +122,23 @@ const (
 	headRows = 512
 )
 
-// minHeadRows is the fewest rows of a tile that a target chose.
-const minHeadRows = 64
+const (
+	minHeadRows = 64 // the fewest rows of a tile that a target chose
+	headLine    = 64 // what its columns are filled up to a multiple of
+)
 
 // tileType is the logits that the head loss of x under w holds at once: an even share of the rows of x. The attribute
-// tile is the number of logits that a target wants, where that is another.
+// tile is the number of logits that a target wants, where that is another. Rows of such a tile are whole cache lines, for matrix
+// units want rows that start at multiples of 16 bytes, and vocabularies have any number of tokens: what is behind them is not used.
 func tileType(op *Op) Type {
 	x, w := op.Args[0], op.Args[1]
 	n, v := x.Type.Rows(), w.Type.Dims[0]
 	most := max(headRows, headTile/max(v.Size, 1))
 	if t := op.Int("tile"); t > 0 {
 		most = max(minHeadRows, t/max(v.Size, 1))
+		if whole := (v.Size + headLine - 1) / headLine * headLine; whole != v.Size {
+			v = Dim{fmt.Sprint(whole), whole}
+		}
 	}
 	tiles := max(1, (n+most-1)/most)
 	r := (n + tiles - 1) / tiles

@@ -82,6 +82,10 @@ func cases(rows, cols int) []opCase {
 			"%loss f32[], %dx T" + x + ", %rows f32" + n + ", %tile T" + tile(rows, 11) + " = head_loss_grad(%x, @w, @b, %targets, %n) into @w, @b {scale: 0.6, softcap: 1.2}"},
 		{"head_loss_grad in tiles", matrix("w", 11, cols), "%x T" + x + ", %targets i32" + n,
 			"%loss f32[], %dx T" + x + ", %rows f32" + n + ", %tile T" + tileOf(rows, 11, 11*64) + " = head_loss_grad(%x, @w, _, %targets, _) into @w, _ {tile: 704}"},
+		{"head_loss in tiles", matrix("w", 11, cols), "%x T" + x + ", %targets i32" + n,
+			"%loss f32[], %rows f32" + n + ", %tile T" + tileOf(rows, 11, 11*64) + " = head_loss(%x, @w, _, %targets, _) {tile: 704}"},
+		{"head_loss_grad in tiles with bias", matrix("w", 13, cols) + vector("b", 13), "%x T" + x + ", %targets i32" + n + ", %n f32[]",
+			"%loss f32[], %dx T" + x + ", %rows f32" + n + ", %tile T" + tileOf(rows, 13, 13*64) + " = head_loss_grad(%x, @w, @b, %targets, %n) into @w, @b {scale: 0.6, softcap: 1.2, tile: 832}"},
 		{"count", "", "%targets i32" + n, "%n f32[] = count(%targets)"},
 	}
 	for _, fn := range []string{"gelu", "gelu_tanh", "relu", "relu2", "silu"} {
@@ -125,13 +129,18 @@ func headCases(rows, heads, width int) []opCase {
 	return all
 }
 
-func tile(rows, vocab int) string { return tileOf(rows, vocab, 1<<22) }
+// tile is the type that ir gives the tile of a head loss.
+func tile(rows, vocab int) string { return fmt.Sprintf("[%d,%d]", tileRows(rows, vocab, 1<<22), vocab) }
 
-// tileOf is the type that ir gives the tile of a head loss.
+// tileOf is tile where a target wants so many logits: rows are whole cache lines.
 func tileOf(rows, vocab, most int) string {
+	return fmt.Sprintf("[%d,%d]", tileRows(rows, vocab, most), (vocab+63)/64*64)
+}
+
+func tileRows(rows, vocab, most int) int {
 	per := max(64, most/vocab)
 	tiles := max(1, (rows+per-1)/per)
-	return fmt.Sprintf("[%d,%d]", (rows+tiles-1)/tiles, vocab)
+	return (rows + tiles - 1) / tiles
 }
 
 // parse reads a case with activations of a type.

@@ -26,6 +26,9 @@ func productCases() []opCase {
 			opCase{"linear with bias and residual " + size, matrix(out, in) + bias(out), "%x T" + x + ", %r T" + y, "%y T" + y + " = linear(%x, @w, @b, %r)"},
 			opCase{"linear with gelu_tanh " + size, matrix(out, in) + bias(out), "%x T" + x, "%y T" + y + ", %pre T" + y + ` = linear(%x, @w, @b, _) {act: "gelu_tanh"}`},
 			opCase{"linear_dx " + size, matrix(in, out), "%dy T" + x + ", %r T" + y, "%dx T" + y + " = linear_dx(%dy, @w, %r, _)"})
+		vocab := out + 3 // as vocabularies are: rows of a tile are longer than what is multiplied
+		all = append(all, opCase{"head_loss_grad " + size, matrix(vocab, in), fmt.Sprintf("%%x T%s, %%targets i32[%d]", x, rows),
+			fmt.Sprintf("%%loss f32[], %%dx T%s, %%rows f32[%d], %%tile T%s = head_loss_grad(%%x, @w, _, %%targets, _) into @w, _ {tile: %d}", x, rows, tileOf(rows, vocab, 96*vocab), 96*vocab)})
 	}
 	add(1, 8, 8)
 	add(140, 456, 136)

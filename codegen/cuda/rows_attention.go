@@ -70,7 +70,7 @@ var attentionRows = map[string]lowering{
 			rows, _ := e.rows(q)
 			at := 0
 			for i, d := range op.Results {
-				e.biasGrad(op, d, rows, e.out(op, i, "dy").constant(), e.grad(op, 0, "first").at(4*at))
+				e.biasGrad(op, d, rows, d.Type.Cols(), e.out(op, i, "dy").constant(), e.grad(op, 0, "first").at(4*at))
 				at += d.Type.Cols()
 			}
 		}

@@ -60,7 +60,7 @@ var gluRows = map[string]lowering{
 			e.elementwise(op, "glu_grad", like, strides{"dgate": dPre, "dup": dPre, "dy": dPre, "gate": pre, "up": pre}, []constant{fn(op.Str("fn"))}, dGate, dUp, d, gate, up)
 			if len(op.Into) > 0 {
 				rows, _ := e.rows(dPre)
-				e.biasGrad(op, dPre, rows, e.read(dPre, "dy"), e.grad(op, 0, "first"))
+				e.biasGrad(op, dPre, rows, dPre.Type.Cols(), e.read(dPre, "dy"), e.grad(op, 0, "first"))
 			}
 		}
 		if !e.keepsSlope(pre) {

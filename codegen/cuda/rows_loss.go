@@ -9,11 +9,11 @@ import (
 // lossRows are the cross-entropy on stored logits, and the output head with it.
 var lossRows = map[string]lowering{
 	"cross_entropy": func(e *emitter, op *ir.Op) {
-		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses")})
+		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), cols: op.Args[0].Type.Cols(), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses")})
 		e.sumLosses(op, op.Results[1], op.Args[2])
 	},
 	"cross_entropy_grad": func(e *emitter, op *ir.Op) {
-		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses"),
+		e.crossEntropy(op, crossEntropy{rows: rowCount(e, op.Args[0]), cols: op.Args[0].Type.Cols(), logits: op.Args[0], at: e.in(op, 0, "logits"), targets: e.in(op, 1, "targets"), losses: e.out(op, 1, "losses"),
 			d: op.Results[0], to: e.out(op, 0, "d"), n: op.Args[2]})
 	},
 	"head_loss":      func(e *emitter, op *ir.Op) { e.headLoss(op, false) },
@@ -24,8 +24,8 @@ func rowCount(e *emitter, v *ir.Value) int { n, _ := e.rows(v); return n }
 
 // crossEntropy is a launch of the body of that name on some rows.
 type crossEntropy struct {
-	rows            int
-	logits, d       *ir.Value // d is nil without a gradient
+	rows, cols      int
+	logits, d       *ir.Value // of cols columns at least; d is nil without a gradient
 	at, to          param
 	targets, losses param
 	bias            param // its ctype is empty where there is none
@@ -36,7 +36,7 @@ type crossEntropy struct {
 func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 	t := c.logits.Type
 	vec := 16 / t.DType.Bytes()
-	threads, kept := e.crossEntropyTile(t, vec)
+	threads, kept := e.crossEntropyTile(t.DType, c.cols, vec)
 	if c.d == nil {
 		kept = 0
 	}
@@ -63,7 +63,7 @@ func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 	e.emit(op, kernel{
 		file: "loss.cuh", body: "cross_entropy", items: c.rows,
 		config: []constant{
-			typ("T", t.DType), integer("cols", t.Cols()), integer("vec", vec), integer("d_stride", toStride), integer("logits_stride", stride),
+			typ("T", t.DType), integer("cols", c.cols), integer("vec", vec), integer("d_stride", toStride), integer("logits_stride", stride),
 			number("scale", scale), number("cap", c.cap), boolean("bias", c.bias.ctype != ""), boolean("grad", c.d != nil), boolean("counted", c.n != nil),
 			boolean("scaled", c.d != nil && e.g.code.Element == ir.F16), integer("threads", threads), integer("kept", kept),
 		},
@@ -75,12 +75,12 @@ func (e *emitter) crossEntropy(op *ir.Op, c crossEntropy) {
 
 // crossEntropyTile chooses a block's threads, and how many columns it keeps: a whole row where that leaves room for other
 // blocks; of longer ones so much that the rest of the rows at work at one time stays in the level 2 cache.
-func (e *emitter) crossEntropyTile(t ir.Type, vec int) (threads, kept int) {
-	kept = min(t.Cols(), e.blockShared()/t.DType.Bytes()-2*vec)
+func (e *emitter) crossEntropyTile(d ir.DType, cols, vec int) (threads, kept int) {
+	kept = min(cols, e.blockShared()/d.Bytes()-2*vec)
 	switch {
-	case t.Cols() <= 16384:
+	case cols <= 16384:
 		return 256, kept
-	case t.Cols()*t.DType.Bytes() <= 104<<10:
+	case cols*d.Bytes() <= 104<<10:
 		return 512, kept
 	}
 	return 1024, kept
@@ -134,16 +134,16 @@ func (e *emitter) headLoss(op *ir.Op, grad bool) {
 // headTile is the work on rows from on; repeated, on those behind.
 func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *ir.Value) {
 	x, targets := op.Args[0], op.Args[3]
-	vocab, cols, xStride := tile.Type.Cols(), x.Type.Cols(), e.stride(x)
+	vocab, cols, xStride := op.Args[1].Type.Rows(), x.Type.Cols(), e.stride(x)
 	move := func(p param, bytes int) param { return p.at(from * bytes).step(rows * bytes) }
 	xAt := move(e.in(op, 0, "x"), xStride*x.Type.DType.Bytes())
 	p := e.over(op, nil)
 	p.M, p.N, p.K, p.TransB, p.LDA, p.LDB, p.LDD = rows, vocab, cols, true, xStride, cols, e.stride(tile)
 	p.A, p.B, p.D = x.Type.DType, e.g.code.Element, tile.Type.DType
-	logits := e.read(tile, "logits").moving(moved{bytes: rows * vocab * tile.Type.DType.Bytes()})
+	logits := e.read(tile, "logits").moving(moved{bytes: rows * e.stride(tile) * tile.Type.DType.Bytes()})
 	e.product(op, p, operands{d: e.written(tile, "logits"), a: xAt, b: e.copied(op, 1, "w")})
 	c := crossEntropy{
-		rows: rows, logits: tile, at: logits, targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
+		rows: rows, cols: vocab, logits: tile, at: logits, targets: move(e.read(targets, "targets"), 4), losses: move(e.written(losses, "losses"), 4),
 		scale: op.Float("scale"), cap: op.Float("softcap"), n: op.Args[4],
 	}
 	if op.Args[2] != nil {
@@ -163,7 +163,7 @@ func (e *emitter) headTile(op *ir.Op, grad bool, from, rows int, losses, tile *i
 	p.A, p.B, p.C, p.D = tile.Type.DType, x.Type.DType, ir.F32, ir.F32
 	e.product(op, p, operands{d: e.grad(op, 0, "dw"), a: d, b: xAt, c: e.grad(op, 0, "dw")})
 	if op.Args[2] != nil {
-		e.biasGrad(op, tile, rows, d, e.grad(op, 1, "first"))
+		e.biasGrad(op, tile, rows, vocab, d, e.grad(op, 1, "first"))
 	}
 	// Last, for the gradient may lie where x does.
 	p = e.over(op, nil)

@@ -60,7 +60,7 @@ var productRows = map[string]lowering{
 			}
 			if len(op.Into) > 0 {
 				rows, _ := e.rows(dx)
-				e.biasGrad(op, dx, rows, e.read(dx, "dy"), e.grad(op, 0, "first"))
+				e.biasGrad(op, dx, rows, dx.Type.Cols(), e.read(dx, "dy"), e.grad(op, 0, "first"))
 			}
 		}
 		if fn == "" || !e.keepsSlope(op.Args[3]) {

@@ -7,7 +7,7 @@ var reduceRows = map[string]lowering{
 	"bias_grad": func(e *emitter, op *ir.Op) {
 		dy := op.Args[0]
 		rows, _ := e.rows(dy)
-		e.biasGrad(op, dy, rows, e.in(op, 0, "dy"), e.grad(op, 0, "first"))
+		e.biasGrad(op, dy, rows, dy.Type.Cols(), e.in(op, 0, "dy"), e.grad(op, 0, "first"))
 	},
 	"embed_grad": func(e *emitter, op *ir.Op) {
 		e.tableGrad(op, op.Float("scale"))
@@ -39,10 +39,9 @@ func loopOver(op *ir.Op, axis string) *ir.Loop {
 	return nil
 }
 
-// biasGrad adds the column sums of rows of v to a gradient.
-func (e *emitter) biasGrad(op *ir.Op, v *ir.Value, rows int, dy, to param) {
+// biasGrad adds the sums of the first cols columns of rows of v to a gradient.
+func (e *emitter) biasGrad(op *ir.Op, v *ir.Value, rows, cols int, dy, to param) {
 	const threads = 256
-	cols := v.Type.Cols()
 	vec := e.vec(cols, v)
 	across := (cols + 32*vec - 1) / (32 * vec)
 	n := max(1, min(2*partThreads/threads/across, (rows+31)/32))

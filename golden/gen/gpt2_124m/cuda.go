@@ -92,6 +92,10 @@ const (
 	kProductWgmmaDUp1
 	kProductWgmmaMlpOut1
 	kProductWgmmaMlpOut1_2
+	kProductWgmmaPart
+	kProductWgmmaPart_2
+	kProductWgmmaPart_3
+	kProductWgmmaPart_4
 	kProductWgmmaQkv1
 	kProductWgmmaQkv1_2
 	kProductWgmmaX4
@@ -189,8 +193,8 @@ var cudaProgram = &gpu.Program{
 		{Entry: "bias_grad_down_bias", Threads: 256, Bytes: 13123584, FLOPs: 6291456, About: "bias_grad  down_bias  gpt2-124m.yaml:3"},
 		{Entry: "count_n", Threads: 1024, Bytes: 2097156, About: "count  n  gpt2-124m.yaml:14"},
 		{Entry: "count_n_2", Threads: 1024, Bytes: 32772, About: "count  n"},
-		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 411721732, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
-		{Entry: "cross_entropy_part_2", Threads: 512, Bytes: 205869056, About: "head_loss  part  gpt2-124m.yaml:5"},
+		{Entry: "cross_entropy_part", Threads: 512, Shared: 98304, Bytes: 412106756, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{Entry: "cross_entropy_part_2", Threads: 512, Bytes: 206061568, About: "head_loss  part  gpt2-124m.yaml:5"},
 		{Entry: "decode_attention_mma_attn", Threads: 128, RowBytes: 9224, KeyBytes: 3072, KeyFLOPs: 3072, Keys: mask.Causal(), About: "attention_cached  attn  gpt2-124m.yaml:3"},
 		{Entry: "decode_combine_attn", Threads: 128, RowBytes: 1544, About: "attention_cached  attn  gpt2-124m.yaml:3"},
 		{Entry: "dropout_attn_out1_kept", Threads: 256, Bytes: 25165824, FLOPs: 6291456, About: "dropout  attn_out1_kept  gpt2-124m.yaml:3"},
@@ -232,6 +236,10 @@ var cudaProgram = &gpu.Program{
 		{Entry: "product_wgmma_d_up1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{Entry: "product_wgmma_mlp_out1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
+		{Entry: "product_wgmma_part", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{Entry: "product_wgmma_part_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{Entry: "product_wgmma_part_3", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{Entry: "product_wgmma_part_4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{Entry: "product_wgmma_qkv1", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
 		{Entry: "product_wgmma_qkv1_2", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  qkv1  gpt2-124m.yaml:8"},
 		{Entry: "product_wgmma_x4", Threads: 384, Arch: "sm_90a", Shared: 230400, About: "linear  x4  gpt2-124m.yaml:6"},
@@ -254,9 +262,9 @@ var cudaProgram = &gpu.Program{
 		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Own: gpu.OwnSlope, Act: "gelu_tanh", Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUAuxBias, Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
-		{M: 2048, N: 50257, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 50257, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
-		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50257, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
-		{M: 2048, N: 768, K: 50257, LDA: 50257, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{M: 2048, N: 50257, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 50304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{M: 2048, N: 768, K: 50257, LDA: 50304, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 768, N: 3072, K: 8192, TransA: true, LDA: 768, LDB: 3072, LDC: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  gpt2-124m.yaml:6"},
 		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
 		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueDGELU, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
@@ -288,6 +296,10 @@ var cudaProgram = &gpu.Program{
 		{Product: pAct, Kernel: kProductWgmmaAct_2, Rows: 128, Cols: 256},
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1, Rows: 128, Cols: 128},
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
+		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
+		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
+		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},
@@ -316,8 +328,8 @@ var cudaProgram = &gpu.Program{
 		{Product: pX3, Kernel: kProductWgmmaX4, Rows: 128, Cols: 128},
 		{Product: pX3, Kernel: kProductWgmmaX4_2, Rows: 128, Cols: 256},
 	},
-	Train:   gpu.Job{Arena: 2665910272, Scratch: 3145728, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
-	Eval:    gpu.Job{Arena: 218468352, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
+	Train:   gpu.Job{Arena: 2666102784, Scratch: 3145728, Scalars: 4, Results: []int{1, 3}, Enqueue: cudaTrain},
+	Eval:    gpu.Job{Arena: 218660864, Scratch: 0, Scalars: 2, Results: []int{1, 0}, Enqueue: cudaEval},
 	Logits:  gpu.Job{Arena: 104499200, Scratch: 0, Scalars: 0, Enqueue: cudaLogits},
 	Prefill: gpu.Job{Arena: 2359296, Scratch: 0, Scalars: 0, Enqueue: cudaPrefill},
 	Decode:  gpu.Job{Arena: 102080, Scratch: 25344, Scalars: 0, Enqueue: cudaDecode},

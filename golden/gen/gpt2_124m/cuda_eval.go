@@ -19,7 +19,7 @@ type cudaEvalValues struct {
 	act       gpu.Ptr // bf16[B,T,F] act
 	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
-	logits    gpu.Ptr // bf16[2048,V] logits
+	logits    gpu.Ptr // bf16[2048,50304] logits
 }
 
 // newCudaEvalValues lays the values over an arena.
@@ -36,8 +36,8 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	v.attnOut1 = arena.At(0)
 	v.mlpIn = arena.At(62914560)
 	v.act = arena.At(0)
-	v.final = arena.At(205852672)
-	v.rowLosses = arena.At(218435584)
+	v.final = arena.At(206045184)
+	v.rowLosses = arena.At(218628096)
 	v.logits = arena.At(0)
 	return v
 }

@@ -25,7 +25,7 @@ type cudaTrainValues struct {
 	finalStats  gpu.Ptr     // f32[B,T,2] final_stats
 	dFinal      gpu.Ptr     // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr     // f32[B,T] row_losses
-	logits      gpu.Ptr     // bf16[2048,V] logits
+	logits      gpu.Ptr     // bf16[2048,50304] logits
 	dStream     gpu.Ptr     // bf16[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    gpu.Ptr     // bf16[B,T,D] d_mlp_out1
 	dUp1        gpu.Ptr     // bf16[B,T,F] d_up1
@@ -43,13 +43,13 @@ type cudaTrainValues struct {
 func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	var v cudaTrainValues
 	for i := range v.x {
-		v.x[i] = arena.At(1866797056 + i*12582912)
+		v.x[i] = arena.At(1866989568 + i*12582912)
 	}
 	for i := range v.attnIn {
-		v.attnIn[i] = arena.At(2030374912 + i*12582912)
+		v.attnIn[i] = arena.At(2030567424 + i*12582912)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena.At(2664239104 + i*65536)
+		v.attnInStats[i] = arena.At(2664431616 + i*65536)
 	}
 	for i := range v.qkv1 {
 		v.qkv1[i] = arena.At(1207959552 + i*37748736)
@@ -64,20 +64,20 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 		v.v1[i] = arena.At(1207962624 + i*37748736)
 	}
 	for i := range v.attn {
-		v.attn[i] = arena.At(2181369856 + i*12582912)
+		v.attn[i] = arena.At(2181562368 + i*12582912)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena.At(2659520512 + i*393216)
+		v.lse[i] = arena.At(2659713024 + i*393216)
 	}
 	v.attnOut1 = arena.At(1660944384)
 	for i := range v.x3 {
-		v.x3[i] = arena.At(2332364800 + i*12582912)
+		v.x3[i] = arena.At(2332557312 + i*12582912)
 	}
 	for i := range v.mlpIn {
-		v.mlpIn[i] = arena.At(2483359744 + i*12582912)
+		v.mlpIn[i] = arena.At(2483552256 + i*12582912)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena.At(2665025536 + i*65536)
+		v.mlpInStats[i] = arena.At(2665218048 + i*65536)
 	}
 	for i := range v.act {
 		v.act[i] = arena.At(0 + i*50331648)
@@ -85,10 +85,10 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	for i := range v.up1 {
 		v.up1[i] = arena.At(603979776 + i*50331648)
 	}
-	v.final = arena.At(2634354688)
-	v.finalStats = arena.At(2665811968)
-	v.dFinal = arena.At(2646937600)
-	v.rowLosses = arena.At(2665877504)
+	v.final = arena.At(2634547200)
+	v.finalStats = arena.At(2666004480)
+	v.dFinal = arena.At(2647130112)
+	v.rowLosses = arena.At(2666070016)
 	v.logits = arena.At(1660944384)
 	v.dStream = arena.At(1711276032)
 	v.dMlpOut1 = arena.At(1723858944)

@@ -19,7 +19,7 @@ type cudaEvalValues struct {
 	act       gpu.Ptr // bf16[B,T,F] act
 	final     gpu.Ptr // bf16[B,T,D] final
 	rowLosses gpu.Ptr // f32[B,T] row_losses
-	logits    gpu.Ptr // bf16[8192,V] logits
+	logits    gpu.Ptr // bf16[8192,10048] logits
 }
 
 // newCudaEvalValues lays the values over an arena.
@@ -36,8 +36,8 @@ func newCudaEvalValues(arena gpu.Ptr) cudaEvalValues {
 	v.attnOut1 = arena.At(0)
 	v.mlpIn = arena.At(41943040)
 	v.act = arena.At(0)
-	v.final = arena.At(163840000)
-	v.rowLosses = arena.At(172228608)
+	v.final = arena.At(164626432)
+	v.rowLosses = arena.At(173015040)
 	v.logits = arena.At(0)
 	return v
 }

@@ -25,7 +25,7 @@ type cudaTrainValues struct {
 	finalStats  gpu.Ptr    // f32[B,T,2] final_stats
 	dFinal      gpu.Ptr    // bf16[B,T,D] d_final
 	rowLosses   gpu.Ptr    // f32[B,T] row_losses
-	logits      gpu.Ptr    // bf16[8192,V] logits
+	logits      gpu.Ptr    // bf16[8192,10048] logits
 	dStream     gpu.Ptr    // bf16[B,T,D] d_stream, d_x4, d_x3, d_x1, d_x5, d_x1_kept
 	dMlpOut1    gpu.Ptr    // bf16[B,T,D] d_mlp_out1
 	dUp1        gpu.Ptr    // bf16[B,T,F] d_up1
@@ -43,13 +43,13 @@ type cudaTrainValues struct {
 func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	var v cudaTrainValues
 	for i := range v.x {
-		v.x[i] = arena.At(902037504 + i*8388608)
+		v.x[i] = arena.At(902823936 + i*8388608)
 	}
 	for i := range v.attnIn {
-		v.attnIn[i] = arena.At(977534976 + i*8388608)
+		v.attnIn[i] = arena.At(978321408 + i*8388608)
 	}
 	for i := range v.attnInStats {
-		v.attnInStats[i] = arena.At(1264844800 + i*65536)
+		v.attnInStats[i] = arena.At(1265631232 + i*65536)
 	}
 	for i := range v.qkv1 {
 		v.qkv1[i] = arena.At(536870912 + i*25165824)
@@ -64,20 +64,20 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 		v.v1[i] = arena.At(536872960 + i*25165824)
 	}
 	for i := range v.attn {
-		v.attn[i] = arena.At(1044643840 + i*8388608)
+		v.attn[i] = arena.At(1045430272 + i*8388608)
 	}
 	for i := range v.lse {
-		v.lse[i] = arena.At(1262747648 + i*262144)
+		v.lse[i] = arena.At(1263534080 + i*262144)
 	}
 	v.attnOut1 = arena.At(738197504)
 	for i := range v.x3 {
-		v.x3[i] = arena.At(1111752704 + i*8388608)
+		v.x3[i] = arena.At(1112539136 + i*8388608)
 	}
 	for i := range v.mlpIn {
-		v.mlpIn[i] = arena.At(1178861568 + i*8388608)
+		v.mlpIn[i] = arena.At(1179648000 + i*8388608)
 	}
 	for i := range v.mlpInStats {
-		v.mlpInStats[i] = arena.At(1265369088 + i*65536)
+		v.mlpInStats[i] = arena.At(1266155520 + i*65536)
 	}
 	for i := range v.act {
 		v.act[i] = arena.At(0 + i*33554432)
@@ -85,10 +85,10 @@ func newCudaTrainValues(arena gpu.Ptr) cudaTrainValues {
 	for i := range v.up1 {
 		v.up1[i] = arena.At(268435456 + i*33554432)
 	}
-	v.final = arena.At(1245970432)
-	v.finalStats = arena.At(1265893376)
-	v.dFinal = arena.At(1254359040)
-	v.rowLosses = arena.At(1265958912)
+	v.final = arena.At(1246756864)
+	v.finalStats = arena.At(1266679808)
+	v.dFinal = arena.At(1255145472)
+	v.rowLosses = arena.At(1266745344)
 	v.logits = arena.At(738197504)
 	v.dStream = arena.At(771751936)
 	v.dMlpOut1 = arena.At(780140544)

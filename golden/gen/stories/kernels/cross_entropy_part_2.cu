@@ -7,8 +7,8 @@ struct Config {
     using T = bf16;
     static constexpr int cols = 10000;
     static constexpr int vec = 8;
-    static constexpr int d_stride = 10000;
-    static constexpr int logits_stride = 10000;
+    static constexpr int d_stride = 10048;
+    static constexpr int logits_stride = 10048;
     static constexpr float scale = 1.0f;
     static constexpr float cap = 0.0f;
     static constexpr bool bias = false;
