@@ -122,6 +122,7 @@ const (
 	pPart
 	pPart2
 	pPart3
+	pPart4
 	pDDownWeight
 	pDUp1
 	pDUp2
@@ -263,7 +264,8 @@ var cudaProgram = &gpu.Program{
 		{M: 8192, N: 3072, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueGELUAuxBias, Align: 32, About: "linear  act  gpt2-124m.yaml:3"},
 		{M: 8192, N: 768, K: 3072, TransB: true, LDA: 3072, LDB: 3072, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Epilogue: gpu.EpilogueBias, Align: 32, About: "linear  mlp_out1  gpt2-124m.yaml:6"},
 		{M: 2048, N: 50257, K: 768, TransB: true, LDA: 768, LDB: 768, LDD: 50304, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
-		{M: 50257, N: 768, K: 2048, TransA: true, LDA: 50304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{M: 50256, N: 768, K: 2048, TransA: true, LDA: 50304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
+		{M: 1, N: 768, K: 2048, TransA: true, LDA: 50304, LDB: 768, LDC: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 2048, N: 768, K: 50257, LDA: 50304, LDB: 768, LDD: 768, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Align: 32, About: "head_loss_grad  part  gpt2-124m.yaml:5"},
 		{M: 768, N: 3072, K: 8192, TransA: true, LDA: 768, LDB: 3072, LDC: 3072, LDD: 3072, A: gpu.BF16, B: gpu.BF16, C: gpu.F32, D: gpu.F32, Beta: 1, Align: 64, About: "linear_dw  down_weight  gpt2-124m.yaml:6"},
 		{M: 8192, N: 3072, K: 768, LDA: 768, LDB: 3072, LDD: 3072, LDAux: 3072, A: gpu.BF16, B: gpu.BF16, D: gpu.BF16, Own: gpu.OwnTimes, Sums: true, Align: 32, About: "linear_dx  d_up1  gpt2-124m.yaml:6"},
@@ -298,8 +300,8 @@ var cudaProgram = &gpu.Program{
 		{Product: pMlpOut1, Kernel: kProductWgmmaMlpOut1_2, Rows: 128, Cols: 256},
 		{Product: pPart, Kernel: kProductWgmmaPart, Rows: 128, Cols: 128},
 		{Product: pPart, Kernel: kProductWgmmaPart_2, Rows: 128, Cols: 256},
-		{Product: pPart3, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
-		{Product: pPart3, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
+		{Product: pPart4, Kernel: kProductWgmmaPart_3, Rows: 128, Cols: 128},
+		{Product: pPart4, Kernel: kProductWgmmaPart_4, Rows: 128, Cols: 256},
 		{Product: pDUp1, Kernel: kProductWgmmaDUp1, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn, Rows: 128, Cols: 128},
 		{Product: pDMlpIn, Kernel: kProductWgmmaDMlpIn_2, Rows: 128, Cols: 256},

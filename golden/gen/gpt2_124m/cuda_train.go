@@ -169,7 +169,8 @@ func cudaTrain(r *gpu.Run) gpu.Ptr {
 			r.Multiply(pPart, v.logits, v.final.At(i*3145728), c.wte, 0, 0, 0)
 			r.Launch(kCrossEntropyPart, gpu.Grid{2048, 1, 1}, v.rowLosses.At(i*8192), v.logits, v.logits, 0, targets.At(i*8192), r.Scalar(0), r.State)
 			r.Multiply(pPart2, d.wte, v.logits, v.final.At(i*3145728), d.wte, 0, 0)
-			r.Multiply(pPart3, v.dFinal.At(i*3145728), v.logits, c.wte, 0, 0, 0)
+			r.Multiply(pPart3, d.wte.At(154386432), v.logits.At(100512), v.final.At(i*3145728), d.wte.At(154386432), 0, 0)
+			r.Multiply(pPart4, v.dFinal.At(i*3145728), v.logits, c.wte, 0, 0, 0)
 		}
 		r.Launch(kSumLossesPart, gpu.Grid{1, 1, 1}, r.Scalar(2), v.rowLosses, r.Scalar(0))
 		// loss1 = add(loss, part)  [gpt2-124m.yaml:5]
